@@ -1,0 +1,372 @@
+#include "bench/bench.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <thread>
+
+#include <CLI/CLI.hpp>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "env/real/blob_store.h"
+#include "events/json_read.h"
+#include "http/client.h"
+#include "operations/views.h"
+
+namespace lockstep::bench {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+struct Row {
+  std::string name;
+  std::string unit;
+  double value = 0;
+  std::optional<double> p50;
+  std::optional<double> p99;
+  std::optional<std::uint64_t> runs;
+  std::optional<double> floor;
+  std::optional<double> target;
+  std::string better = "lower";
+};
+BOOST_DESCRIBE_STRUCT(Row, (), (name, unit, value, p50, p99, runs, floor, target, better))
+
+struct Machine {
+  std::string cpu;
+  unsigned cores = 0;
+  std::string kernel;
+};
+BOOST_DESCRIBE_STRUCT(Machine, (), (cpu, cores, kernel))
+
+struct Report {
+  std::string bench;
+  Machine machine;
+  std::vector<Row> rows;
+};
+BOOST_DESCRIBE_STRUCT(Report, (), (bench, machine, rows))
+
+struct BareAnswer {
+  double ms = 0;
+  std::string sha256;
+};
+BOOST_DESCRIBE_STRUCT(BareAnswer, (), (ms, sha256))
+
+double ms_since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
+
+double percentile(std::vector<double> samples, double share) {
+  std::ranges::sort(samples);
+  const auto last = static_cast<double>(samples.size() - 1);
+  return samples[static_cast<std::size_t>(last * share + 0.5)];
+}
+
+Machine this_machine() {
+  Machine machine;
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; machine.cpu.empty() && std::getline(info, line);) {
+    if (line.starts_with("model name")) machine.cpu = line.substr(line.find(':') + 2);
+  }
+  machine.cores = std::thread::hardware_concurrency();
+  std::ifstream kernel("/proc/sys/kernel/osrelease");
+  std::getline(kernel, machine.kernel);
+  return machine;
+}
+
+/// A child program; its standard input and output are pipes when asked for. Ended at the latest by the destructor.
+class Program {
+ public:
+  Program(std::vector<std::string> command, bool pipes, const std::string& log) {
+    int in[2] = {-1, -1};
+    int out[2] = {-1, -1};
+    if (pipes && (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0)) return;
+    std::vector<char*> argv;
+    for (std::string& each : command) argv.push_back(each.data());
+    argv.push_back(nullptr);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      const int file = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+      if (pipes) {
+        ::dup2(in[0], 0);
+        ::dup2(out[1], 1);
+      } else {
+        ::dup2(file, 1);
+      }
+      ::dup2(file, 2);
+      ::execvp(argv[0], argv.data());
+      ::_exit(127);
+    }
+    if (pipes) {
+      ::close(in[0]);
+      ::close(out[1]);
+      to_ = ::fdopen(in[1], "w");
+      from_ = ::fdopen(out[0], "r");
+    }
+  }
+  ~Program() {
+    if (to_ != nullptr) std::fclose(to_);
+    if (from_ != nullptr) std::fclose(from_);
+    stop();
+  }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  void stop() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGTERM);
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  Result<std::string> ask(const std::string& line) {
+    if (to_ == nullptr || std::fprintf(to_, "%s\n", line.c_str()) < 0 || std::fflush(to_) != 0) {
+      return fail(ErrorCode::unavailable, "the program does not read");
+    }
+    char* text = nullptr;
+    std::size_t size = 0;
+    const ssize_t got = ::getline(&text, &size, from_);
+    std::string answer(text == nullptr ? "" : text, got > 0 ? static_cast<std::size_t>(got) : 0);
+    std::free(text);
+    if (got <= 0) return fail(ErrorCode::unavailable, "the program ended");
+    return answer;
+  }
+
+ private:
+  pid_t pid_ = -1;
+  std::FILE* to_ = nullptr;
+  std::FILE* from_ = nullptr;
+};
+
+/// A server of our own in a folder of its own, on a port that it chose.
+class Server {
+ public:
+  static Result<std::unique_ptr<Server>> start(const std::string& folder, const std::string& models, int workers) {
+    auto server = std::make_unique<Server>();
+    const std::string self = fs::read_symlink("/proc/self/exe").string();
+    const std::string log = cat(folder, "/server.log");
+    const auto begin = Clock::now();
+    server->program_ = std::make_unique<Program>(
+        std::vector<std::string>{self, "serve", "--data-dir", cat(folder, "/data"), "--models-dir", models, "--port", "0",
+                                 "--workers", cat(workers)},
+        false, log);
+    // The port stands in the log as soon as the listener is open.
+    while (ms_since(begin) < 30'000) {
+      const auto text = real::read_file(log, 1 << 20);
+      const std::size_t at = text ? text->find("listening on http://") : std::string::npos;
+      if (at != std::string::npos && text->find('\n', at) != std::string::npos) {
+        const std::string url = text->substr(at + 13, text->find('\n', at) - at - 13);
+        server->address_ = LOCKSTEP_TRY(http::address_from_url(url));
+        const auto live = http::request(server->address_, "GET", "/livez");
+        if (live && live->status == 200) {
+          server->start_ms_ = ms_since(begin);
+          return server;
+        }
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(500));
+    }
+    return fail(ErrorCode::deadline_exceeded, cat("the server did not start; its log is ", log));
+  }
+  const http::Address& address() const { return address_; }
+  double start_ms() const { return start_ms_; }
+
+  Status wait_ready() const {
+    const auto begin = Clock::now();
+    while (ms_since(begin) < 120'000) {
+      const auto view = status();
+      const bool all = view && std::ranges::all_of(view->workers, [](const auto& w) { return w.state == "ready"; });
+      if (all && view->ready) return {};
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return fail(ErrorCode::deadline_exceeded, "the workers were not ready in two minutes");
+  }
+  Result<StatusView> status() const {
+    const auto response = LOCKSTEP_TRY(http::request(address_, "GET", "/api/v1/status"));
+    return json::from_text<StatusView>(response.body);
+  }
+
+ private:
+  std::unique_ptr<Program> program_;
+  http::Address address_;
+  double start_ms_ = 0;
+};
+
+struct Setup {
+  std::string folder;
+  std::string models;
+  std::string python;
+};
+
+/// A folder for the run, with the tiny models in it.
+Result<Setup> prepare() {
+  std::string folder = (fs::temp_directory_path() / "lockstep-bench-XXXXXX").string();
+  if (::mkdtemp(folder.data()) == nullptr) return fail(ErrorCode::unavailable, "cannot make a temporary folder");
+  Setup setup{folder, cat(folder, "/models"), ""};
+  const std::string self = fs::read_symlink("/proc/self/exe").string();
+  if (std::system(cat("'", self, "' models make-tiny '", setup.models, "' >/dev/null").c_str()) != 0) {
+    return fail(ErrorCode::unavailable, "the tiny models could not be written");
+  }
+  return setup;
+}
+
+/// One request through lockstep beside the same pipeline from a bare script, warm, A/B interleaved.
+Status request_overhead(const Setup& setup, const std::string& size, int runs, Report& report) {
+  const auto server = LOCKSTEP_TRY(Server::start(setup.folder, setup.models, 1));
+  LOCKSTEP_TRY_STATUS(server->wait_ready());
+  const std::string self = fs::read_symlink("/proc/self/exe").string();
+  fs::path home = fs::path(self).parent_path();
+  while (!fs::exists(home / "python" / "lockstep") && home != home.root_path()) home = home.parent_path();
+  ::setenv("PYTHONPATH", (home / "python").c_str(), 1);
+  Program bare({(home / ".venv/bin/python").string(), "-m", "lockstep.diffusers.bare", setup.models, "--serve"}, true,
+               cat(setup.folder, "/bare.log"));
+  const std::size_t by = size.find('x');
+  std::vector<double> ours;
+  std::vector<double> floor;
+  for (int run = -2; run < runs; ++run) {  // two warm-up rounds
+    const std::string tail = cat("\"steps\":8,\"guidance_scale\":5.0,\"seed\":", 100 + run);
+    const std::string ask = cat("{\"prompt\":\"a lighthouse\",\"negative_prompt\":\"\",\"width\":", size.substr(0, by),
+                                ",\"height\":", size.substr(by + 1), ",", tail, "}");
+    const std::string answer = LOCKSTEP_TRY(bare.ask(ask));
+    const BareAnswer bare_answer = LOCKSTEP_TRY(json::from_text<BareAnswer>(answer));
+    const auto begin = Clock::now();
+    const auto response = LOCKSTEP_TRY(http::request(
+        server->address(), "POST", "/v1/images/generations",
+        cat("{\"prompt\":\"a lighthouse\",\"size\":\"", size, "\",\"response_format\":\"url\",", tail, "}")));
+    const double ms = ms_since(begin);
+    if (response.status != 200) return fail(ErrorCode::internal, cat("the request failed: ", response.body));
+    if (run < 0) continue;
+    ours.push_back(ms);
+    floor.push_back(bare_answer.ms);
+  }
+  Row row{.name = cat("request_overhead_", size), .unit = "ms"};
+  const double base = percentile(floor, 0.5);
+  row.value = percentile(ours, 0.5) - base;
+  row.p50 = percentile(ours, 0.5);
+  row.p99 = percentile(ours, 0.99);
+  row.runs = ours.size();
+  row.floor = base;
+  row.target = std::max(20.0, base * 0.05);
+  report.rows.push_back(row);
+  return {};
+}
+
+/// SIGKILL of a worker until the orchestrator's stream says that it is gone (durable, with everything it held freed).
+Status death_noticed(const Setup& setup, int runs, Report& report) {
+  const auto server = LOCKSTEP_TRY(Server::start(cat(setup.folder), setup.models, 2));
+  std::vector<double> samples;
+  const auto stream = LOCKSTEP_TRY(http::EventStream::open(server->address(), "/api/v1/events"));
+  for (int run = 0; run < runs; ++run) {
+    // A worker whose process is there; the oldest of the two, so that restarts overlap with the next kill.
+    std::optional<WorkerView> victim;
+    for (const auto begin = Clock::now(); !victim && ms_since(begin) < 60'000;) {
+      const StatusView view = LOCKSTEP_TRY(server->status());
+      for (const WorkerView& worker : view.workers) {
+        if (worker.pid > 0 && worker.state == "ready") victim = worker;
+      }
+      if (!victim) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    if (!victim) return fail(ErrorCode::deadline_exceeded, "no worker came up");
+    const auto begin = Clock::now();
+    ::kill(static_cast<pid_t>(victim->pid), SIGKILL);
+    for (;;) {
+      const auto event = LOCKSTEP_TRY(stream->next(10'000));
+      if (!event) return fail(ErrorCode::deadline_exceeded, "the death was not noticed in 10 s");
+      if (event->type == "worker_gone" && event->data.find(victim->worker_id.str()) != std::string::npos) break;
+    }
+    samples.push_back(ms_since(begin));
+  }
+  report.rows.push_back({.name = "death_noticed", .unit = "ms", .value = percentile(samples, 0.99),
+                         .p50 = percentile(samples, 0.5), .p99 = percentile(samples, 0.99), .runs = samples.size(),
+                         .floor = std::nullopt, .target = 50});
+  return {};
+}
+
+/// Start of the process until /livez answers, without workers.
+Status cold_start(const Setup& setup, int runs, Report& report) {
+  std::vector<double> samples;
+  for (int run = 0; run < runs; ++run) {
+    const std::string folder = cat(setup.folder, "/cold-", run);
+    fs::create_directories(folder);
+    const auto server = LOCKSTEP_TRY(Server::start(folder, setup.models, 0));
+    samples.push_back(server->start_ms());
+  }
+  report.rows.push_back({.name = "cold_start", .unit = "ms", .value = percentile(samples, 0.5),
+                         .p50 = percentile(samples, 0.5), .p99 = percentile(samples, 0.99), .runs = samples.size(),
+                         .floor = std::nullopt, .target = 150});
+  return {};
+}
+
+Result<Report> path(int runs) {
+  Report report{"path", this_machine(), {}};
+  const Setup setup = LOCKSTEP_TRY(prepare());
+  const auto step = [](const char* name) { std::cerr << "measuring " << name << " ...\n"; };
+  step("cold_start");
+  LOCKSTEP_TRY_STATUS(cold_start(setup, 11, report));
+  step("request_overhead at 64x64");
+  LOCKSTEP_TRY_STATUS(request_overhead(setup, "64x64", runs, report));
+  step("request_overhead at 256x256");
+  LOCKSTEP_TRY_STATUS(request_overhead(setup, "256x256", std::max(5, runs / 2), report));
+  step("death_noticed");
+  LOCKSTEP_TRY_STATUS(death_noticed(setup, 20, report));
+  std::error_code ignored;
+  fs::remove_all(setup.folder, ignored);
+  return report;
+}
+
+std::string rounded(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f", number);
+  return text;
+}
+
+}  // namespace
+
+struct Command::State {
+  CLI::App* app = nullptr;
+  CLI::App* path = nullptr;
+  int runs = 20;
+  bool json = false;
+};
+
+Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
+  state_->app = app.add_subcommand("bench", "measure ours beside its floor, in one run");
+  state_->app->require_subcommand(1);
+  state_->path = state_->app->add_subcommand("path", "one request against a bare script, a death noticed, a cold start");
+  state_->path->add_option("--runs", state_->runs, "measured requests")->check(CLI::Range(3, 1000));
+  state_->path->add_flag("--json", state_->json, "print one object");
+}
+Command::~Command() = default;
+
+std::optional<int> Command::run() {
+  if (!state_->app->parsed()) return std::nullopt;
+  const auto report = path(state_->runs);
+  if (!report) {
+    std::cerr << "lockstep bench: " << report.error().message << "\n";
+    return 1;
+  }
+  if (state_->json) {
+    std::cout << json::to_text(*report) << "\n";
+    return 0;
+  }
+  std::cout << report->machine.cpu << ", " << report->machine.cores << " cores, Linux " << report->machine.kernel << "\n";
+  for (const Row& row : report->rows) {
+    std::cout << row.name << ": " << rounded(row.value) << " " << row.unit;
+    if (row.p50) std::cout << "   p50 " << rounded(*row.p50) << ", p99 " << rounded(*row.p99);
+    if (row.floor) std::cout << "   floor " << rounded(*row.floor);
+    if (row.target) std::cout << "   target <= " << rounded(*row.target);
+    std::cout << "   (" << row.runs.value_or(0) << " runs)\n";
+  }
+  return 0;
+}
+
+}  // namespace lockstep::bench

@@ -1,0 +1,21 @@
+enable_testing()
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+get_property(unit_sources GLOBAL PROPERTY LOCKSTEP_TEST_SOURCES)
+file(GLOB design_sources CONFIGURE_DEPENDS tests/design/*_test.cc)
+add_executable(lockstep_tests ${unit_sources} ${design_sources})
+target_link_libraries(lockstep_tests PRIVATE lockstep_server lockstep_worker_real GTest::gtest GTest::gmock
+  GTest::gtest_main)
+target_compile_definitions(lockstep_tests PRIVATE LOCKSTEP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+gtest_discover_tests(lockstep_tests DISCOVERY_MODE PRE_TEST)
+
+add_test(NAME rooms COMMAND ${PROJECT_SOURCE_DIR}/tools/check_rooms.py)
+add_test(NAME rooms_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/check_rooms.py --self-test)
+add_test(NAME tidy COMMAND ${PROJECT_SOURCE_DIR}/tools/tidy_test.py)
+add_test(NAME tidy_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/tidy_test.py --self-test)
+if(CMAKE_BUILD_TYPE STREQUAL "Release")
+  # Sanitizers add symbols of their own, so purity is proven on the release objects.
+  add_test(NAME pure COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py ${CMAKE_BINARY_DIR})
+  add_test(NAME pure_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py --self-test)
+endif()

@@ -1,0 +1,85 @@
+// The thin binding of the worker runtime: the same names, no policy. The friendly layer is python/lockstep/worker.py.
+// Waiting releases the interpreter lock; the runtime's own thread never takes it.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "worker/real/runtime.h"
+
+namespace nb = nanobind;
+using lockstep::worker::Runtime;
+using lockstep::worker::Task;
+
+namespace {
+
+// nanobind keeps objects in holders of its own; these two own the runtime's.
+struct PyTask {
+  std::shared_ptr<Task> task;
+};
+
+struct PyRuntime {
+  std::unique_ptr<Runtime> runtime;
+};
+
+std::vector<int> take_fds(PyTask& self) {
+  std::vector<int> out;
+  for (lockstep::real::Fd& each : self.task->take_descriptors()) out.push_back(each.release());
+  return out;
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  nb::class_<PyTask>(module, "Task")
+      .def_prop_ro("kind", [](const PyTask& self) { return self.task->kind(); })
+      .def_prop_ro("body", [](const PyTask& self) { return self.task->body(); }, "JSON text")
+      .def("take_fds", &take_fds, "The descriptors that came with the task; the caller owns them. Once.")
+      .def_prop_ro("cancelled", [](const PyTask& self) { return self.task->cancelled(); })
+      .def("progress", [](PyTask& self, std::string report) { self.task->progress(std::move(report)); }, nb::arg("report"))
+      .def(
+          "done",
+          [](PyTask& self, std::string report, const std::vector<int>& fds) {
+            std::vector<lockstep::real::Fd> owned;
+            for (const int fd : fds) owned.emplace_back(fd);
+            self.task->done(std::move(report), std::move(owned));
+          },
+          nb::arg("report"), nb::arg("fds"), "Takes over the descriptors.")
+      .def(
+          "failed",
+          [](PyTask& self, std::string code, std::string message) {
+            self.task->failed(std::move(code), std::move(message));
+          },
+          nb::arg("code"), nb::arg("message"));
+
+  nb::class_<PyRuntime>(module, "Runtime")
+      .def_static(
+          "from_environment",
+          [] {
+            auto runtime = Runtime::from_environment();
+            if (!runtime) throw std::runtime_error(runtime.error().message);
+            return new PyRuntime{*std::move(runtime)};
+          },
+          nb::rv_policy::take_ownership)
+      .def("handlers_ready", [](PyRuntime& self) { self.runtime->handlers_ready(); })
+      .def(
+          "next_task",
+          [](PyRuntime& self, int timeout_ms) -> nb::object {
+            std::shared_ptr<Task> task;
+            {
+              nb::gil_scoped_release unlocked;
+              task = self.runtime->next_task(timeout_ms);
+            }
+            if (task == nullptr) return nb::none();
+            return nb::cast(PyTask{std::move(task)});
+          },
+          nb::arg("timeout_ms"), "The next task, or None when none came in time.")
+      .def(
+          "set_memory_used",
+          [](PyRuntime& self, std::uint64_t used, double fragmentation) {
+            self.runtime->set_memory_used(lockstep::Bytes{used}, fragmentation);
+          },
+          nb::arg("used"), nb::arg("fragmentation"));
+}

@@ -1,0 +1,89 @@
+"""The friendly layer of a worker: tasks as dicts, handlers as functions."""
+
+import json
+import os
+import signal
+import sys
+import traceback
+
+
+class Task:
+    """One task for a handler.
+
+    kind       "load", "release", "inference" or "postprocess"
+    body       dict; src/worker/reports.h has the shapes
+    fds        descriptors that came with it, owned by the handler
+    cancelled  polled by the handler at each step and each copied chunk
+    """
+
+    def __init__(self, native):
+        self._native = native
+        self.kind = native.kind
+        self.body = json.loads(native.body)
+        self.fds = native.take_fds()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._native.cancelled
+
+    def progress(self, report: dict) -> None:
+        """Newest wins: a report that was not sent yet is overwritten."""
+        self._native.progress(json.dumps(report))
+
+
+class Worker:
+    """A worker process. Its C++ thread speaks the protocol from the moment it is made; handlers run in run()."""
+
+    def __init__(self, runtime):
+        self._runtime = runtime
+        self._handlers = {}
+
+    @classmethod
+    def from_environment(cls) -> "Worker":
+        """Joins the orchestrator over the link this process inherited; RuntimeError when there is none."""
+        from lockstep import _native
+
+        # Ctrl-C on a terminal is for the orchestrator: it drains, and ends its workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return cls(_native.Runtime.from_environment())
+
+    def on(self, kind: str, handler=None):
+        """Registers the handler of a kind of task; also usable as a decorator."""
+        if handler is None:
+            return lambda function: self.on(kind, function)
+        self._handlers[kind] = handler
+        return handler
+
+    def ready(self) -> None:
+        """Tells the orchestrator that tasks may come."""
+        self._runtime.handlers_ready()
+
+    def set_memory_used(self, used: int, fragmentation: float) -> None:
+        """What the device's allocator holds, in bytes, and its fragmentation from 0 to 1."""
+        self._runtime.set_memory_used(used, fragmentation)
+
+    def run(self) -> int:
+        """Handles tasks until the process is ended by its link; does not return in normal life."""
+        while True:
+            native = self._runtime.next_task(-1)
+            if native is not None:
+                self._handle(native)
+
+    def _handle(self, native) -> None:
+        task = None
+        try:
+            task = Task(native)
+            handler = self._handlers.get(task.kind)
+            if handler is None:
+                raise LookupError(f"this worker has no handler for {task.kind} tasks")
+            report, fds = handler(task)
+            native.done(json.dumps(report), list(fds))
+        except Exception as error:  # a handler's failure is an answer; it never ends the worker
+            if not hasattr(error, "code"):
+                traceback.print_exc(file=sys.stderr)
+            code = getattr(error, "code", "internal")
+            message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+            if task is None:
+                for fd in native.take_fds():
+                    os.close(fd)
+            native.failed(str(code), str(message))

@@ -1,0 +1,455 @@
+"""The four kinds of tasks as the worker layer runs them."""
+
+import gc
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import MODEL_FILES, SEALS, FakeTask, load_task, mappings, memfd_of, open_fds, run_python
+from lockstep.diffusers.errors import Cancelled, TaskFailed
+from lockstep.diffusers.handlers import Handlers
+from lockstep.diffusers.images import decode_png, encode_png, read_chunks
+from lockstep.diffusers.memfd import ALL_SEALS, read_all, sealed
+from lockstep.diffusers.planted import planted_safe_image, planted_unsafe_image
+
+INFERENCE = {
+    "request_id": "r1",
+    "model_id": "tiny-sdxl",
+    "prompt": "a red fox",
+    "negative_prompt": "",
+    "steps": 3,
+    "guidance_scale": 5.0,
+    "width": 64,
+    "height": 64,
+    "seed": 7,
+}
+UPSCALE = {"operation": "upscaling", "model": "tiny-esrgan-x4"}
+SAFETY = {"operation": "safety_check", "model": "tiny-safety", "strictness": "moderate"}
+
+
+def _plain(value) -> bool:
+    """Whether a result is made of JSON's own types alone: the native layer knows no others."""
+    if type(value) is dict:
+        return all(type(key) is str and _plain(item) for key, item in value.items())
+    if type(value) is list:
+        return all(map(_plain, value))
+    return type(value) in (str, int, float, bool, type(None))
+
+
+def _take(fd: int) -> bytes:
+    """The bytes of a result, which must be sealed; the descriptor is closed."""
+    import fcntl
+
+    try:
+        assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & ALL_SEALS == ALL_SEALS
+        return read_all(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def _postprocess_task(image, pipeline, format="rgb8", cancel_after=None, **changes) -> FakeTask:
+    data = image.tobytes() if format == "rgb8" else encode_png(image)
+    source = {
+        "format": format,
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        **changes.pop("source", {}),
+    }
+    body = {"request_id": "r1", "source": source, "pipeline": pipeline, "parameters": "a red fox\nSteps: 4",
+            "metadata": {"request_id": "r1"}, "output_format": "png", **changes}
+    return FakeTask("postprocess", body, [sealed("lockstep-result:source", data)], cancel_after)
+
+
+# load and release ----------------------------------------------------------------------------------
+
+
+def test_load_reports_each_component_and_release_leaves_nothing(models):
+    handlers = Handlers("cpu")
+    fds = open_fds()
+    for model_id, (_, files) in MODEL_FILES.items():
+        task = load_task(models, model_id)
+        done, out = handlers.load(task)
+        total = sum(component["bytes"] for component in task.body["components"])
+        assert out == [] and done["bytes"] == total and done["seconds"] > 0
+        assert _plain(done) and _plain(task.reports)
+        assert [report["component"] for report in task.reports] == list(files)
+        assert task.reports[-1] == {"component": list(files)[-1], "fraction": 1.0, "bytes": total}
+        assert open_fds() == fds
+    handlers.inference(FakeTask("inference", INFERENCE))[1].copy()
+    for model_id, (_, files) in MODEL_FILES.items():
+        assert len(mappings(f"lockstep:{model_id}/")) >= len(files)
+    before = {model_id: len(mappings(f"lockstep:{model_id}/")) for model_id in MODEL_FILES}
+    for model_id in MODEL_FILES:
+        assert handlers.release(FakeTask("release", {"model_id": model_id})) == ({"bytes_mapped": 0}, [])
+        # Other fixtures may hold the same model; this one's share is gone.
+        assert len(mappings(f"lockstep:{model_id}/")) == before[model_id] - len(MODEL_FILES[model_id][1])
+    with pytest.raises(TaskFailed, match="'tiny-sdxl' is not loaded"):
+        handlers.inference(FakeTask("inference", INFERENCE))
+
+
+def test_release_reports_what_somebody_still_holds(models):
+    handlers = Handlers("cpu")
+    handlers.load(load_task(models, "tiny-safety"))
+    held = next(handlers._model("tiny-safety", "safety_classifier").module.parameters())
+    done, _ = handlers.release(FakeTask("release", {"model_id": "tiny-safety"}))
+    assert done["bytes_mapped"] > 0
+    del held
+    gc.collect()
+    assert handlers.release(FakeTask("release", {"model_id": "tiny-safety"}))[0] == {"bytes_mapped": 0}
+
+
+def test_releasing_an_unknown_model_is_done():
+    assert Handlers("cpu").release(FakeTask("release", {"model_id": "never"})) == ({"bytes_mapped": 0}, [])
+
+
+def test_loading_and_releasing_many_times_leaves_nothing(models):
+    handlers = Handlers("cpu")
+    maps, fds = len(mappings("lockstep:")), open_fds()
+    for _ in range(5):
+        handlers.load(load_task(models, "tiny-sdxl"))
+        assert handlers.release(FakeTask("release", {"model_id": "tiny-sdxl"}))[0] == {"bytes_mapped": 0}
+    assert (len(mappings("lockstep:")), open_fds()) == (maps, fds)
+
+
+def test_loading_again_is_done_and_another_of_that_name_is_refused(models):
+    handlers = Handlers("cpu")
+    maps, fds = len(mappings("lockstep:tiny-safety/")), open_fds()
+    handlers.load(load_task(models, "tiny-safety"))
+    assert handlers.load(load_task(models, "tiny-safety"))[0]["bytes"] > 0
+    other = load_task(models, "tiny-esrgan-x4")
+    other.body["model_id"] = "tiny-safety"
+    with pytest.raises(TaskFailed, match="release it first"):
+        handlers.load(other)
+    assert open_fds() == fds and len(mappings("lockstep:tiny-safety/")) == maps + 1
+    handlers.release(FakeTask("release", {"model_id": "tiny-safety"}))
+
+
+def _wrong_hash(task):
+    task.body["components"][-1]["sha256"] = "f" * 64
+
+
+def _too_long(task):
+    task.body["components"][-1]["bytes"] += 1
+
+
+def _unsealed(task):
+    os.close(task.fds[-1])
+    task.fds[-1] = memfd_of(b"x" * 4096, "lockstep:tiny-sdxl/bad", SEALS & ~8)
+
+
+def _damaged(task):
+    os.close(task.fds[-1])
+    size = task.body["components"][-1]["bytes"]
+    task.fds[-1] = memfd_of(b"\xff" * size, "lockstep:tiny-sdxl/bad")
+
+
+def _swapped(task):
+    # Right hashes, wrong places: the weights of one component under the name of another.
+    first, second = task.body["components"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
+def _fewer_fds(task):
+    os.close(task.fds.pop())
+
+
+def _no_folder(task):
+    task.body["path"] += "-gone"
+
+
+def _other_kind(task):
+    task.body["kind"] = "flux"
+
+
+def _body_of_a_wrong_type(task):
+    task.body["components"] = {"unet": 1}
+
+
+LOAD_FAILURES = [
+    (_wrong_hash, "data_loss", "is of the source"),
+    (_too_long, "data_loss", "were announced"),
+    (_unsealed, "invalid_argument", "not sealed against: write"),
+    (_damaged, "data_loss", "claims"),
+    (_swapped, "data_loss", "do not fit its config"),
+    (_fewer_fds, "invalid_argument", "4 components came with 3 descriptors"),
+    (_no_folder, "invalid_argument", "cannot read"),
+    (_other_kind, "invalid_argument", "no models of kind 'flux'"),
+    (_body_of_a_wrong_type, "invalid_argument", "must be a list"),
+]
+
+
+@pytest.mark.parametrize("damage, code, sentence", LOAD_FAILURES)
+def test_a_failed_load_takes_nothing(models, damage, code, sentence):
+    handlers = Handlers("cpu")
+    fds, maps = open_fds(), len(mappings("lockstep:tiny-sdxl/"))
+    task = load_task(models, "tiny-sdxl")
+    damage(task)
+    with pytest.raises(TaskFailed, match=sentence) as failure:
+        handlers.load(task)
+    assert failure.value.code == code
+    # While the exception is still held: a caller that logs it must not keep the memory.
+    assert open_fds() == fds and len(mappings("lockstep:tiny-sdxl/")) == maps
+    # The same worker still loads the whole model.
+    handlers.load(load_task(models, "tiny-sdxl"))
+    handlers.release(FakeTask("release", {"model_id": "tiny-sdxl"}))
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4])
+def test_a_cancelled_load_takes_nothing(models, after):
+    handlers = Handlers("cpu")
+    fds, maps = open_fds(), len(mappings("lockstep:tiny-sdxl/"))
+    with pytest.raises(Cancelled):
+        handlers.load(load_task(models, "tiny-sdxl", cancel_after=after))
+    assert open_fds() == fds and len(mappings("lockstep:tiny-sdxl/")) == maps
+
+
+# inference -----------------------------------------------------------------------------------------
+
+
+def test_inference_delivers_the_rows_that_bare_computes(handlers, models):
+    task = FakeTask("inference", INFERENCE)
+    done, (fd,) = handlers.inference(task)
+    rows = _take(fd)
+    assert _plain(done) and _plain(task.reports)
+    assert len(rows) == done["bytes"] == 64 * 64 * 3 and (done["width"], done["height"]) == (64, 64)
+    assert hashlib.sha256(rows).hexdigest() == done["sha256"]
+    assert done["total_steps_executed"] == 3 and done["execution_time"] > 0
+    assert done["peak_bytes"] > 0 and 0 < done["result_quality_score"] <= 10
+    assert [(report["step"], report["total_steps"]) for report in task.reports] == [(1, 3), (2, 3), (3, 3)]
+    assert all(report["step_time_avg"] > 0 for report in task.reports)
+
+    requests = [
+        {name: INFERENCE[name] for name in INFERENCE if name not in ("request_id", "model_id")},
+        {"prompt": "x", "colour": 1},
+        {"prompt": "x", "width": 3},
+    ]
+    served = run_python(
+        "-m", "lockstep.diffusers.bare", str(models), "--serve", input="\n".join(map(json.dumps, requests)) + "\nno\n"
+    )
+    answers = [json.loads(line) for line in served.stdout.splitlines()]
+    assert answers[0]["sha256"] == done["sha256"] and answers[0]["ms"] > 0 and answers[0]["bytes"] > 1000
+    assert "colour" in answers[1]["error"] and "width" in answers[2]["error"] and "error" in answers[3]
+
+
+def test_a_cancelled_inference_stops_at_once_and_leaves_no_descriptor(handlers):
+    fds = open_fds()
+    for after in (0, 1, 2):
+        task = FakeTask("inference", {**INFERENCE, "steps": 50}, cancel_after=after)
+        with pytest.raises(Cancelled):
+            handlers.inference(task)
+        assert len(task.reports) == after
+    assert open_fds() == fds
+    first, second = (handlers.inference(FakeTask("inference", INFERENCE)) for _ in range(2))
+    assert first[0]["sha256"] == second[0]["sha256"]
+    for _, (fd,) in (first, second):
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"model_id": "other"}, "'other' is not loaded"),
+        ({"model_id": "tiny-safety"}, "of kind safety_classifier, not sdxl"),
+        ({"prompt": 3}, "'prompt' must be text"),
+        ({"steps": "4"}, "'steps' must be a whole number"),
+        ({"seed": -1}, "'seed' must not be negative"),
+        ({"width": 63}, "width is 63"),
+    ],
+)
+def test_inference_names_what_is_wrong(handlers, change, sentence):
+    with pytest.raises(TaskFailed, match=sentence) as failure:
+        handlers.inference(FakeTask("inference", {**INFERENCE, **change}))
+    assert failure.value.code == "invalid_argument"
+
+
+def test_unforeseen_errors_become_internal(handlers, monkeypatch):
+    import lockstep.diffusers.handlers as module
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("boom\nsecond line")
+
+    monkeypatch.setattr(module, "generate", broken)
+    with pytest.raises(TaskFailed, match="ZeroDivisionError: boom$") as failure:
+        handlers.inference(FakeTask("inference", INFERENCE))
+    assert failure.value.code == "internal"
+    monkeypatch.setattr(module, "generate", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(TaskFailed, match="ran out of memory") as failure:
+        handlers.inference(FakeTask("inference", INFERENCE))
+    assert failure.value.code == "resource_exhausted"
+
+
+# post-processing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["rgb8", "png"])
+def test_a_safe_picture_is_enlarged_and_delivered(handlers, format):
+    image = planted_safe_image(48, 32)
+    fds = open_fds()
+    task = _postprocess_task(image, [UPSCALE, SAFETY], format)
+    done, (fd,) = handlers.postprocess(task)
+    data = _take(fd)
+    assert open_fds() == fds
+    assert _plain(done) and _plain(task.reports)
+    assert done["operations"] == ["upscaling", "safety_check"]
+    assert done["output"] == {
+        "width": 192, "height": 128, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert done["safety"]["safety_classification"] == "safe" and done["safety"]["content_safety_score"] > 0.99
+    assert done["safety"]["flagged_content"] == []
+    assert set(done["quality"]) == {"technical_quality", "visual_quality", "enhancement_effectiveness"}
+    assert done["quality"]["enhancement_effectiveness"] > 5
+    assert done["total_processing_time"] > 0 and done["peak_bytes"] >= 0
+    assert decode_png(data).shape == (128, 192, 3)
+    chunks = read_chunks(data)
+    assert chunks["parameters"] == "a red fox\nSteps: 4" and json.loads(chunks["lockstep"]) == {"request_id": "r1"}
+    assert [(r["current_operation"], r["operations_completed"]) for r in task.reports] == [
+        ("upscaling", 0), ("upscaling", 0), ("safety_check", 1), ("safety_check", 1)]
+    assert [report["current_operation_progress"] for report in task.reports] == [0.0, 100.0, 0.0, 100.0]
+    assert {report["total_operations"] for report in task.reports} == {2}
+
+
+def test_an_unsafe_picture_is_never_delivered(handlers):
+    fds = open_fds()
+    for pipeline in ([SAFETY, UPSCALE], [UPSCALE, SAFETY], [SAFETY]):
+        done, out = handlers.postprocess(_postprocess_task(planted_unsafe_image(64, 64), pipeline))
+        assert done["output"] is None and out == []
+        assert done["safety"]["safety_classification"] == "unsafe"
+        assert done["safety"]["flagged_content"] == ["unsafe"] and done["safety"]["content_safety_score"] < 0.01
+        # Nothing runs after the verdict.
+        assert done["operations"] == [step["operation"] for step in pipeline[: pipeline.index(SAFETY) + 1]]
+    assert open_fds() == fds
+
+
+def test_changed_pixels_are_judged_again(handlers, monkeypatch):
+    done, (fd,) = handlers.postprocess(_postprocess_task(planted_safe_image(64, 64), [SAFETY, UPSCALE]))
+    os.close(fd)
+    assert done["operations"] == ["safety_check", "upscaling", "safety_check"]
+
+    # An enlargement that brings the pattern in is caught by that second look.
+    import lockstep.diffusers.handlers as module
+
+    monkeypatch.setattr(module, "upscale", lambda *_: planted_unsafe_image(256, 256))
+    done, out = handlers.postprocess(_postprocess_task(planted_safe_image(64, 64), [SAFETY, UPSCALE]))
+    assert out == [] and done["output"] is None and done["safety"]["safety_classification"] == "unsafe"
+
+
+def test_without_operations_the_picture_is_only_written(handlers):
+    image = planted_safe_image(40, 24)
+    done, (fd,) = handlers.postprocess(_postprocess_task(image, []))
+    assert np.array_equal(decode_png(_take(fd)), image)
+    assert done["operations"] == [] and done["safety"] is None
+    assert done["quality"]["enhancement_effectiveness"] == 0
+
+
+def test_equal_sources_give_equal_files(handlers):
+    digests = set()
+    for _ in range(2):
+        done, (fd,) = handlers.postprocess(_postprocess_task(planted_safe_image(48, 32), [UPSCALE, SAFETY]))
+        os.close(fd)
+        digests.add(done["output"]["sha256"])
+    assert len(digests) == 1
+
+
+POSTPROCESS_FAILURES = [
+    ({"source": {"sha256": "0" * 64}}, "data_loss", "do not have the announced sha256"),
+    ({"source": {"width": 47, "bytes": 47 * 32 * 3}}, "data_loss", "it has more"),
+    ({"source": {"width": 49, "bytes": 49 * 32 * 3}}, "data_loss", "it has only 4608"),
+    ({"source": {"bytes": 5}}, "invalid_argument", "need 4608 bytes"),
+    ({"source": {"width": 0}}, "invalid_argument", "no source of 0x32"),
+    ({"source": {"width": 1 << 40}}, "invalid_argument", "no source of"),
+    ({"source": {"format": "jpeg"}}, "invalid_argument", "'jpeg'"),
+    ({"source": {"format": "png"}}, "data_loss", "no whole PNG"),
+    ({"pipeline": [{"operation": "upscaling", "model": "real"}]}, "invalid_argument", "'real' is not loaded"),
+    ({"pipeline": [{"operation": "upscaling", "model": "tiny-safety"}]}, "invalid_argument", "not upscaler"),
+    ({"pipeline": [{"operation": "sharpen", "model": "x"}]}, "invalid_argument", "no operation 'sharpen'"),
+    ({"pipeline": [{"operation": ["upscaling"]}]}, "invalid_argument", "'operation' must be text"),
+    ({"pipeline": [{**SAFETY, "strictness": "none"}]}, "invalid_argument", "strictness is 'none'"),
+    ({"output_format": "webp"}, "invalid_argument", "'webp'"),
+    ({"metadata": "text"}, "invalid_argument", "'metadata' must be an object"),
+]
+
+
+@pytest.mark.parametrize("changes, code, sentence", POSTPROCESS_FAILURES)
+def test_postprocess_names_what_is_wrong(handlers, changes, code, sentence):
+    fds = open_fds()
+    changes = dict(changes)
+    task = _postprocess_task(planted_safe_image(48, 32), changes.pop("pipeline", [SAFETY]), **changes)
+    with pytest.raises(TaskFailed, match=sentence) as failure:
+        handlers.postprocess(task)
+    assert failure.value.code == code and open_fds() == fds
+
+
+def test_the_source_must_be_one_descriptor(handlers):
+    task = _postprocess_task(planted_safe_image(48, 32), [])
+    os.close(task.fds.pop())
+    with pytest.raises(TaskFailed, match="0 descriptors"):
+        handlers.postprocess(task)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+def test_a_cancelled_postprocess_delivers_nothing(handlers, after):
+    fds = open_fds()
+    with pytest.raises(Cancelled):
+        handlers.postprocess(_postprocess_task(planted_safe_image(48, 32), [UPSCALE, SAFETY], cancel_after=after))
+    assert open_fds() == fds
+
+
+# the process ---------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_not_there_is_a_clear_failure():
+    for device in ("tpu", "meta", "warp:1"):
+        with pytest.raises(TaskFailed, match="it can be cpu or cuda:N"):
+            Handlers(device)
+
+
+def test_the_thread_count_is_checked(monkeypatch):
+    from lockstep.diffusers.runtime import thread_count
+
+    assert thread_count() == 1
+    for bad in ("0", "-1", "two"):
+        monkeypatch.setenv("LOCKSTEP_TORCH_THREADS", bad)
+        with pytest.raises(TaskFailed, match="LOCKSTEP_TORCH_THREADS"):
+            thread_count()
+    monkeypatch.delenv("LOCKSTEP_TORCH_THREADS")
+    assert thread_count() == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+# Stands in for the native layer, which these tests do not need: it shows the order of the calls.
+_ENTRY = """
+import sys, types
+class Worker:
+    @classmethod
+    def from_environment(cls):
+        print("hello", "torch" in sys.modules)
+        return cls()
+    def on(self, kind, handler): print("on", kind, callable(handler))
+    def ready(self): print("ready", "torch" in sys.modules, "spandrel" in sys.modules)
+    def run(self): return 3
+import lockstep.diffusers
+sys.modules["lockstep"].Worker = Worker
+import runpy
+{before}
+runpy.run_module("lockstep.diffusers", run_name="__main__")
+"""
+
+
+def test_the_entry_says_hello_before_the_imports_and_is_ready_after_them():
+    with ThreadPoolExecutor() as pool:
+        good = pool.submit(run_python, "-c", _ENTRY.format(before=""))
+        bad = pool.submit(run_python, "-c", _ENTRY.format(before=""), env={"LOCKSTEP_DEVICE": "warp"})
+    done = bad.result()
+    assert done.returncode == 1 and "'warp'" in done.stderr and "Traceback" not in done.stderr
+    done = good.result()
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.splitlines() == [
+        "hello False", "on load True", "on release True", "on inference True", "on postprocess True", "ready True True"]
+
+
+def test_the_entry_tells_what_is_missing():
+    done = run_python("-c", _ENTRY.format(before="sys.modules['torch'] = None"))
+    assert done.returncode == 1 and "torch is missing" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,42 @@
+#pragma once
+
+// The simulated world: one orchestrator, its workers, their processes, links, disk and clock in one thread, from one
+// seed. The machines are the real ones (src/orchestrator, src/worker, src/runtime); only what carries their effects
+// out is simulated. Same seed, same trace hash. docs/simulator.md.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+
+namespace lockstep::sim {
+
+struct Options {
+  std::uint64_t seed = 1;
+  Nanos duration = seconds(60);   // with faults; then the world heals and must come to rest
+  Nanos rest_limit = seconds(3600);
+  int operations_min = 50;
+  bool faults = true;
+  bool trace = false;             // print every event to stderr
+};
+
+struct Report {
+  std::uint64_t seed = 0;
+  std::uint64_t trace_hash = 0;
+  double simulated_s = 0;
+  std::uint64_t operations = 0;  // requests and cancellations sent by clients
+  std::uint64_t completed = 0;   // requests that ended with images or a verdict
+  std::uint64_t failed = 0;      // that ended with a reason
+  std::uint64_t commits = 0;
+  std::uint64_t transactions = 0;  // loads that were decided
+  std::map<std::string, std::uint64_t> faults;
+  std::vector<std::string> violations;
+};
+
+/// Runs one seed to its end. Stops at the first violation.
+Report run(const Options& options);
+
+}  // namespace lockstep::sim

@@ -1,0 +1,217 @@
+#include "cli/cli.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "base/text.h"
+#include "cli/exit_code.h"
+#include "cli/generate.h"
+#include "cli/progress.h"
+#include "cli/show.h"
+#include "events/json_read.h"
+#include "http/client.h"
+
+namespace lockstep::cli {
+
+namespace {
+
+constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);  // an event belongs to the reader of a pipe now, not when a buffer is full
+}
+
+/// Every byte that is not plainly part of a name.
+std::string percent_encoded(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (is_plain_name(std::string("x") + c)) {
+      out += c;
+    } else {
+      const auto byte = static_cast<std::uint8_t>(c);
+      out += "%" + to_hex({&byte, 1});
+    }
+  }
+  return out;
+}
+
+/// Ids go into a target; what is no plain name is no id.
+Status check_id(const std::string& id) {
+  if (is_plain_name(id)) return {};
+  return fail(ErrorCode::not_found, cat("there is no request ", shortened(harmless(id))));
+}
+
+}  // namespace
+
+ExitCode tell(const Error& error) {
+  std::fputs(cat("lockstep: ", harmless(error.message), "\n").c_str(), stderr);
+  return exit_code_of(error.code);
+}
+
+struct Client::State {
+  std::string url = "http://127.0.0.1:7420";
+  bool json = false;
+  std::string id;
+  std::string file;
+  GenerateOptions generate;
+
+  CLI::App* status_command = nullptr;
+  CLI::App* generate_command = nullptr;
+  CLI::App* check_command = nullptr;
+  CLI::App* models_list_command = nullptr;
+  CLI::App* requests_command = nullptr;
+  CLI::App* cancel_command = nullptr;
+  CLI::App* events_command = nullptr;
+
+  CLI::App* add(CLI::App& parent, const std::string& name, const std::string& about) {
+    CLI::App* command = parent.add_subcommand(name, about);
+    command->add_option("--url", url, "the server")->envname("LOCKSTEP_URL")->capture_default_str();
+    command->add_flag("--json", json, "print JSON for programs instead of text for people");
+    return command;
+  }
+  void add_all(CLI::App& app);
+  ExitCode execute(const http::Address& address);
+  template <class View>
+  ExitCode show(const http::Address& address, const std::string& target);
+  ExitCode check(const http::Address& address);
+  ExitCode cancel(const http::Address& address);
+  ExitCode events(const http::Address& address);
+};
+
+void Client::State::add_all(CLI::App& app) {
+  status_command = add(app, "status", "show workers, devices, models and the queue");
+
+  generate_command = add(app, "generate", "make images from a prompt");
+  GenerateBody& body = generate.body;
+  generate_command->add_option("PROMPT", body.prompt, "what to show")->required();
+  generate_command->add_option("-o,--output", generate.file,
+                               "file to write; with -n, a number goes before its extension");
+  generate_command->add_option("--seed", body.seed, "the same seed, prompt and size give the same image");
+  generate_command->add_option("-n", body.n, "how many images; image i has the seed plus i");
+  generate_command->add_option("--size", body.size, "WIDTHxHEIGHT before upscaling, each divisible by 8");
+  generate_command->add_option("--steps", body.steps, "denoising steps");
+  generate_command->add_option("--guidance-scale", body.guidance_scale, "how closely to follow the prompt");
+  generate_command->add_option("--negative-prompt", body.negative_prompt, "what not to show");
+  generate_command->add_option("--model", body.model, "which model (default: the server's first)");
+  generate_command->add_flag("--no-wait", generate.no_wait, "return when the request is accepted");
+
+  check_command = add(app, "check", "ask for a safety verdict of a picture");
+  check_command->add_option("FILE", file, "a PNG")->required();
+
+  CLI::App* models = app.add_subcommand("models", "what the server has to offer");
+  models->require_subcommand(1);
+  models_list_command = add(*models, "list", "list models, their memory and where they are loaded");
+
+  requests_command = add(app, "requests", "list requests, or show one");
+  requests_command->add_option("ID", id, "the request to show");
+
+  cancel_command = add(app, "cancel", "cancel a request");
+  cancel_command->add_option("ID", id, "the request")->required();
+
+  events_command = add(app, "events", "follow what happens until Ctrl-C");
+  events_command->add_option("--subject", id, "only events about this request, model, worker or device");
+}
+
+template <class View>
+ExitCode Client::State::show(const http::Address& address, const std::string& target) {
+  const auto response = http::request(address, "GET", target);
+  if (!response) return tell(response.error());
+  if (response->status != 200) return tell(http::error_from(*response));
+  if (json) {
+    print(response->body + "\n");
+    return ExitCode::done;
+  }
+  const auto view = json::from_text<View>(response->body, nullptr, view_limits);
+  if (!view) {
+    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
+                                              view.error().message, "; --json shows it")));
+  }
+  print(text_of(*view));
+  return ExitCode::done;
+}
+
+ExitCode Client::State::check(const http::Address& address) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) return tell(fail(ErrorCode::invalid_argument, cat("cannot read ", file)));
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  const auto response = http::request(address, "POST", "/api/v1/checks", bytes, {{"Content-Type", "image/png"}});
+  if (!response) return tell(response.error());
+  if (response->status != 200) return tell(http::error_from(*response));
+  const auto view = json::from_text<RequestView>(response->body, nullptr, view_limits);
+  if (!view) return tell(fail(ErrorCode::internal, cat("the server's answer: ", view.error().message)));
+  const SafetyAnalysis* safety = nullptr;
+  for (const JobView& job : view->jobs) {
+    if (job.results && job.results->safety_analysis) safety = &*job.results->safety_analysis;
+  }
+  if (safety == nullptr) return tell(fail(ErrorCode::internal, "the server's answer has no verdict"));
+  print(json ? response->body + "\n" : cat(file, ": ", *verdict_of(view->jobs.back().results), "\n"));
+  return safety->safety_classification == "safe" ? ExitCode::done : ExitCode::blocked;
+}
+
+ExitCode Client::State::cancel(const http::Address& address) {
+  if (const Status good = check_id(id); !good) return tell(good.error());
+  const auto response = http::request(address, "POST", cat("/api/v1/requests/", id, "/cancel"));
+  if (!response) return tell(response.error());
+  if (response->status != 200) return tell(http::error_from(*response));
+  print(json ? response->body + "\n" : cat(id, " is cancelled\n"));
+  return ExitCode::done;
+}
+
+ExitCode Client::State::events(const http::Address& address) {
+  std::string target = "/api/v1/events";
+  if (!id.empty()) target += cat("?subject=", percent_encoded(id));
+  const auto stream = http::EventStream::open(address, target);
+  if (!stream) return tell(stream.error());
+  // Whole lines for a pipe, one row an event for a person.
+  const std::size_t width = ::isatty(STDOUT_FILENO) != 0 ? stderr_screen().width : std::string::npos;
+  while (true) {
+    const auto next = (*stream)->next(60'000);
+    if (!next) return tell(next.error());
+    if (!*next) continue;
+    const auto event = json::from_text<http::EventLine>((*next)->data, nullptr, view_limits);
+    print((json || !event ? (*next)->data : text_of(*event, width)) + "\n");
+    if ((*next)->type == "resync_required") {
+      return tell(fail(ErrorCode::internal, "this reader was too slow and missed events; start it again"));
+    }
+  }
+}
+
+ExitCode Client::State::execute(const http::Address& address) {
+  if (status_command->parsed()) return show<StatusView>(address, "/api/v1/status");
+  if (models_list_command->parsed()) return show<ModelsView>(address, "/api/v1/models");
+  if (check_command->parsed()) return check(address);
+  if (cancel_command->parsed()) return cancel(address);
+  if (events_command->parsed()) return events(address);
+  if (generate_command->parsed()) {
+    generate.json = json;
+    return cli::generate(address, generate);
+  }
+  if (id.empty()) return show<RequestsView>(address, "/api/v1/requests");
+  if (const Status good = check_id(id); !good) return tell(good.error());
+  return show<RequestView>(address, cat("/api/v1/requests/", id));
+}
+
+Client::Client(CLI::App& app) : state_(std::make_unique<State>()) { state_->add_all(app); }
+Client::~Client() = default;
+
+std::optional<int> Client::run() {
+  State& s = *state_;
+  const auto ours = {s.status_command,   s.generate_command, s.check_command, s.models_list_command,
+                     s.requests_command, s.cancel_command,   s.events_command};
+  if (std::ranges::none_of(ours, [](const CLI::App* each) { return each->parsed(); })) return std::nullopt;
+  const auto address = http::address_from_url(s.url);
+  return static_cast<int>(address ? s.execute(*address) : tell(address.error()));
+}
+
+}  // namespace lockstep::cli

@@ -1,0 +1,40 @@
+#pragma once
+
+// Device domain, §1.1: which devices there are, what state they are in, and who holds one for an operation.
+
+#include <string>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+
+namespace lockstep::device {
+
+enum class Kind { cpu, cuda };
+BOOST_DESCRIBE_ENUM(Kind, cpu, cuda)
+
+enum class Availability { offline, online, error };
+BOOST_DESCRIBE_ENUM(Availability, offline, online, error)
+
+/// memory_budget is what models on this device may hold together. One worker owns one device.
+struct Device {
+  DeviceId device_id;
+  WorkerId worker_id;
+  Kind kind = Kind::cpu;
+  Bytes memory_budget;
+  Availability availability = Availability::offline;
+  std::string reason;  // why it is not online
+};
+BOOST_DESCRIBE_STRUCT(Device, (), (device_id, worker_id, kind, memory_budget, availability, reason))
+
+/// Exclusive per device: one load lane, since copies over one bus only slow each other down (design §7).
+struct Reservation {
+  DeviceId device_id;
+  TransactionId transaction_id;
+  std::string operation_type;  // "model_loading"
+  ModelId model_id;
+};
+BOOST_DESCRIBE_STRUCT(Reservation, (), (device_id, transaction_id, operation_type, model_id))
+
+}  // namespace lockstep::device

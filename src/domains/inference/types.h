@@ -1,0 +1,30 @@
+#pragma once
+
+// Inference domain, §1.5: runs of a model for a job.
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+#include "events/inference_events.h"
+
+namespace lockstep::inference {
+
+enum class RunState { executing, completed };
+BOOST_DESCRIBE_ENUM(RunState, executing, completed)
+
+/// One attempt of one job on one incarnation. It is kept after its end, for the request's view, and replaced by the
+/// next attempt.
+struct Run {
+  std::string run_id;  // the request_id of the inference messages
+  JobId job_id;
+  std::uint32_t attempt = 0;
+  ModelId model_id;
+  WorkerId worker_id;
+  Incarnation incarnation;
+  RunState state = RunState::executing;
+  std::optional<ResultMetadata> result;
+};
+BOOST_DESCRIBE_STRUCT(Run, (), (run_id, job_id, attempt, model_id, worker_id, incarnation, state, result))
+
+}  // namespace lockstep::inference

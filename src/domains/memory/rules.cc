@@ -1,0 +1,23 @@
+#include "domains/memory/rules.h"
+
+#include "base/text.h"
+
+namespace lockstep::memory {
+
+Bytes allocated_on(const Tables& tables, const DeviceId& device) {
+  Bytes sum;
+  for (const auto& [key, entry] : tables.allocations.entries()) {
+    if (entry.row.device_id == device) sum += entry.row.bytes;
+  }
+  return sum;
+}
+
+Status may_reserve(const Tables& tables, const DeviceId& device, Bytes budget, Bytes promised, Bytes wanted) {
+  const Bytes taken = allocated_on(tables, device) + promised;
+  const Bytes free = budget - taken;
+  if (wanted <= free) return {};
+  return fail(ErrorCode::resource_exhausted, cat("device ", device.str(), " has ", to_text(free), " of ",
+                                                 to_text(budget), " free, ", to_text(wanted), " are needed"));
+}
+
+}  // namespace lockstep::memory

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "base/result.h"
+#include "domains/memory/tables.h"
+
+namespace lockstep::memory {
+
+/// Sum of all allocations on the device, whatever their state: bytes count until they are proven free.
+Bytes allocated_on(const Tables& tables, const DeviceId& device);
+
+/// Whether `wanted` more bytes fit beside what is allocated and promised (§3.1, preparation).
+/// resource_exhausted names the numbers.
+Status may_reserve(const Tables& tables, const DeviceId& device, Bytes budget, Bytes promised, Bytes wanted);
+
+}  // namespace lockstep::memory

@@ -1,0 +1,58 @@
+#include "domains/model/rules.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace lockstep::model {
+
+std::string residency_key(const ModelId& model, const WorkerId& worker) {
+  return cat(worker.str(), "/", model.str());
+}
+
+Result<Model> usable(const Tables& tables, const ModelId& model) {
+  const Model* row = tables.models.find(model.str());
+  if (row == nullptr) {
+    std::string names;
+    for (const auto& [id, entry] : tables.models.entries()) names += cat(names.empty() ? "" : ", ", id);
+    return fail(ErrorCode::not_found,
+                cat("there is no model \"", shortened(model.str()), "\"; registered: ", names.empty() ? "none" : names));
+  }
+  if (row->availability != Availability::available) {
+    return fail(ErrorCode::data_loss, cat("model ", model.str(), " cannot be used: ", row->reason));
+  }
+  return *row;
+}
+
+ModelId first_of_kind(const Tables& tables, Kind kind) {
+  for (const auto& [id, entry] : tables.models.entries()) {
+    if (entry.row.kind == kind && entry.row.availability == Availability::available) return entry.row.model_id;
+  }
+  return {};
+}
+
+const Residency* residency(const Tables& tables, const ModelId& model, const WorkerId& worker) {
+  return tables.residencies.find(residency_key(model, worker));
+}
+
+std::size_t loading_count(const Tables& tables, const ModelId& model) {
+  return static_cast<std::size_t>(std::ranges::count_if(tables.residencies.entries(), [&](const auto& each) {
+    return each.second.row.model_id == model && each.second.row.state == ResidencyState::loading;
+  }));
+}
+
+Model with_known_digests(Model fresh, const Model* known) {
+  if (known == nullptr) return fresh;
+  const auto same_file = [](const File& a, const File& b) {
+    return a.path == b.path && a.size == b.size && a.modified_ns == b.modified_ns;
+  };
+  for (Component& component : fresh.components) {
+    const auto old = std::ranges::find(known->components, component.name, &Component::name);
+    if (old != known->components.end() && std::ranges::equal(component.files, old->files, same_file)) {
+      component.sha256 = old->sha256;
+    }
+  }
+  return fresh;
+}
+
+}  // namespace lockstep::model

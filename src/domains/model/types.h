@@ -1,0 +1,71 @@
+#pragma once
+
+// Model domain, §1.3: the registry of models on disk, and which worker holds which.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+
+namespace lockstep::model {
+
+enum class Kind { unknown, sdxl, upscaler, safety_classifier };
+BOOST_DESCRIBE_ENUM(Kind, unknown, sdxl, upscaler, safety_classifier)
+
+/// A broken model stays listed with its reason; loads of it are refused.
+enum class Availability { available, broken };
+BOOST_DESCRIBE_ENUM(Availability, available, broken)
+
+/// One safetensors file of a component. size and modified_ns tell whether sha256 still speaks of this file.
+struct File {
+  std::string path;
+  Bytes size;
+  std::int64_t modified_ns = 0;
+};
+BOOST_DESCRIBE_STRUCT(File, (), (path, size, modified_ns))
+
+/// segment_bytes is what the component takes in the cache and on a device; sha256 is over its files in order and is
+/// empty until they were read once.
+struct Component {
+  std::string name;
+  std::vector<File> files;
+  std::uint64_t tensors = 0;
+  std::vector<std::string> dtypes;
+  Bytes segment_bytes;
+  std::string sha256;
+};
+BOOST_DESCRIBE_STRUCT(Component, (), (name, files, tensors, dtypes, segment_bytes, sha256))
+
+struct Model {
+  ModelId model_id;
+  Kind kind = Kind::unknown;
+  std::string path;
+  Availability availability = Availability::broken;
+  std::string reason;
+  Bytes bytes;  // memory need: the sum of the segments
+  std::vector<Component> components;
+};
+BOOST_DESCRIBE_STRUCT(Model, (), (model_id, kind, path, availability, reason, bytes, components))
+
+enum class ResidencyState { loading, loaded, releasing };
+BOOST_DESCRIBE_ENUM(ResidencyState, loading, loaded, releasing)
+
+/// A model on one worker. It exists from the load's decision until its memory is proven free.
+struct Residency {
+  ModelId model_id;
+  WorkerId worker_id;
+  Incarnation incarnation;
+  DeviceId device_id;
+  AllocationId allocation_id;
+  TransactionId transaction_id;
+  ResidencyState state = ResidencyState::loading;
+  JobId wanted_by;  // the job that asked for the load
+};
+BOOST_DESCRIBE_STRUCT(Residency, (),
+                      (model_id, worker_id, incarnation, device_id, allocation_id, transaction_id, state, wanted_by))
+
+}  // namespace lockstep::model

@@ -1,0 +1,41 @@
+#pragma once
+
+// Postprocessing domain, §1.6: runs of a pipeline over pixels, verdicts, and the outputs that came of them.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+#include "events/postprocessing_events.h"
+
+namespace lockstep::postprocessing {
+
+enum class RunState { executing, completed };
+BOOST_DESCRIBE_ENUM(RunState, executing, completed)
+
+struct Run {
+  std::string run_id;  // the request_id of the postprocessing messages
+  JobId job_id;
+  std::uint32_t attempt = 0;
+  WorkerId worker_id;
+  Incarnation incarnation;
+  RunState state = RunState::executing;
+  std::optional<std::vector<std::string>> operations;  // that ran
+  std::optional<FinalResults> results;
+};
+BOOST_DESCRIBE_STRUCT(Run, (), (run_id, job_id, attempt, worker_id, incarnation, state, operations, results))
+
+/// An image on disk, named by its content.
+struct Output {
+  JobId job_id;
+  ImageBuffer image;
+  std::uint64_t seed = 0;
+  WallTime created;
+};
+BOOST_DESCRIBE_STRUCT(Output, (), (job_id, image, seed, created))
+
+}  // namespace lockstep::postprocessing

@@ -1,0 +1,87 @@
+#include "env/real/blob_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/check.h"
+#include "base/digest.h"
+#include "base/text.h"
+
+namespace lockstep::real {
+
+namespace {
+
+Error broken(std::string_view what, const std::string& path) {
+  const ErrorCode code = errno == ENOSPC || errno == EDQUOT ? ErrorCode::resource_exhausted : ErrorCode::unavailable;
+  return fail(code, cat("cannot ", what, " ", path, ": ", std::strerror(errno)));
+}
+
+}  // namespace
+
+Status write_file(const std::string& path, std::string_view bytes) {
+  std::string temporary = cat(path, ".XXXXXX");
+  Fd file(::mkostemp(temporary.data(), O_CLOEXEC));
+  if (!file) return broken("create", temporary);
+  const auto give_up = [&](std::string_view what) {
+    const Error error = broken(what, path);
+    ::unlink(temporary.c_str());
+    return error;
+  };
+  for (std::size_t at = 0; at < bytes.size();) {
+    const ssize_t wrote = ::write(file.get(), bytes.data() + at, bytes.size() - at);
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0) return give_up("write");
+    at += static_cast<std::size_t>(wrote);
+  }
+  if (::fchmod(file.get(), 0644) != 0 || ::fsync(file.get()) != 0) return give_up("sync");
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename to");
+  const Fd folder(::open(std::filesystem::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder || ::fsync(folder.get()) != 0) return broken("sync the folder of", path);
+  return {};
+}
+
+Result<std::string> read_file(const std::string& path, std::size_t limit) {
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) {
+    return fail(errno == ENOENT ? ErrorCode::not_found : ErrorCode::unavailable,
+                cat("cannot open ", path, ": ", std::strerror(errno)));
+  }
+  std::string out;
+  char buffer[65536];
+  for (;;) {
+    const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return broken("read", path);
+    if (got == 0) return out;
+    out.append(buffer, static_cast<std::size_t>(got));
+    if (out.size() > limit) return fail(ErrorCode::too_large, cat(path, " has more than ", limit, " bytes"));
+  }
+}
+
+std::string BlobStore::path_of(const std::string& sha256) const {
+  LOCKSTEP_CHECK(is_sha256_hex(sha256));
+  return cat(folder_, "/", sha256.substr(0, 2), "/", sha256, ".png");
+}
+
+Status BlobStore::put(std::string_view bytes, const std::string& sha256) const {
+  const std::string path = path_of(sha256);
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return {};
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
+  if (error) return fail(ErrorCode::unavailable, cat("cannot create the folder of ", path, ": ", error.message()));
+  return write_file(path, bytes);
+}
+
+Result<std::string> BlobStore::get(const std::string& sha256) const {
+  std::string bytes = LOCKSTEP_TRY(read_file(path_of(sha256), 1u << 30));
+  if (sha256_hex(bytes) != sha256) {
+    return fail(ErrorCode::data_loss, cat("output ", sha256, " does not hold the bytes its name promises"));
+  }
+  return bytes;
+}
+
+}  // namespace lockstep::real

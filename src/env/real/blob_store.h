@@ -1,0 +1,32 @@
+#pragma once
+
+// Outputs on disk, by content: DIR/ab/<sha256>.png. Writing one twice is writing it once. Pool threads only.
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "env/real/fd.h"
+
+namespace lockstep::real {
+
+class BlobStore {
+ public:
+  explicit BlobStore(std::string folder) : folder_(std::move(folder)) {}
+
+  /// Durable when it returns: synced file, synced folder, renamed into place. unavailable names the path and reason.
+  Status put(std::string_view bytes, const std::string& sha256) const;
+  /// not_found, or data_loss when the bytes are not the content the name promises.
+  Result<std::string> get(const std::string& sha256) const;
+  std::string path_of(const std::string& sha256) const;
+
+ private:
+  std::string folder_;
+};
+
+/// Writes a file so that it is either all there or not at all.
+Status write_file(const std::string& path, std::string_view bytes);
+/// At most `limit` bytes; too_large otherwise.
+Result<std::string> read_file(const std::string& path, std::size_t limit);
+
+}  // namespace lockstep::real

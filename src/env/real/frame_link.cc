@@ -1,0 +1,145 @@
+#include "env/real/frame_link.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/text.h"
+
+namespace lockstep::real {
+
+FrameLink::FrameLink(Reactor& reactor, Fd socket, Hooks hooks)
+    : reactor_(reactor), socket_(std::move(socket)), hooks_(std::move(hooks)) {
+  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
+  reading_ = reactor_.watch_readable(socket_.get(), [this] { read(); });
+}
+
+FrameLink::~FrameLink() {
+  *alive_ = false;
+  if (reading_ != 0) reactor_.unwatch(reading_);
+  if (writing_ != 0) reactor_.unwatch(writing_);
+}
+
+void FrameLink::close(std::string reason) {
+  if (!socket_) return;
+  if (reading_ != 0) reactor_.unwatch(std::exchange(reading_, 0));
+  if (writing_ != 0) reactor_.unwatch(std::exchange(writing_, 0));
+  socket_.reset();
+  hooks_.closed(std::move(reason));
+}
+
+void FrameLink::read() {
+  const auto alive = alive_;
+  // Bounded rounds: one busy peer must not starve the other links of this thread.
+  for (int rounds = 0; rounds < 16 && *alive && socket_; ++rounds) {
+    char bytes[65536];
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * frame_descriptors_max)];
+    iovec piece{bytes, sizeof bytes};
+    msghdr message{};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    for (cmsghdr* each = CMSG_FIRSTHDR(&message); got >= 0 && each != nullptr; each = CMSG_NXTHDR(&message, each)) {
+      if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
+      const std::size_t count = (each->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(each) + i * sizeof(int), sizeof fd);
+        arrived_.emplace_back(fd);
+      }
+    }
+    if (got < 0) return close(cat("read failed: ", std::strerror(errno)));
+    if (got == 0) return close("the other side closed it");
+    if ((message.msg_flags & MSG_CTRUNC) != 0) return close("more descriptors in one piece than a frame may carry");
+    buffer_.append(bytes, static_cast<std::size_t>(got));
+    while (*alive && socket_ && deliver()) {
+    }
+  }
+}
+
+bool FrameLink::deliver() {
+  if (buffer_.size() < frame_header_size) return false;
+  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(buffer_.data());
+  const auto header = decode_header(std::span<const std::uint8_t, frame_header_size>(bytes, frame_header_size));
+  if (!header) {
+    close(header.error().message);
+    return false;
+  }
+  const std::size_t size = frame_header_size + header->body_length;
+  if (buffer_.size() < size) return false;
+  if (arrived_.size() < header->descriptors) {
+    close("descriptors are missing");
+    return false;
+  }
+  Frame frame{*header, buffer_.substr(frame_header_size, header->body_length)};
+  buffer_.erase(0, size);
+  std::vector<Fd> descriptors;
+  for (int i = 0; i < header->descriptors; ++i) {
+    descriptors.push_back(std::move(arrived_.front()));
+    arrived_.pop_front();
+  }
+  hooks_.frame(std::move(frame), std::move(descriptors));
+  return true;
+}
+
+void FrameLink::send(const Frame& frame, std::vector<SharedFd> descriptors) {
+  if (!socket_) return;
+  const auto header = encode_header(frame.header);
+  std::string bytes(reinterpret_cast<const char*>(header.data()), header.size());
+  bytes += frame.body;
+  unsent_ += bytes.size();
+  outgoing_.push_back({std::move(bytes), 0, std::move(descriptors)});
+  if (unsent_ > unsent_max) return close(cat("the other side does not read: ", unsent_, " bytes are unsent"));
+  if (writing_ == 0) write();
+}
+
+void FrameLink::write() {
+  while (!outgoing_.empty()) {
+    Outgoing& next = outgoing_.front();
+    iovec piece{next.bytes.data() + next.sent, next.bytes.size() - next.sent};
+    msghdr message{};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * frame_descriptors_max)];
+    if (next.sent == 0 && !next.descriptors.empty()) {
+      const std::size_t size = next.descriptors.size() * sizeof(int);
+      message.msg_control = control;
+      message.msg_controllen = CMSG_SPACE(size);
+      cmsghdr* const head = CMSG_FIRSTHDR(&message);
+      head->cmsg_level = SOL_SOCKET;
+      head->cmsg_type = SCM_RIGHTS;
+      head->cmsg_len = CMSG_LEN(size);
+      for (std::size_t i = 0; i < next.descriptors.size(); ++i) {
+        const int fd = next.descriptors[i]->get();
+        std::memcpy(CMSG_DATA(head) + i * sizeof(int), &fd, sizeof fd);
+      }
+    }
+    const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      writing_ = reactor_.wait_writable(socket_.get(), [this] {
+        reactor_.unwatch(std::exchange(writing_, 0));
+        write();
+      });
+      return;
+    }
+    // A peer that is gone is reported by the read side, after what it still sent has been read.
+    if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+      outgoing_.clear();
+      unsent_ = 0;
+      return;
+    }
+    if (sent < 0) return close(cat("write failed: ", std::strerror(errno)));
+    next.sent += static_cast<std::size_t>(sent);
+    unsent_ -= static_cast<std::size_t>(sent);
+    if (next.sent == next.bytes.size()) outgoing_.pop_front();
+  }
+}
+
+}  // namespace lockstep::real

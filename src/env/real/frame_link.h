@@ -1,0 +1,58 @@
+#pragma once
+
+// Frames over one connected Unix stream socket, with descriptors beside them (SCM_RIGHTS). It decodes headers and
+// nothing else. A broken header, a missing descriptor or too much unsent data closes the link.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "env/frame.h"
+#include "env/real/fd.h"
+#include "env/real/reactor.h"
+
+namespace lockstep::real {
+
+class FrameLink {
+ public:
+  struct Hooks {
+    std::function<void(Frame, std::vector<Fd>)> frame;
+    /// Once; nothing is called after it. The link may be destroyed from inside.
+    std::function<void(std::string reason)> closed;
+  };
+  FrameLink(Reactor& reactor, Fd socket, Hooks hooks);
+  ~FrameLink();
+  FrameLink(const FrameLink&) = delete;
+  FrameLink& operator=(const FrameLink&) = delete;
+
+  void send(const Frame& frame, std::vector<SharedFd> descriptors);
+
+  static constexpr std::size_t unsent_max = 64u << 20;  // bytes; a peer that does not read for so long is lost
+
+ private:
+  struct Outgoing {
+    std::string bytes;
+    std::size_t sent = 0;
+    std::vector<SharedFd> descriptors;  // ride with the first byte
+  };
+  void read();
+  bool deliver();
+  void write();
+  void close(std::string reason);
+
+  Reactor& reactor_;
+  Fd socket_;
+  Hooks hooks_;
+  Reactor::WatchId reading_ = 0;
+  Reactor::WatchId writing_ = 0;
+  std::string buffer_;
+  std::deque<Fd> arrived_;
+  std::deque<Outgoing> outgoing_;
+  std::size_t unsent_ = 0;
+  // Guards callbacks that destroy the link: the flag outlives it.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace lockstep::real

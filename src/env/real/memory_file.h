@@ -1,0 +1,29 @@
+#pragma once
+
+// Anonymous shared memory that travels by descriptor: model segments and pixels. Fill, unmap, seal, hand out: from
+// then on nobody can change it, not even its maker.
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/units.h"
+#include "env/real/fd.h"
+
+namespace lockstep::real {
+
+/// A memfd of `size` bytes, filled by `fill` through a private writable mapping, then sealed against writing, growing
+/// and shrinking. `name` shows in /proc/PID/maps as /memfd:<name>. resource_exhausted when memory is short.
+Result<Fd> make_sealed(const std::string& name, Bytes size, const std::function<Status(std::span<std::uint8_t>)>& fill);
+
+/// Size of the file behind a descriptor.
+Result<Bytes> size_of(int fd);
+
+/// The bytes of a descriptor that somebody else made, as a private copy. data_loss when length or digest differ from
+/// what was promised.
+Result<std::string> read_verified(int fd, std::uint64_t bytes, std::string_view sha256);
+
+}  // namespace lockstep::real

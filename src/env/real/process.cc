@@ -1,0 +1,152 @@
+#include "env/real/process.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "base/text.h"
+
+extern char** environ;
+
+namespace lockstep::real {
+
+namespace {
+
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> out;
+  for (std::string& text : texts) out.push_back(text.data());
+  out.push_back(nullptr);
+  return out;
+}
+
+// P_PIDFD came with glibc 2.36 headers; the kernel has it since 5.4.
+constexpr auto by_pidfd = static_cast<idtype_t>(3);
+
+}  // namespace
+
+Result<Child> spawn(SpawnRequest request) {
+  std::vector<std::string> environment;
+  for (char** each = environ; *each != nullptr; ++each) {
+    const std::string_view variable(*each);
+    const bool replaced = std::ranges::any_of(request.environment, [&](const std::string& ours) {
+      return variable.starts_with(std::string_view(ours).substr(0, ours.find('=') + 1));
+    });
+    if (!replaced) environment.emplace_back(variable);
+  }
+  environment.insert(environment.end(), request.environment.begin(), request.environment.end());
+  const std::vector<char*> argv = pointers(request.command);
+  const std::vector<char*> envp = pointers(environment);
+  const Fd log(::open(request.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!log) {
+    return fail(ErrorCode::unavailable, cat("cannot write the log ", request.log_path, ": ", std::strerror(errno)));
+  }
+  const Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  int failure[2];
+  if (::pipe2(failure, O_CLOEXEC) != 0) return fail(ErrorCode::unavailable, "cannot make a pipe");
+  const Fd failure_read(failure[0]);
+  Fd failure_write(failure[1]);
+  const pid_t parent = ::getpid();
+  const int link = request.link.get();
+  const int lock = request.lock.get();
+
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail(ErrorCode::unavailable, cat("cannot fork: ", std::strerror(errno)));
+  if (pid == 0) {
+    // Only async-signal-safe calls between fork and exec.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(127);  // the parent died before the line above
+    ::setpgid(0, 0);                          // Ctrl-C on the terminal is for the orchestrator, which then drains
+    // Above the targets first, so that no dup2 overwrites a source.
+    const int high_link = ::fcntl(link, F_DUPFD_CLOEXEC, 100);
+    const int high_lock = ::fcntl(lock, F_DUPFD_CLOEXEC, 100);
+    ::dup2(null.get(), 0);
+    ::dup2(log.get(), 1);
+    ::dup2(log.get(), 2);
+    ::dup2(high_link, 3);
+    ::dup2(high_lock, 4);
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::signal(SIGPIPE, SIG_DFL);
+    ::execvpe(argv[0], argv.data(), envp.data());
+    const int error = errno;
+    [[maybe_unused]] const ssize_t told = ::write(failure[1], &error, sizeof error);
+    ::_exit(127);
+  }
+  failure_write.reset();
+  int error = 0;
+  if (::read(failure_read.get(), &error, sizeof error) == sizeof error) {
+    ::waitpid(pid, nullptr, 0);
+    return fail(ErrorCode::unavailable, cat("cannot run ", request.command.front(), ": ", std::strerror(error)));
+  }
+  Child child;
+  child.pid = pid;
+  child.start_ticks = start_ticks_of(pid);
+  child.handle = Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!child.handle) {
+    const std::string why = std::strerror(errno);
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    return fail(ErrorCode::unavailable, cat("this kernel gives no process handles (pidfd_open): ", why));
+  }
+  ::fcntl(child.handle.get(), F_SETFD, FD_CLOEXEC);
+  return child;
+}
+
+std::string reap(const Child& child) {
+  siginfo_t info{};
+  if (::waitid(by_pidfd, static_cast<id_t>(child.handle.get()), &info, WEXITED) != 0) return "it is gone";
+  if (info.si_code == CLD_EXITED) return cat("exit status ", info.si_status);
+  return cat("signal ", info.si_status, " (", ::strsignal(info.si_status), ")");
+}
+
+void kill_child(const Child& child) {
+  ::syscall(SYS_pidfd_send_signal, child.handle.get(), SIGKILL, nullptr, 0);
+}
+
+std::uint64_t start_ticks_of(std::int64_t pid) {
+  std::ifstream file(cat("/proc/", pid, "/stat"));
+  std::string text;
+  std::getline(file, text);
+  const std::size_t name_end = text.rfind(')');  // the name may hold spaces and brackets
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string field;
+  for (int i = 3; i <= 22 && fields >> field; ++i) {
+  }
+  return std::strtoull(field.c_str(), nullptr, 10);
+}
+
+Result<Fd> try_lock(const std::string& path) {
+  Fd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock) return fail(ErrorCode::unavailable, cat("cannot open ", path, ": ", std::strerror(errno)));
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return Fd();
+  return lock;
+}
+
+std::string tail_of(const std::string& path, std::size_t lines) {
+  std::ifstream file(path);
+  file.seekg(0, std::ios::end);
+  const std::streamoff size = file.tellg();
+  constexpr std::streamoff window = 8192;
+  file.seekg(std::max<std::streamoff>(0, size - window));
+  std::vector<std::string> all;
+  std::string line;
+  while (std::getline(file, line)) all.push_back(line);
+  std::string out;
+  for (std::size_t i = all.size() > lines ? all.size() - lines : 0; i < all.size(); ++i) out += cat("    ", all[i], "\n");
+  return out;
+}
+
+}  // namespace lockstep::real

@@ -1,0 +1,106 @@
+#pragma once
+
+// Inference domain messages, §2.5. Members after those of the specification are optional additions of ours.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+
+namespace lockstep {
+
+struct ModelConfiguration {
+  ModelId base_model;
+  std::optional<ModelId> refiner_model;
+  std::optional<std::vector<ModelId>> lora_models;
+};
+BOOST_DESCRIBE_STRUCT(ModelConfiguration, (), (base_model, refiner_model, lora_models))
+
+struct InferenceParameters {
+  std::string prompt;
+  std::uint32_t steps = 30;
+  double guidance_scale = 5.0;
+  std::uint32_t width = 1024;   // pixels, divisible by 8
+  std::uint32_t height = 1024;  // pixels, divisible by 8
+  std::optional<std::string> negative_prompt;
+  std::optional<std::uint64_t> seed;
+};
+BOOST_DESCRIBE_STRUCT(InferenceParameters, (),
+                      (prompt, steps, guidance_scale, width, height, negative_prompt, seed))
+
+/// orchestrator -> worker
+struct InferenceRequest {
+  static constexpr std::string_view event_type = "inference_request";
+  std::string request_id;
+  std::string inference_type = "text_to_image";
+  ModelConfiguration model_configuration;
+  InferenceParameters inference_parameters;
+  std::string priority = "normal";
+  DurationText timeout{"600s"};
+};
+BOOST_DESCRIBE_STRUCT(InferenceRequest, (),
+                      (request_id, inference_type, model_configuration, inference_parameters, priority, timeout))
+
+struct ExecutionMetrics {
+  std::uint32_t current_step = 0;
+  std::uint32_t total_steps = 0;
+  double step_time_avg = 0;  // seconds
+  Timestamp estimated_completion;
+};
+BOOST_DESCRIBE_STRUCT(ExecutionMetrics, (), (current_step, total_steps, step_time_avg, estimated_completion))
+
+struct ResourceUtilization {
+  SizeText vram_usage;
+  Percent gpu_utilization;
+};
+BOOST_DESCRIBE_STRUCT(ResourceUtilization, (), (vram_usage, gpu_utilization))
+
+/// worker -> orchestrator
+struct InferenceProgress {
+  static constexpr std::string_view event_type = "inference_progress";
+  std::string request_id;
+  ExecutionMetrics execution_metrics;
+  ResourceUtilization resource_utilization;
+};
+BOOST_DESCRIBE_STRUCT(InferenceProgress, (), (request_id, execution_metrics, resource_utilization))
+
+struct ResultMetadata {
+  double execution_time = 0;  // seconds
+  std::uint32_t total_steps_executed = 0;
+  SizeText final_vram_usage;
+  double result_quality_score = 0;  // 0 to 10
+};
+BOOST_DESCRIBE_STRUCT(ResultMetadata, (),
+                      (execution_time, total_steps_executed, final_vram_usage, result_quality_score))
+
+/// Pixels in a descriptor that rides with the frame: format "rgb8" (rows of 3 bytes a pixel) or "png".
+struct ImageBuffer {
+  std::string format = "rgb8";
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+  std::uint64_t bytes = 0;
+  std::string sha256;
+  friend bool operator==(const ImageBuffer&, const ImageBuffer&) = default;
+};
+BOOST_DESCRIBE_STRUCT(ImageBuffer, (), (format, width, height, bytes, sha256))
+
+/// worker -> orchestrator. result_location is "sha256:<hex>" of the buffer that rides with the frame.
+struct InferenceCompleted {
+  static constexpr std::string_view event_type = "inference_completed";
+  std::string request_id;
+  ResultMetadata result_metadata;
+  std::string result_location;
+  bool requires_postprocessing = true;
+  std::vector<std::string> postprocessing_recommendations;
+  std::optional<ImageBuffer> result;
+};
+BOOST_DESCRIBE_STRUCT(InferenceCompleted, (),
+                      (request_id, result_metadata, result_location, requires_postprocessing,
+                       postprocessing_recommendations, result))
+
+}  // namespace lockstep

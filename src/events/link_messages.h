@@ -1,0 +1,156 @@
+#pragma once
+
+// What crosses a worker link beside the events of §2: joining, liveness, the two-phase commit (§3.5), failure of a
+// task, release of a model. The frame header (env/frame.h) carries type, epoch, incarnation and sequence; the body
+// is one Envelope. docs/formats/wire.md.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+#include "events/json_write.h"
+
+namespace lockstep {
+
+/// The number stands in the frame header; a new type goes to the end.
+enum class FrameType : std::uint16_t {
+  hello = 1,
+  welcome = 2,
+  ready = 3,
+  heartbeat = 4,
+  heartbeat_ack = 5,
+  transaction_prepare = 6,
+  transaction_vote = 7,
+  transaction_commit = 8,
+  transaction_abort = 9,
+  transaction_ack = 10,
+  task_cancel = 11,
+  task_failed = 12,
+  model_release = 13,
+  model_released = 14,
+  drain = 15,
+  // the events of §2.1-2.6 that the path uses
+  device_health_update = 32,
+  vram_usage_update = 33,
+  model_load_request = 34,
+  model_loading_progress = 35,
+  inference_request = 36,
+  inference_progress = 37,
+  inference_completed = 38,
+  postprocessing_request = 39,
+  postprocessing_progress = 40,
+  postprocessing_completed = 41,
+};
+BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
+                    transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
+                    model_released, drain, device_health_update, vram_usage_update, model_load_request,
+                    model_loading_progress, inference_request, inference_progress, inference_completed,
+                    postprocessing_request, postprocessing_progress, postprocessing_completed)
+
+/// attempt   which try of the task this belongs to; a late result of an older one is dropped
+/// subject   the task: "load:<model>", the inference or postprocessing request id; empty when there is none
+struct Envelope {
+  Timestamp time;
+  std::uint32_t attempt = 0;
+  std::string subject;
+  RawJson body{"{}"};
+};
+BOOST_DESCRIBE_STRUCT(Envelope, (), (time, attempt, subject, body))
+
+struct Hello {  // worker -> orchestrator, first frame
+  WorkerId worker_id;
+  std::string runtime_version;
+  std::int64_t pid = 0;
+};
+BOOST_DESCRIBE_STRUCT(Hello, (), (worker_id, runtime_version, pid))
+
+struct Welcome {  // orchestrator -> worker
+  DeviceId device_id;
+  Bytes memory_budget;
+  std::uint64_t heartbeat_ms = 2000;
+};
+BOOST_DESCRIBE_STRUCT(Welcome, (), (device_id, memory_budget, heartbeat_ms))
+
+struct Ready {};  // worker -> orchestrator: the handlers are there
+BOOST_DESCRIBE_STRUCT(Ready, (), ())
+
+/// handler_progress rises with every report of a handler: alive is not progressing.
+struct Heartbeat {
+  std::uint64_t handler_progress = 0;
+  std::uint32_t tasks_running = 0;
+};
+BOOST_DESCRIBE_STRUCT(Heartbeat, (), (handler_progress, tasks_running))
+
+struct ComponentPlan {
+  std::string name;
+  Bytes bytes;         // of the segment
+  std::string sha256;  // of the component's files
+};
+BOOST_DESCRIBE_STRUCT(ComponentPlan, (), (name, bytes, sha256))
+
+/// The full redo of the worker's branch: after a yes vote nothing it needs can be missing.
+struct LoadPlan {
+  ModelId model_id;
+  std::string kind;  // "sdxl", "upscaler", "safety_classifier"
+  std::string path;  // the model's folder, for configuration files
+  Bytes bytes;       // what it will hold, all components
+  std::vector<ComponentPlan> components;
+};
+BOOST_DESCRIBE_STRUCT(LoadPlan, (), (model_id, kind, path, bytes, components))
+
+struct TransactionPrepare {
+  TransactionId transaction_id;
+  LoadPlan load;
+};
+BOOST_DESCRIBE_STRUCT(TransactionPrepare, (), (transaction_id, load))
+
+enum class Vote { vote_commit, vote_abort };
+BOOST_DESCRIBE_ENUM(Vote, vote_commit, vote_abort)
+
+struct TransactionVote {
+  TransactionId transaction_id;
+  Vote prepare_result = Vote::vote_abort;
+  std::string reason;  // empty with vote_commit
+};
+BOOST_DESCRIBE_STRUCT(TransactionVote, (), (transaction_id, prepare_result, reason))
+
+struct TransactionDecision {  // body of transaction_commit and transaction_abort
+  TransactionId transaction_id;
+};
+BOOST_DESCRIBE_STRUCT(TransactionDecision, (), (transaction_id))
+
+struct TransactionAck {
+  TransactionId transaction_id;
+};
+BOOST_DESCRIBE_STRUCT(TransactionAck, (), (transaction_id))
+
+struct TaskCancel {};
+BOOST_DESCRIBE_STRUCT(TaskCancel, (), ())
+
+struct TaskFailed {
+  std::string code;  // a name of base/error_table.h
+  std::string message;
+};
+BOOST_DESCRIBE_STRUCT(TaskFailed, (), (code, message))
+
+struct ModelRelease {
+  ModelId model_id;
+};
+BOOST_DESCRIBE_STRUCT(ModelRelease, (), (model_id))
+
+/// bytes_mapped is what the worker still finds of the model in its own mappings: 0 when the release is complete.
+struct ModelReleased {
+  ModelId model_id;
+  Bytes bytes_mapped;
+};
+BOOST_DESCRIBE_STRUCT(ModelReleased, (), (model_id, bytes_mapped))
+
+struct Drain {};  // orchestrator -> worker: finish nothing new, end
+BOOST_DESCRIBE_STRUCT(Drain, (), ())
+
+}  // namespace lockstep

@@ -1,0 +1,109 @@
+#pragma once
+
+// Postprocessing domain messages, §2.6. Members after those of the specification are optional additions of ours.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+#include "events/inference_events.h"
+#include "events/json_write.h"
+
+namespace lockstep {
+
+/// operation "upscaling" (target_resolution) or "safety_check" (strictness)
+struct PipelineOperation {
+  std::string operation;
+  ModelId model;
+  std::optional<std::string> target_resolution;
+  std::optional<std::string> strictness;
+};
+BOOST_DESCRIBE_STRUCT(PipelineOperation, (), (operation, model, target_resolution, strictness))
+
+struct OutputRequirements {
+  std::string format = "png";
+  std::string quality = "lossless";
+  bool metadata_preservation = true;
+};
+BOOST_DESCRIBE_STRUCT(OutputRequirements, (), (format, quality, metadata_preservation))
+
+/// orchestrator -> worker. The source buffer rides with the frame.
+struct PostprocessingRequest {
+  static constexpr std::string_view event_type = "postprocessing_request";
+  std::string request_id;
+  std::string source_inference_id;
+  std::vector<PipelineOperation> postprocessing_pipeline;
+  OutputRequirements output_requirements;
+  std::optional<ImageBuffer> source;
+  std::optional<std::string> parameters;  // text for the image's own metadata
+  std::optional<std::map<std::string, RawJson>> metadata;
+};
+BOOST_DESCRIBE_STRUCT(PostprocessingRequest, (),
+                      (request_id, source_inference_id, postprocessing_pipeline, output_requirements, source,
+                       parameters, metadata))
+
+struct PipelineProgress {
+  std::string current_operation;
+  std::uint32_t operations_completed = 0;
+  std::uint32_t total_operations = 0;
+  Percent current_operation_progress;
+};
+BOOST_DESCRIBE_STRUCT(PipelineProgress, (),
+                      (current_operation, operations_completed, total_operations, current_operation_progress))
+
+/// worker -> orchestrator
+struct PostprocessingProgress {
+  static constexpr std::string_view event_type = "postprocessing_progress";
+  std::string request_id;
+  PipelineProgress pipeline_progress;
+  std::map<std::string, double> quality_metrics;
+};
+BOOST_DESCRIBE_STRUCT(PostprocessingProgress, (), (request_id, pipeline_progress, quality_metrics))
+
+struct SafetyAnalysis {
+  double content_safety_score = 0;  // 0 to 1, 1 is safe
+  std::string safety_classification;
+  std::vector<std::string> flagged_content;
+};
+BOOST_DESCRIBE_STRUCT(SafetyAnalysis, (), (content_safety_score, safety_classification, flagged_content))
+
+struct QualityAssessment {  // each 0 to 10
+  double technical_quality = 0;
+  double visual_quality = 0;
+  double enhancement_effectiveness = 0;
+};
+BOOST_DESCRIBE_STRUCT(QualityAssessment, (), (technical_quality, visual_quality, enhancement_effectiveness))
+
+struct FinalResults {
+  std::optional<SafetyAnalysis> safety_analysis;
+  QualityAssessment quality_assessment;
+};
+BOOST_DESCRIBE_STRUCT(FinalResults, (), (safety_analysis, quality_assessment))
+
+struct ProcessingMetadata {
+  double total_processing_time = 0;  // seconds
+  SizeText resource_usage_peak;
+};
+BOOST_DESCRIBE_STRUCT(ProcessingMetadata, (), (total_processing_time, resource_usage_peak))
+
+/// worker -> orchestrator. output_location is "sha256:<hex>" of the encoded image that rides with the frame, or
+/// empty when the safety check stopped the pipeline.
+struct PostprocessingCompleted {
+  static constexpr std::string_view event_type = "postprocessing_completed";
+  std::string request_id;
+  FinalResults final_results;
+  std::string output_location;
+  ProcessingMetadata processing_metadata;
+  std::optional<ImageBuffer> output;
+  std::optional<std::vector<std::string>> operations;
+};
+BOOST_DESCRIBE_STRUCT(PostprocessingCompleted, (),
+                      (request_id, final_results, output_location, processing_metadata, output, operations))
+
+}  // namespace lockstep

@@ -1,0 +1,61 @@
+#pragma once
+
+// The HTTP side: routes, JSON shapes, error mapping. It holds no state of the system: a request becomes an input of
+// the core, an effect of the core becomes an answer. docs/formats/http_api.md lists the routes.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "env/real/reactor.h"
+#include "orchestrator/effect.h"
+#include "orchestrator/input.h"
+
+namespace lockstep::http {
+
+struct ServerSettings {
+  std::string address = "127.0.0.1";
+  std::uint16_t port = 7420;  // 0: any free one
+  std::size_t body_bytes_max = 32u << 20;
+  std::size_t streams_max = 256;         // open event streams
+  std::size_t stream_buffer_max = 4096;  // events a slow reader may fall behind
+  std::size_t connections_max = 1024;    // of all kinds; one more is closed at once
+};
+
+/// What the HTTP side needs from the rest; all called and answered on the reactor's thread.
+struct ServerHooks {
+  /// One of the API inputs of in::, for the core.
+  std::function<void(decltype(Input::what))> submit;
+  /// For a generation without a seed, below 2^62.
+  std::function<std::uint64_t()> random;
+  /// A stored output by its content hash; not_found when there is none.
+  std::function<void(std::string sha256, std::function<void(Result<std::string>)> done)> read_output;
+  /// Stores an uploaded PNG; invalid_argument when it is none.
+  std::function<void(std::string bytes, std::function<void(Result<ImageBuffer>)> done)> store_upload;
+};
+
+class Server {
+ public:
+  Server(real::Reactor& reactor, ServerSettings settings, ServerHooks hooks);
+  ~Server();
+
+  /// Opens the listener; unavailable names address, port and reason (in use, not permitted).
+  Status listen();
+  /// The port that was bound.
+  std::uint16_t port() const;
+
+  void reply(const out::Reply& reply);
+  void reply_images(const out::ReplyImages& reply);
+  /// To every open event stream.
+  void publish(const out::Publish& publish);
+  /// Ends streams and connections; answers that are due are still written.
+  void stop();
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace lockstep::http

@@ -1,0 +1,284 @@
+#include "http/shapes.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include <openssl/evp.h>
+
+#include "base/digest.h"
+#include "base/text.h"
+#include "events/json_read.h"
+
+namespace lockstep::http {
+
+namespace {
+
+struct ErrorBody {
+  std::string message;
+  std::string type;
+  RawJson param;
+  std::string code;
+};
+BOOST_DESCRIBE_STRUCT(ErrorBody, (), (message, type, param, code))
+
+struct ErrorEnvelope {
+  ErrorBody error;
+};
+BOOST_DESCRIBE_STRUCT(ErrorEnvelope, (), (error))
+
+struct ImageEntry {
+  std::optional<std::string> b64_json;
+  std::optional<std::string> url;
+};
+BOOST_DESCRIBE_STRUCT(ImageEntry, (), (b64_json, url))
+
+struct ImageFacts {
+  std::string sha256;
+  std::uint64_t seed = 0;
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+};
+BOOST_DESCRIBE_STRUCT(ImageFacts, (), (sha256, seed, width, height))
+
+struct OwnPart {
+  RequestId request_id;
+  std::vector<ImageFacts> images;
+};
+BOOST_DESCRIBE_STRUCT(OwnPart, (), (request_id, images))
+
+struct ImagesBody {
+  std::int64_t created = 0;  // seconds since 1970
+  std::vector<ImageEntry> data;
+  std::string output_format = "png";
+  std::string size;
+  OwnPart lockstep;
+};
+BOOST_DESCRIBE_STRUCT(ImagesBody, (), (created, data, output_format, size, lockstep))
+
+bool same_letters(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  return std::ranges::equal(a, b, [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+std::string_view trimmed(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+/// The pieces of `text` between separators, empty ones too.
+template <class F>
+void each_piece(std::string_view text, char separator, F&& f) {
+  while (true) {
+    const std::size_t end = text.find(separator);
+    f(text.substr(0, end));
+    if (end == std::string_view::npos) return;
+    text.remove_prefix(end + 1);
+  }
+}
+
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i] == '+' ? ' ' : text[i];
+      continue;
+    }
+    unsigned value = 0;
+    if (i + 2 >= text.size()) return std::nullopt;
+    const char* const digits = text.data() + i + 1;
+    const auto parsed = std::from_chars(digits, digits + 2, value, 16);
+    if (parsed.ec != std::errc{} || parsed.ptr != digits + 2) return std::nullopt;
+    out += static_cast<char>(value);
+    i += 2;
+  }
+  return out;
+}
+
+/// The name between a prefix and a suffix, when it is a plain one.
+std::optional<std::string> name_between(std::string_view path, std::string_view prefix, std::string_view suffix) {
+  if (path.size() < prefix.size() + suffix.size() || !path.starts_with(prefix) || !path.ends_with(suffix)) {
+    return std::nullopt;
+  }
+  const std::string_view name = path.substr(prefix.size(), path.size() - prefix.size() - suffix.size());
+  if (!is_plain_name(name)) return std::nullopt;
+  return std::string(name);
+}
+
+/// What the path names, whatever the method.
+std::optional<Route> place_of(std::string_view path) {
+  using Kind = Route::Kind;
+  constexpr std::string_view requests = "/api/v1/requests/";
+  constexpr std::string_view outputs = "/api/v1/outputs/";
+  if (path == "/livez") return Route{Kind::livez, {}, {}};
+  if (path == "/readyz") return Route{Kind::view, "readyz", {}};
+  if (path == "/v1/models") return Route{Kind::view, "v1/models", {}};
+  if (path == "/v1/images/generations") return Route{Kind::generate, {}, {}};
+  if (path == "/api/v1/checks") return Route{Kind::check, {}, {}};
+  if (path == "/api/v1/events") return Route{Kind::events, {}, {}};
+  for (const std::string_view view : {"status", "devices", "models", "requests"}) {
+    if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
+  }
+  if (const auto id = name_between(path, requests, "/cancel")) return Route{Kind::cancel, *id, {}};
+  if (const auto id = name_between(path, requests, "")) return Route{Kind::view, cat("requests/", *id), {}};
+  for (const std::string_view suffix : {".png", ""}) {
+    const auto hash = name_between(path, outputs, suffix);
+    if (hash && is_sha256_hex(*hash)) return Route{Kind::output, *hash, {}};
+  }
+  return std::nullopt;
+}
+
+std::string_view methods_of(Route::Kind kind) {
+  switch (kind) {
+    case Route::Kind::generate:
+    case Route::Kind::check:
+    case Route::Kind::cancel: return "POST";
+    case Route::Kind::events: return "GET";
+    case Route::Kind::livez:
+    case Route::Kind::view:
+    case Route::Kind::output: return "GET, HEAD";
+  }
+  return "GET";
+}
+
+/// "127.0.0.1:7420" and "[::1]:7420" without their port.
+std::string_view without_port(std::string_view host) {
+  if (host.starts_with('[')) return host.substr(0, host.find(']') + 1);
+  return host.substr(0, host.rfind(':'));
+}
+
+bool is_loopback_name(std::string_view name) {
+  // Digits and dots only: "127.example.org" is somebody's name.
+  const bool numeric = name.find_first_not_of("0123456789.") == std::string_view::npos;
+  return name == "[::1]" || (name.starts_with("127.") && numeric) || same_letters(name, "localhost");
+}
+
+}  // namespace
+
+Answer error_answer(int status, std::string_view code, std::string_view message, std::string_view pointer) {
+  ErrorEnvelope body;
+  body.error = {std::string(message), status < 500 ? "invalid_request_error" : "server_error", {}, std::string(code)};
+  if (pointer.size() > 1) body.error.param.text = json::to_text(std::string(pointer.substr(1)));
+  Answer answer;
+  answer.status = status;
+  answer.body = json::to_text(body);
+  return answer;
+}
+
+Answer error_answer(const Error& error) {
+  const ErrorFacts facts = error_facts(error.code);
+  return error_answer(facts.http_status, facts.name, error.message, error.pointer);
+}
+
+std::expected<Route, Answer> route_of(std::string_view method, std::string_view target) {
+  // The absolute form is what a client sends to a proxy; every server has to take it (RFC 9112, 3.2.2).
+  if (target.starts_with("http://")) {
+    const std::size_t path = target.find('/', 7);
+    target = path == std::string_view::npos ? "/" : target.substr(path);
+  }
+  const std::size_t question = target.find('?');
+  const std::string_view path = target.substr(0, question);
+  auto route = place_of(path);
+  if (!route) {
+    return std::unexpected(error_answer(404, "not_found", cat("there is nothing at ", shortened(path, 100))));
+  }
+  const std::string_view allowed = methods_of(route->kind);
+  if (!has_token(allowed, method)) {
+    Answer answer =
+        error_answer(405, "method_not_allowed",
+                     cat(shortened(method, 20), " is not possible at ", shortened(path, 100), "; use ", allowed));
+    answer.headers.emplace_back("Allow", allowed);
+    return std::unexpected(std::move(answer));
+  }
+  if (question != std::string_view::npos) route->query = target.substr(question + 1);
+  return *std::move(route);
+}
+
+std::optional<std::string> query_value(std::string_view query, std::string_view key) {
+  std::optional<std::string> found;
+  each_piece(query, '&', [&](std::string_view piece) {
+    const std::size_t equals = piece.find('=');
+    if (found || equals == std::string_view::npos || piece.substr(0, equals) != key) return;
+    found = percent_decoded(piece.substr(equals + 1));
+  });
+  return found;
+}
+
+Result<GenerateBody> read_generate_body(std::string_view text) {
+  json::ReadNotes notes;
+  GenerateBody body = LOCKSTEP_TRY(json::from_text<GenerateBody>(text, &notes));
+  if (notes.unknown_keys == 0) return body;
+  const std::string_view key = std::string_view(notes.first_unknown).substr(notes.first_unknown.empty() ? 0 : 1);
+  return fail(ErrorCode::invalid_argument, cat("the key \"", shortened(key), "\" is unknown; nothing was made"),
+              notes.first_unknown);
+}
+
+bool has_token(std::string_view header, std::string_view token) {
+  bool found = false;
+  each_piece(header, ',', [&](std::string_view piece) { found = found || same_letters(trimmed(piece), token); });
+  return found;
+}
+
+bool origin_allowed(std::string_view origin, std::string_view host, bool on_loopback) {
+  constexpr std::string_view scheme = "://";
+  const std::size_t at = origin.find(scheme);
+  if (at == std::string_view::npos) return false;  // "null": a sandboxed page or a file
+  if (!same_letters(origin.substr(at + scheme.size()), host)) return false;
+  return !on_loopback || is_loopback_name(without_port(host));
+}
+
+std::string base64(std::string_view bytes) {
+  // EVP_EncodeBlock counts in int; pieces of a multiple of three bytes join without padding between them.
+  constexpr std::size_t piece_max = 3u << 24;
+  std::string out;
+  out.reserve((bytes.size() + 2) / 3 * 4 + 1);
+  while (!bytes.empty()) {
+    const std::string_view piece = bytes.substr(0, piece_max);
+    const std::size_t before = out.size();
+    const std::size_t length = (piece.size() + 2) / 3 * 4;
+    out.resize(before + length + 1);  // it writes a final zero
+    EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data() + before),
+                    reinterpret_cast<const unsigned char*>(piece.data()), static_cast<int>(piece.size()));
+    out.resize(before + length);
+    bytes.remove_prefix(piece.size());
+  }
+  return out;
+}
+
+std::string images_text(const out::ReplyImages& reply, const std::string& base_url,
+                        const std::vector<std::string>& files) {
+  ImagesBody body;
+  body.created = reply.created.ms / 1000;
+  body.lockstep.request_id = reply.request_id;
+  for (std::size_t i = 0; i < reply.images.size(); ++i) {
+    const out::ImageReply& each = reply.images[i];
+    ImageEntry entry;
+    if (reply.as_url) {
+      entry.url = cat(base_url, "/api/v1/outputs/", each.image.sha256, ".png");
+    } else {
+      entry.b64_json = base64(files.at(i));
+    }
+    body.data.push_back(std::move(entry));
+    body.lockstep.images.push_back({each.image.sha256, each.seed, each.image.width, each.image.height});
+  }
+  if (!reply.images.empty()) {
+    body.size = cat(reply.images.front().image.width, "x", reply.images.front().image.height);
+  }
+  return json::to_text(body);
+}
+
+std::string event_text(Rev rev, WallTime time, const CommitEvent& event) {
+  EventLine line{std::nullopt, to_rfc3339(time), event.type, event.subject, event.body};
+  std::string out;
+  if (rev.value > 0) {
+    line.rev = rev;
+    out = cat("id: ", rev.value, "\n");
+  }
+  out += cat("event: ", event.type, "\ndata: ");
+  json::write(out, line);
+  out += "\n\n";
+  return out;
+}
+
+}  // namespace lockstep::http

@@ -1,0 +1,77 @@
+#pragma once
+
+// The bodies that this room shapes itself: answers, errors, image lists, event lines; and which route a target is.
+// Pure functions over text, so that hostile input is tested without a socket. docs/formats/http_api.md.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "events/json_write.h"
+#include "orchestrator/effect.h"
+
+namespace lockstep::http {
+
+/// What goes back for one request. HTTP's own fields (length, connection) are added when it is written.
+struct Answer {
+  int status = 200;
+  std::string body;
+  std::string content_type = "application/json";
+  std::vector<std::pair<std::string, std::string>> headers{};
+};
+
+/// The error body of the OpenAI shape; param is null when `pointer` is empty.
+Answer error_answer(int status, std::string_view code, std::string_view message, std::string_view pointer = {});
+/// With the status and the name of base/error_table.h.
+Answer error_answer(const Error& error);
+
+/// A target that is known, and what it names.
+struct Route {
+  enum class Kind { livez, view, generate, check, cancel, output, events };
+  Kind kind = Kind::livez;
+  std::string name;   // view: its path; cancel: the request id; output: the hash
+  std::string query;  // without the question mark
+};
+/// Only these exact paths exist; nothing is decoded or normalised, so no spelling of ".." or "/" can reach a file.
+/// Refuses with 404, or 405 and Allow.
+std::expected<Route, Answer> route_of(std::string_view method, std::string_view target);
+
+/// The decoded value of one key of a query; nothing when it is absent or badly encoded.
+std::optional<std::string> query_value(std::string_view query, std::string_view key);
+
+/// The body of a generation; 400 names the place. An unknown key is refused: a typing error must not be a default.
+Result<GenerateBody> read_generate_body(std::string_view text);
+
+/// Whether a comma-separated header has this word, whatever its case.
+bool has_token(std::string_view header, std::string_view token);
+/// Whether a page of this `origin` may use the server at `host`; a request without an origin is no page's.
+/// on_loopback: then the host must be a loopback name as well, or a page could rebind its own name to us.
+bool origin_allowed(std::string_view origin, std::string_view host, bool on_loopback);
+
+std::string base64(std::string_view bytes);
+
+/// The answer of a completed request. as_url: links below `base_url`; otherwise `files` has one PNG per image.
+std::string images_text(const out::ReplyImages& reply, const std::string& base_url,
+                        const std::vector<std::string>& files);
+
+/// What an event stream says about one event; the data line of the stream.
+struct EventLine {
+  std::optional<Rev> rev;  // absent for progress, which is not durable
+  std::string time;
+  std::string type;
+  std::string subject;
+  RawJson body{"{}"};
+};
+BOOST_DESCRIBE_STRUCT(EventLine, (), (rev, time, type, subject, body))
+
+/// One server-sent event, with its closing empty line. `id` is there for durable events only.
+std::string event_text(Rev rev, WallTime time, const CommitEvent& event);
+
+}  // namespace lockstep::http

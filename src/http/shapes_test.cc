@@ -1,0 +1,118 @@
+#include "http/shapes.h"
+
+#include <gtest/gtest.h>
+
+namespace lockstep::http {
+namespace {
+
+const std::string hash(64, 'a');
+
+TEST(HttpShapes, every_route_is_found_with_its_name) {
+  EXPECT_EQ(route_of("GET", "/livez")->kind, Route::Kind::livez);
+  EXPECT_EQ(route_of("GET", "/readyz")->name, "readyz");
+  EXPECT_EQ(route_of("GET", "/api/v1/status")->name, "status");
+  EXPECT_EQ(route_of("GET", "/v1/models")->name, "v1/models");
+  EXPECT_EQ(route_of("GET", "/api/v1/requests/req_1")->name, "requests/req_1");
+  EXPECT_EQ(route_of("POST", "/api/v1/requests/req_1/cancel")->name, "req_1");
+  EXPECT_EQ(route_of("GET", "/api/v1/outputs/" + hash)->name, hash);
+  EXPECT_EQ(route_of("HEAD", "/api/v1/outputs/" + hash + ".png")->kind, Route::Kind::output);
+  EXPECT_EQ(route_of("GET", "http://other:1/livez")->kind, Route::Kind::livez);
+  EXPECT_EQ(route_of("GET", "/api/v1/events?subject=a")->query, "subject=a");
+}
+
+TEST(HttpShapes, no_spelling_of_a_path_reaches_a_file) {
+  for (const std::string target :
+       {"/api/v1/outputs/../../etc/passwd", "/api/v1/outputs/..%2f..%2fetc%2fpasswd", "/api/v1/outputs/%00",
+        "/api/v1/outputs/", "/api/v1/outputs/abc", "/api/v1/requests/..", "/api/v1/requests/a/b",
+        "/api/v1/requests/a%2fb", "/api/v1/requests//cancel", "/api/v1/requests/../cancel", "//livez", "/livez/", "/",
+        "", "*", "http://", "http://x"}) {
+    const auto route = route_of("GET", target);
+    ASSERT_FALSE(route.has_value()) << target;
+    EXPECT_EQ(route.error().status, 404) << target;
+  }
+  EXPECT_FALSE(route_of("GET", "/api/v1/outputs/" + std::string(64, 'G')));
+  EXPECT_FALSE(route_of("GET", "/api/v1/outputs/" + hash + "/x"));
+}
+
+TEST(HttpShapes, a_wrong_method_names_the_right_one) {
+  const auto route = route_of("DELETE", "/api/v1/status");
+  ASSERT_FALSE(route.has_value());
+  EXPECT_EQ(route.error().status, 405);
+  ASSERT_EQ(route.error().headers.size(), 1u);
+  EXPECT_EQ(route.error().headers[0].second, "GET, HEAD");
+  EXPECT_EQ(route_of("GET", "/v1/images/generations").error().headers[0].second, "POST");
+}
+
+TEST(HttpShapes, an_error_has_the_openai_shape) {
+  const Error error = fail(ErrorCode::invalid_argument, "steps is 0", "/steps");
+  EXPECT_EQ(error_answer(error).body,
+            R"({"error":{"message":"steps is 0","type":"invalid_request_error","param":"steps",)"
+            R"("code":"invalid_argument"}})");
+  EXPECT_EQ(error_answer(fail(ErrorCode::internal, "x")).body,
+            R"({"error":{"message":"x","type":"server_error","param":null,"code":"internal"}})");
+}
+
+TEST(HttpShapes, an_unknown_key_is_named_and_refused) {
+  const auto body = read_generate_body(R"({"prompt":"a","step":3})");
+  ASSERT_FALSE(body.has_value());
+  EXPECT_EQ(body.error().pointer, "/step");
+  EXPECT_NE(body.error().message.find("\"step\""), std::string::npos) << body.error().message;
+  EXPECT_FALSE(read_generate_body(""));
+  EXPECT_FALSE(read_generate_body("{}"));
+  EXPECT_TRUE(read_generate_body(R"({"prompt":"a","n":2})"));
+}
+
+TEST(HttpShapes, the_origin_must_be_the_host_itself) {
+  EXPECT_TRUE(origin_allowed("http://127.0.0.1:7420", "127.0.0.1:7420", true));
+  EXPECT_TRUE(origin_allowed("http://localhost:7420", "LOCALHOST:7420", true));
+  EXPECT_TRUE(origin_allowed("http://[::1]:7420", "[::1]:7420", true));
+  EXPECT_TRUE(origin_allowed("https://gpu.example:7420", "gpu.example:7420", false));
+  EXPECT_FALSE(origin_allowed("http://evil.example", "127.0.0.1:7420", true));
+  EXPECT_FALSE(origin_allowed("null", "127.0.0.1:7420", true));
+  // A name that was rebound to our address.
+  EXPECT_FALSE(origin_allowed("http://evil.example:7420", "evil.example:7420", true));
+  EXPECT_FALSE(origin_allowed("http://127.evil.example:7420", "127.evil.example:7420", true));
+}
+
+TEST(HttpShapes, base64_is_the_standard_one) {
+  EXPECT_EQ(base64(""), "");
+  EXPECT_EQ(base64("f"), "Zg==");
+  EXPECT_EQ(base64("fo"), "Zm8=");
+  EXPECT_EQ(base64("foo"), "Zm9v");
+  EXPECT_EQ(base64(std::string_view("\0\xff\xfe", 3)), "AP/+");
+}
+
+TEST(HttpShapes, images_are_in_the_openai_shape) {
+  out::ReplyImages reply{1, RequestId("req_1"), WallTime{1'700'000'000'999}, false, {}};
+  reply.images.push_back({{"png", 8, 4, 3, hash}, 42});
+  EXPECT_EQ(images_text(reply, "http://h:1", {"foo"}),
+            R"({"created":1700000000,"data":[{"b64_json":"Zm9v"}],"output_format":"png","size":"8x4",)"
+            R"("lockstep":{"request_id":"req_1","images":[{"sha256":")" +
+                hash + R"(","seed":42,"width":8,"height":4}]}})");
+  reply.as_url = true;
+  EXPECT_NE(images_text(reply, "http://h:1", {}).find(R"({"url":"http://h:1/api/v1/outputs/)" + hash + R"(.png"})"),
+            std::string::npos);
+}
+
+TEST(HttpShapes, only_a_durable_event_has_an_id) {
+  const CommitEvent event{"worker_ready", "w1", RawJson{R"({"a":1})"}};
+  EXPECT_EQ(event_text(Rev{7}, WallTime{0}, event),
+            "id: 7\nevent: worker_ready\ndata: {\"rev\":7,\"time\":\"1970-01-01T00:00:00.000Z\","
+            "\"type\":\"worker_ready\",\"subject\":\"w1\",\"body\":{\"a\":1}}\n\n");
+  EXPECT_TRUE(event_text(Rev{}, WallTime{0}, event).starts_with("event: worker_ready\ndata: {\"time\":"));
+}
+
+TEST(HttpShapes, query_values_are_decoded) {
+  EXPECT_EQ(query_value("a=1&subject=req%5f1&subject=x", "subject"), "req_1");
+  EXPECT_EQ(query_value("a=1", "subject"), std::nullopt);
+  EXPECT_EQ(query_value("subject=%zz", "subject"), std::nullopt);
+  EXPECT_EQ(query_value("subject=%4", "subject"), std::nullopt);
+}
+
+TEST(HttpShapes, tokens_ignore_case_and_spaces) {
+  EXPECT_TRUE(has_token("wait=5, Respond-Async", "respond-async"));
+  EXPECT_FALSE(has_token("respond-asynchronously", "respond-async"));
+}
+
+}  // namespace
+}  // namespace lockstep::http

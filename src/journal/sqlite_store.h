@@ -1,0 +1,32 @@
+#pragma once
+
+// The journal on SQLite: WAL, synchronous=FULL, one exclusive connection, one row per commit with a chained CRC-32C.
+// docs/formats/journal.md has the tables. One thread at a time: the loop or its disk thread, never both.
+
+#include <memory>
+#include <string>
+
+#include "journal/store.h"
+
+namespace lockstep {
+
+class SqliteStore final : public Store {
+ public:
+  /// Opens or creates `path`. unavailable when another process holds it; data_loss when it is not a journal of this
+  /// format version; the sentence names the file.
+  static Result<std::unique_ptr<SqliteStore>> open(const std::string& path);
+  ~SqliteStore() override;
+
+  Result<Recovered> recover() override;
+  Status append(std::span<const Record> records) override;
+  Status snapshot(Lsn at, std::span<const SnapshotRow> changed) override;
+
+  static constexpr int format_version = 1;
+
+ private:
+  struct Connection;
+  explicit SqliteStore(std::unique_ptr<Connection> connection);
+  std::unique_ptr<Connection> connection_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,149 @@
+#include "operations/model_load.h"
+
+#include "base/check.h"
+#include "base/text.h"
+#include "domains/device/rules.h"
+#include "domains/memory/rules.h"
+#include "domains/model/rules.h"
+
+namespace lockstep {
+
+namespace {
+
+struct ModelEvent {
+  ModelId model_id;
+  WorkerId worker_id;
+  DeviceId device_id;
+  Bytes bytes;
+  std::string reason;
+};
+BOOST_DESCRIBE_STRUCT(ModelEvent, (), (model_id, worker_id, device_id, bytes, reason))
+
+AllocationId allocation_of(const TransactionId& transaction) { return AllocationId(cat("alloc_", transaction.str())); }
+
+void announce(const Tables& tables, const model::Residency& residency, std::string type, std::string reason,
+              Change& change) {
+  const memory::Allocation* held = tables.memory.allocations.find(residency.allocation_id.str());
+  change.event(std::move(type), residency.model_id.str(),
+               ModelEvent{residency.model_id, residency.worker_id, residency.device_id,
+                          held == nullptr ? Bytes{} : held->bytes, std::move(reason)});
+}
+
+/// The reverse of decide_load, for whichever of its rows are still there.
+void forget_residency(const Tables& tables, const model::Residency& residency, Change& change) {
+  change.erase(tables.memory.allocations, residency.allocation_id.str());
+  change.erase(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id));
+  const device::Reservation* lane = tables.device.reservations.find(residency.device_id.str());
+  if (lane != nullptr && lane->transaction_id == residency.transaction_id) {
+    change.erase(tables.device.reservations, residency.device_id.str());
+  }
+  if (tables.transactions.decisions.contains(residency.transaction_id.str())) {
+    change.erase(tables.transactions.decisions, residency.transaction_id.str());
+  }
+}
+
+}  // namespace
+
+Bytes promised_on(const LoadIntents& intents, const DeviceId& device) {
+  Bytes sum;
+  for (const auto& [id, intent] : intents) {
+    if (intent.device_id == device) sum += intent.plan.bytes;
+  }
+  return sum;
+}
+
+Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
+                                const ModelId& model_id, const JobId& wanted_by, const TransactionId& transaction) {
+  const model::Model model = LOCKSTEP_TRY(model::usable(tables.model, model_id));
+  LOCKSTEP_TRY_STATUS(device::may_reserve(tables.device, worker.device_id));
+  for (const auto& [id, intent] : intents) {
+    if (intent.device_id == worker.device_id) {
+      return fail(ErrorCode::resource_exhausted, cat("device ", worker.device_id.str(), " prepares another load"));
+    }
+  }
+  const Bytes budget = tables.device.devices.at(worker.device_id.str()).memory_budget;
+  LOCKSTEP_TRY_STATUS(memory::may_reserve(tables.memory, worker.device_id, budget,
+                                          promised_on(intents, worker.device_id), model.bytes));
+  LoadIntent intent{.transaction_id = transaction,
+                    .worker_id = worker.worker_id,
+                    .incarnation = worker.incarnation,
+                    .device_id = worker.device_id,
+                    .plan = {.model_id = model_id,
+                             .kind = json::enum_name(model.kind),
+                             .path = model.path,
+                             .bytes = model.bytes,
+                             .components = {}},
+                    .wanted_by = wanted_by};
+  for (const model::Component& component : model.components) {
+    intent.plan.components.push_back({component.name, component.segment_bytes, component.sha256});
+  }
+  return intent;
+}
+
+void decide_load(const Tables& tables, const LoadIntent& intent, Change& change) {
+  const ModelId& model = intent.plan.model_id;
+  change.put(tables.transactions.decisions, intent.transaction_id.str(),
+             Decision{intent.transaction_id, TransactionState::committing, intent.worker_id, intent.incarnation, model});
+  change.put(tables.device.reservations, intent.device_id.str(),
+             device::Reservation{intent.device_id, intent.transaction_id, "model_loading", model});
+  const AllocationId allocation = allocation_of(intent.transaction_id);
+  change.put(tables.memory.allocations, allocation.str(),
+             memory::Allocation{allocation, intent.device_id, intent.worker_id, intent.incarnation, intent.plan.bytes,
+                                "model", model, memory::AllocationState::allocated});
+  const model::Residency residency{model, intent.worker_id, intent.incarnation, intent.device_id, allocation,
+                                   intent.transaction_id, model::ResidencyState::loading, intent.wanted_by};
+  change.put(tables.model.residencies, model::residency_key(model, intent.worker_id), residency);
+  change.event("model_load_committed", model.str(),
+               ModelEvent{model, intent.worker_id, intent.device_id, intent.plan.bytes, intent.transaction_id.str()});
+}
+
+void end_transaction(const Tables& tables, const TransactionId& transaction, Change& change) {
+  if (tables.transactions.decisions.contains(transaction.str())) {
+    change.erase(tables.transactions.decisions, transaction.str());
+  }
+}
+
+void finish_load(const Tables& tables, const model::Residency& residency, Change& change) {
+  LOCKSTEP_CHECK(residency.state == model::ResidencyState::loading);
+  memory::Allocation allocation = tables.memory.allocations.at(residency.allocation_id.str());
+  allocation.state = memory::AllocationState::in_use;
+  change.put(tables.memory.allocations, allocation.allocation_id.str(), allocation);
+  model::Residency loaded = residency;
+  loaded.state = model::ResidencyState::loaded;
+  change.put(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id), loaded);
+  change.erase(tables.device.reservations, residency.device_id.str());
+  end_transaction(tables, residency.transaction_id, change);  // it did the work, so it knows the decision
+  announce(tables, residency, "model_loaded", "", change);
+}
+
+void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change) {
+  forget_residency(tables, residency, change);
+  announce(tables, residency, "model_load_undone", why, change);
+}
+
+void begin_release(const Tables& tables, const model::Residency& residency, Change& change) {
+  LOCKSTEP_CHECK(residency.state == model::ResidencyState::loaded);
+  memory::Allocation allocation = tables.memory.allocations.at(residency.allocation_id.str());
+  allocation.state = memory::AllocationState::releasing;
+  change.put(tables.memory.allocations, allocation.allocation_id.str(), allocation);
+  model::Residency leaving = residency;
+  leaving.state = model::ResidencyState::releasing;
+  change.put(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id), leaving);
+}
+
+void finish_release(const Tables& tables, const model::Residency& residency, Change& change) {
+  forget_residency(tables, residency, change);
+  announce(tables, residency, "model_released", "", change);
+}
+
+ModelLoadRequest load_message(const LoadIntent& intent) {
+  ModelLoadRequest message;
+  message.model_id = intent.plan.model_id;
+  message.estimated_vram_usage = intent.plan.bytes;
+  for (const ComponentPlan& component : intent.plan.components) {
+    message.component_loading_order.push_back(component.name);
+  }
+  return message;
+}
+
+}  // namespace lockstep

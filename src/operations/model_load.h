@@ -1,0 +1,55 @@
+#pragma once
+
+// A model load is a transaction (§3.1, §3.2): the device reservation, the cache pin, the VRAM allocation and the
+// worker's promise are one two-phase commit; the copy is the last step, and its failure is compensated in reverse
+// order. The pin is the residency row itself: a segment of a model that has one is never evicted.
+
+#include <map>
+#include <string>
+
+#include "base/result.h"
+#include "events/link_messages.h"
+#include "events/model_events.h"
+#include "operations/tables.h"
+
+namespace lockstep {
+
+/// A load that prepares: what the coordinator asked the worker to promise. In memory only (presumed abort).
+struct LoadIntent {
+  TransactionId transaction_id;
+  WorkerId worker_id;
+  Incarnation incarnation;
+  DeviceId device_id;
+  LoadPlan plan;
+  JobId wanted_by;
+};
+using LoadIntents = std::map<TransactionId, LoadIntent>;
+
+/// Bytes that preparing loads have been promised on the device.
+Bytes promised_on(const LoadIntents& intents, const DeviceId& device);
+
+/// The local participants' votes (device, memory, model), without waiting for anybody.
+/// unavailable or resource_exhausted: try later; not_found or data_loss: never.
+Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
+                                const ModelId& model, const JobId& wanted_by, const TransactionId& transaction);
+
+/// The decision: everything the load holds, in one commit with the commit record itself.
+void decide_load(const Tables& tables, const LoadIntent& intent, Change& change);
+
+/// The worker has acknowledged the decision: it may be forgotten.
+void end_transaction(const Tables& tables, const TransactionId& transaction, Change& change);
+
+/// The copy is complete: the device is free for the next load, the memory is in use, the model is loaded.
+void finish_load(const Tables& tables, const model::Residency& residency, Change& change);
+
+/// Compensation in reverse order: memory, then the pin, then the device.
+void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change);
+
+/// Eviction in two steps: told to release (bytes still count), then gone.
+void begin_release(const Tables& tables, const model::Residency& residency, Change& change);
+void finish_release(const Tables& tables, const model::Residency& residency, Change& change);
+
+/// What the orchestrator tells the worker once the decision is durable.
+ModelLoadRequest load_message(const LoadIntent& intent);
+
+}  // namespace lockstep

@@ -1,0 +1,166 @@
+#pragma once
+
+// What people and tools read: plain described structs made from the tables. Shapes of GET /api/v1/...;
+// docs/formats/http_api.md.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "events/device_events.h"
+#include "events/memory_events.h"
+#include "operations/tables.h"
+
+namespace lockstep {
+
+struct DeviceView {
+  DeviceId device_id;
+  std::string kind;
+  std::string availability;
+  std::string reason;
+  WorkerId worker_id;
+  Bytes memory_budget;
+  Bytes memory_allocated;
+  std::string reserved_for;  // the operation that holds the device, empty when none
+  std::optional<HealthMetrics> health;
+  std::optional<VramMetrics> reported_memory;
+};
+BOOST_DESCRIBE_STRUCT(DeviceView, (),
+                      (device_id, kind, availability, reason, worker_id, memory_budget, memory_allocated, reserved_for,
+                       health, reported_memory))
+
+struct WorkerView {
+  WorkerId worker_id;
+  DeviceId device_id;
+  std::string state;
+  Incarnation incarnation;
+  std::int64_t pid = 0;
+  std::string task;
+  std::string last_end;
+  std::uint64_t frames_refused = 0;
+};
+BOOST_DESCRIBE_STRUCT(WorkerView, (), (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused))
+
+struct ResidencyView {
+  WorkerId worker_id;
+  DeviceId device_id;
+  std::string state;
+};
+BOOST_DESCRIBE_STRUCT(ResidencyView, (), (worker_id, device_id, state))
+
+struct CachedComponent {
+  std::string component;
+  std::string state;
+  Bytes bytes;
+};
+BOOST_DESCRIBE_STRUCT(CachedComponent, (), (component, state, bytes))
+
+struct ModelView {
+  model::Model model;
+  std::vector<ResidencyView> residencies;
+  std::vector<CachedComponent> cached;
+};
+BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached))
+
+struct QueueView {
+  std::size_t open = 0;
+  std::size_t queued = 0;
+  std::size_t running = 0;
+};
+BOOST_DESCRIBE_STRUCT(QueueView, (), (open, queued, running))
+
+struct StatusView {
+  std::string version;
+  std::string cluster_id;
+  Epoch epoch;
+  Rev rev;
+  std::string digest;  // of the durable state at rev
+  bool ready = false;
+  std::string not_ready_because;
+  QueueView queue;
+  Bytes cache_used;
+  Bytes cache_limit;
+  std::vector<WorkerView> workers;
+  std::vector<DeviceView> devices;
+  std::vector<ModelView> models;
+};
+BOOST_DESCRIBE_STRUCT(StatusView, (),
+                      (version, cluster_id, epoch, rev, digest, ready, not_ready_because, queue, cache_used, cache_limit,
+                       workers, devices, models))
+
+struct DevicesView {
+  Rev rev;
+  std::vector<DeviceView> devices;
+};
+BOOST_DESCRIBE_STRUCT(DevicesView, (), (rev, devices))
+
+struct ModelsView {
+  Rev rev;
+  std::vector<ModelView> models;
+};
+BOOST_DESCRIBE_STRUCT(ModelsView, (), (rev, models))
+
+struct JobView {
+  JobId job_id;
+  std::uint32_t index = 0;
+  std::string stage;
+  std::string doing;        // "loading tiny-sdxl", "inference"; empty when it waits or has ended
+  double percent = 0;       // of `doing`
+  std::uint32_t attempt = 0;
+  std::uint32_t deaths = 0;
+  std::uint64_t seed = 0;
+  WorkerId worker_id;
+  WorkerId inference_worker;
+  WorkerId postprocessing_worker;
+  std::optional<ResultMetadata> inference;
+  std::optional<std::vector<std::string>> operations;
+  std::optional<FinalResults> results;
+  std::optional<ImageBuffer> output;
+  std::optional<processing::Failure> failure;
+};
+BOOST_DESCRIBE_STRUCT(JobView, (),
+                      (job_id, index, stage, doing, percent, attempt, deaths, seed, worker_id, inference_worker,
+                       postprocessing_worker, inference, operations, results, output, failure))
+
+struct RequestView {
+  RequestId request_id;
+  std::string kind;
+  std::string state;
+  std::string created;   // RFC 3339
+  std::string finished;  // empty while it runs
+  InferenceParameters parameters;
+  ModelId model;
+  std::vector<PipelineOperation> pipeline;
+  std::vector<JobView> jobs;
+  std::optional<processing::Failure> failure;
+};
+BOOST_DESCRIBE_STRUCT(RequestView, (),
+                      (request_id, kind, state, created, finished, parameters, model, pipeline, jobs, failure))
+
+struct RequestSummary {
+  RequestId request_id;
+  std::string kind;
+  std::string state;
+  std::string created;
+  std::uint32_t n = 0;
+  std::string prompt;
+  std::optional<processing::Failure> failure;
+};
+BOOST_DESCRIBE_STRUCT(RequestSummary, (), (request_id, kind, state, created, n, prompt, failure))
+
+struct RequestsView {
+  Rev rev;
+  std::vector<RequestSummary> requests;  // newest first, at most 200
+};
+BOOST_DESCRIBE_STRUCT(RequestsView, (), (rev, requests))
+
+/// The parts that tables alone can tell; the orchestrator adds what is volatile (tasks, progress, telemetry, cache).
+DeviceView view_of(const Tables& tables, const device::Device& device);
+WorkerView view_of(const WorkerRecord& worker);
+ModelView view_of(const Tables& tables, const model::Model& model);
+RequestView view_of(const Tables& tables, const processing::Request& request);
+RequestsView requests_view(const Tables& tables, Rev rev);
+
+}  // namespace lockstep

@@ -1,0 +1,43 @@
+#pragma once
+
+// The workflow of a job: inference, then postprocessing, then storage, each step one commit over the processing
+// domain and the domain that does the work (§3.3, §3.4).
+
+#include <string>
+
+#include "operations/tables.h"
+
+namespace lockstep {
+
+/// What a job needs before its next step can run on a worker.
+std::vector<ModelId> models_needed(const processing::Request& request, const processing::Job& job);
+
+/// Dispatch: the job is the worker's, one attempt later. Returns the message to send once the commit is durable.
+InferenceRequest start_inference(const Tables& tables, const processing::Request& request, processing::Job job,
+                                 const WorkerRecord& worker, Change& change);
+PostprocessingRequest start_postprocessing(const Tables& tables, const processing::Request& request,
+                                           processing::Job job, const WorkerRecord& worker, const ImageBuffer& source,
+                                           Change& change);
+
+/// The worker's results. The caller has checked that run and attempt are current.
+void finish_inference(const Tables& tables, const processing::Job& job, const InferenceCompleted& message,
+                      Change& change);
+void finish_postprocessing(const Tables& tables, const processing::Request& request, const processing::Job& job,
+                           const PostprocessingCompleted& message, WallTime now, Change& change);
+
+/// The encoded image is on disk under its content hash: the job is complete.
+void finish_storing(const Tables& tables, const processing::Request& request, const processing::Job& job,
+                    const ImageBuffer& image, WallTime now, Change& change);
+
+/// The job's end without a result, and the request's when it was the last.
+void fail_job(const Tables& tables, const processing::Job& job, const processing::Failure& failure, WallTime now,
+              Change& change);
+
+/// Everything that a dead incarnation held is free, every job it ran goes back or is set aside. `how` is for people.
+void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::string& how, bool counts_as_death,
+                 WallTime now, Change& change);
+
+/// Pixels lived in the memory of an orchestrator that is gone: the job starts over.
+void restart_job(const Tables& tables, const processing::Job& job, Change& change);
+
+}  // namespace lockstep

@@ -1,0 +1,123 @@
+#pragma once
+
+// Everything the orchestrator wants done, as values. The loop releases them when what they depend on is durable.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "orchestrator/input.h"
+#include "orchestrator/settings.h"
+#include "state/commit.h"
+
+namespace lockstep {
+
+namespace out {
+
+/// The epoch is durable: listeners may open.
+struct Listen {};
+struct SpawnWorker {
+  WorkerSettings worker;
+  Incarnation incarnation;
+};
+/// Kill it; the process handle reports the end as WorkerGone.
+struct KillWorker {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  std::string why;
+};
+/// Answer WorkerGone only when the process of an earlier orchestrator's life is proven gone; kill it if need be.
+struct ProveGone {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  std::int64_t pid;
+  std::uint64_t start_ticks;
+};
+/// A descriptor that rides with a frame: a cache segment or a handle.
+struct Attachment {
+  ModelId model_id;  // a segment when not empty
+  std::string component;
+  HandleId handle = 0;
+};
+struct SendFrame {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  Frame frame;
+  std::vector<Attachment> attachments;
+};
+struct ArmTimer {
+  std::string name;
+  Nanos deadline;  // on the node's monotonic clock; arming again moves it
+};
+struct DisarmTimer {
+  std::string name;
+};
+struct ScanModels {};
+struct FillSegment {
+  ModelId model_id;
+  std::string component;
+  std::vector<model::File> files;
+  std::shared_ptr<const model::SegmentLayout> layout;
+};
+struct DropSegment {
+  ModelId model_id;
+  std::string component;
+};
+struct OpenPixels {
+  JobId job_id;
+  ImageBuffer source;
+};
+struct StorePixels {
+  JobId job_id;
+  std::uint32_t attempt;
+  HandleId handle;  // given up with this effect
+  ImageBuffer expected;
+};
+struct DropHandle {
+  HandleId handle;
+};
+struct Reply {
+  ReplyId reply;
+  int status;
+  std::string body;  // JSON
+};
+struct ImageReply {
+  ImageBuffer image;
+  std::uint64_t seed;
+};
+/// The images of a completed request, in the OpenAI shape; the HTTP side reads the files.
+struct ReplyImages {
+  ReplyId reply;
+  RequestId request_id;
+  WallTime created;
+  bool as_url;
+  std::vector<ImageReply> images;
+};
+/// rev 0: progress, which is not durable and carries no id.
+struct Publish {
+  Rev rev;
+  WallTime time;
+  std::vector<CommitEvent> events;
+};
+struct Log {
+  bool warning;
+  std::string text;
+};
+/// The end: nothing runs any more. `left` is what the journal still holds.
+struct Stop {
+  std::size_t jobs_left;
+};
+
+}  // namespace out
+
+struct Effect {
+  std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::SendFrame, out::ArmTimer,
+               out::DisarmTimer, out::ScanModels, out::FillSegment, out::DropSegment, out::OpenPixels,
+               out::StorePixels, out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
+      what;
+};
+
+}  // namespace lockstep

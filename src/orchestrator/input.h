@@ -1,0 +1,117 @@
+#pragma once
+
+// Everything that can happen to the orchestrator, as values. Time and randomness come in here too.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "domains/model/safetensors.h"
+#include "domains/model/types.h"
+#include "env/frame.h"
+#include "operations/accept.h"
+
+namespace lockstep {
+
+/// A request of the HTTP side that waits for an answer.
+using ReplyId = std::uint64_t;
+/// A descriptor that the environment keeps for the core: pixels, mostly.
+using HandleId = std::uint64_t;
+
+namespace in {
+
+/// Recovery is complete. new_cluster_id is used when the journal is empty.
+struct Started {
+  std::string new_cluster_id;
+};
+struct WorkerSpawned {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  std::int64_t pid;
+  std::uint64_t start_ticks;
+};
+/// The process is gone, seen through its handle (or it could not be started, or an earlier one is proven gone).
+struct WorkerGone {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  std::string how;  // "exit status 1", "signal 9 (Killed)", "proven gone by its lock"
+};
+struct FrameArrived {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  Frame frame;
+  std::vector<HandleId> handles;
+};
+struct LinkClosed {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  std::string reason;
+};
+struct TimerFired {
+  std::string name;
+};
+/// A model folder as the disk shows it, with the layout of each component's segment (same order).
+struct ScannedModel {
+  model::Model model;
+  std::vector<std::shared_ptr<const model::SegmentLayout>> layouts;
+};
+struct ModelsScanned {
+  std::vector<ScannedModel> models;
+  std::string problem;  // the folder itself could not be read
+};
+struct SegmentFilled {
+  ModelId model_id;
+  std::string component;
+  Result<std::string> sha256;
+};
+/// The picture of a check was opened from the store.
+struct PixelsOpened {
+  JobId job_id;
+  Result<HandleId> handle;
+};
+struct PixelsStored {
+  JobId job_id;
+  std::uint32_t attempt;
+  Result<ImageBuffer> image;
+};
+struct Generate {
+  ReplyId reply;
+  GenerateBody body;
+  std::uint64_t seed;  // random, for a body without one
+  bool wait;           // answer at the end; otherwise 202 at once
+};
+struct Check {
+  ReplyId reply;
+  ImageBuffer source;
+  bool wait;
+};
+struct View {
+  ReplyId reply;
+  std::string path;  // below /api/v1: "status", "devices", "models", "requests", "requests/<id>"; "readyz"; "v1/models"
+};
+struct Cancel {
+  ReplyId reply;
+  RequestId request_id;
+};
+struct ReplyGone {  // the client went away
+  ReplyId reply;
+};
+struct StopRequested {};
+
+}  // namespace in
+
+struct Input {
+  Nanos now = 0;
+  WallTime wall;
+  std::variant<in::Started, in::WorkerSpawned, in::WorkerGone, in::FrameArrived, in::LinkClosed, in::TimerFired,
+               in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored, in::Generate, in::Check,
+               in::View, in::Cancel, in::ReplyGone, in::StopRequested>
+      what;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,89 @@
+#pragma once
+
+// Volatile state: links, tasks in flight, the cache, who waits for an answer. It is rebuilt after a start; no decision
+// rests on it alone unless it can be derived again.
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "events/device_events.h"
+#include "events/link_messages.h"
+#include "events/memory_events.h"
+#include "operations/model_load.h"
+#include "orchestrator/effect.h"
+
+namespace lockstep {
+
+/// One worker as it is now. `task` is what it was told to do last and has not answered: a run id, "load:<tx>",
+/// "release:<model>"; empty when it is idle.
+struct WorkerLive {
+  bool link_open = false;
+  bool silent = false;  // no heartbeat for LivenessTiming::silence: nothing new goes there
+  std::uint64_t sequence_out = 0;
+  std::uint64_t sequence_in = 0;
+  Nanos heard = 0;
+  Nanos restart_at = 0;
+  std::string task;
+  JobId task_job;
+  bool kill_sent = false;
+  std::string end_reason;  // why we ended it, for people
+  std::uint64_t frames_refused = 0;
+  std::optional<DeviceHealthUpdate> health;
+  std::optional<VramUsageUpdate> memory;
+};
+
+enum class SegmentState { filling, ready, failed };
+BOOST_DESCRIBE_ENUM(SegmentState, filling, ready, failed)
+
+struct SegmentLive {
+  SegmentState state = SegmentState::filling;
+  Bytes size;
+  std::uint64_t last_used = 0;
+  Error error;  // when failed
+};
+using SegmentKey = std::pair<ModelId, std::string>;
+
+/// Pixels between two workers: the descriptor is ours, so they outlive the worker that made them.
+struct Pixels {
+  HandleId handle = 0;
+  ImageBuffer image;
+};
+
+struct Waiting {
+  ReplyId reply;
+  bool as_url;
+};
+
+/// What a person following a request wants to see.
+struct JobProgress {
+  std::string what;  // "loading tiny-sdxl", "inference", "upscaling"
+  double percent = 0;
+};
+
+struct Live {
+  bool started = false;
+  bool scanned = false;
+  bool stopping = false;
+  bool stopped = false;
+  bool drain_over = false;  // the limit passed: running tasks are given up
+  Epoch epoch;
+  Rev rev;
+  std::uint64_t requests_made = 0;
+  std::uint64_t transactions_made = 0;
+  std::uint64_t uses = 0;  // a clock for least-recently-used
+  std::map<WorkerId, WorkerLive> workers;
+  LoadIntents intents;
+  std::map<SegmentKey, SegmentLive> segments;
+  std::map<SegmentKey, std::shared_ptr<const model::SegmentLayout>> layouts;
+  std::map<std::pair<ModelId, WorkerId>, std::uint64_t> residency_used;
+  std::map<JobId, Pixels> pixels;
+  std::set<JobId> opening;       // pixels on their way from the store
+  std::set<JobId> open_jobs;     // not ended; derived from the job table
+  std::map<JobId, JobProgress> progress;
+  std::multimap<RequestId, Waiting> waiting;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,59 @@
+#pragma once
+
+// The orchestrator as a pure machine: step(input) -> at most one commit, and effects. runtime/loop.h drives it; the
+// server and the simulator differ only in what carries the effects out. orchestrator/step.cc is the main path.
+
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "journal/store.h"
+#include "operations/tables.h"
+#include "orchestrator/effect.h"
+#include "orchestrator/input.h"
+#include "orchestrator/live.h"
+#include "orchestrator/settings.h"
+#include "runtime/plan.h"
+
+namespace lockstep {
+
+class Orchestrator {
+ public:
+  using Input = lockstep::Input;
+  using Effect = lockstep::Effect;
+
+  explicit Orchestrator(Settings settings);
+
+  /// Takes one input. The plan's commit is not applied yet.
+  Plan<Effect> step(const Input& input);
+  /// One further decision that the state now asks for (dispatch, load, restart, answer), or an empty plan.
+  Plan<Effect> settle(const Input& input);
+  /// The only way durable state changes. A commit of ours that cannot be applied is a defect.
+  void apply(const Commit& commit);
+
+  /// Recovery, before the first step: the snapshot's rows, then the records after it, by the same apply as in life.
+  /// Returns the last position; data_loss when a row or a record cannot be read.
+  Result<Lsn> recover(const Recovered& recovered);
+
+  /// The rows that changed since the last call, for the incremental snapshot.
+  std::vector<SnapshotRow> take_changed_rows();
+
+  const Tables& tables() const { return tables_; }
+  const Live& live() const { return live_; }
+  Rev rev() const { return live_.rev; }
+  /// Equal at equal revs on every replay.
+  std::string digest() const { return digest_of(live_.rev, dump(tables_)); }
+
+ private:
+  Status change(const Commit& commit);
+  Status restore(const SnapshotRow& row);
+  Status replay(const Record& record);
+
+  Settings settings_;
+  Tables tables_;
+  Live live_;
+  std::set<std::pair<std::string, std::string>> changed_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,274 @@
+// What people ask for: images, checks, views, cancellation; and the answers that are due.
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "domains/model/rules.h"
+#include "domains/processing/rules.h"
+#include "operations/accept.h"
+#include "operations/views.h"
+#include "operations/workflow.h"
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+namespace {
+
+struct ErrorBody {
+  std::string message;
+  std::string type;
+  std::optional<std::string> param;
+  std::string code;
+};
+BOOST_DESCRIBE_STRUCT(ErrorBody, (), (message, type, param, code))
+
+struct ErrorEnvelope {
+  ErrorBody error;
+};
+BOOST_DESCRIBE_STRUCT(ErrorEnvelope, (), (error))
+
+struct Accepted {
+  RequestId request_id;
+  std::string state;
+};
+BOOST_DESCRIBE_STRUCT(Accepted, (), (request_id, state))
+
+struct Readiness {
+  bool ready = false;
+  std::string reason;
+};
+BOOST_DESCRIBE_STRUCT(Readiness, (), (ready, reason))
+
+struct ServedModel {
+  std::string id;
+  std::string object = "model";
+  std::int64_t created = 0;
+  std::string owned_by = "local";
+};
+BOOST_DESCRIBE_STRUCT(ServedModel, (), (id, object, created, owned_by))
+
+struct ServedModels {
+  std::string object = "list";
+  std::vector<ServedModel> data;
+};
+BOOST_DESCRIBE_STRUCT(ServedModels, (), (object, data))
+
+void reply_json(Turn& turn, ReplyId reply, int status, std::string body) {
+  turn.effect(out::Reply{reply, status, std::move(body)});
+}
+
+/// Empty when images can be made now.
+std::string not_ready_because(const Turn& turn) {
+  if (turn.live.stopping) return "the server is stopping";
+  if (!turn.live.scanned) return "the models are being read";
+  const auto& workers = turn.tables.liveness.workers.entries();
+  const bool any_ready =
+      std::ranges::any_of(workers, [](const auto& each) { return each.second.row.state == WorkerState::ready; });
+  return any_ready ? "" : "no worker is ready yet";
+}
+
+DeviceView device_view(const Turn& turn, const device::Device& device) {
+  DeviceView view = view_of(turn.tables, device);
+  const auto live = turn.live.workers.find(device.worker_id);
+  if (live == turn.live.workers.end()) return view;
+  if (live->second.health) view.health = live->second.health->health_metrics;
+  if (live->second.memory) view.reported_memory = live->second.memory->vram_metrics;
+  return view;
+}
+
+ModelView model_view(const Turn& turn, const model::Model& model) {
+  ModelView view = view_of(turn.tables, model);
+  for (const auto& [key, segment] : turn.live.segments) {
+    if (key.first != model.model_id) continue;
+    view.cached.push_back({key.second, json::enum_name(segment.state), segment.size});
+  }
+  return view;
+}
+
+StatusView status_view(const Turn& turn) {
+  StatusView view;
+  const Identity& self = turn.tables.identity.at("self");
+  view.version = self.version;
+  view.cluster_id = self.cluster_id;
+  view.epoch = self.epoch;
+  view.rev = turn.live.rev;
+  view.digest = digest_of(turn.live.rev, dump(turn.tables));
+  view.not_ready_because = not_ready_because(turn);
+  view.ready = view.not_ready_because.empty();
+  view.queue.open = turn.live.open_jobs.size();
+  view.queue.running = static_cast<std::size_t>(std::ranges::count_if(
+      turn.live.open_jobs, [&](const JobId& id) { return !turn.tables.processing.jobs.at(id.str()).worker_id.empty(); }));
+  view.queue.queued = view.queue.open - view.queue.running;
+  view.cache_limit = turn.settings.cache_limit;
+  for (const auto& [key, segment] : turn.live.segments) view.cache_used += segment.size;
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    WorkerView worker = view_of(entry.row);
+    const auto live = turn.live.workers.find(entry.row.worker_id);
+    if (live != turn.live.workers.end()) {
+      worker.task = live->second.task;
+      worker.frames_refused = live->second.frames_refused;
+    }
+    view.workers.push_back(std::move(worker));
+  }
+  for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
+    view.devices.push_back(device_view(turn, entry.row));
+  }
+  for (const auto& [key, entry] : turn.tables.model.models.entries()) {
+    view.models.push_back(model_view(turn, entry.row));
+  }
+  return view;
+}
+
+RequestView request_view(const Turn& turn, const processing::Request& request) {
+  RequestView view = view_of(turn.tables, request);
+  for (JobView& job : view.jobs) {
+    const auto progress = turn.live.progress.find(job.job_id);
+    if (progress == turn.live.progress.end()) continue;
+    job.doing = progress->second.what;
+    job.percent = progress->second.percent;
+  }
+  return view;
+}
+
+/// Accepts what was read, and answers now or remembers who waits.
+void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processing::Request> request) {
+  if (turn.live.stopping) {
+    return reply_error(turn, reply, fail(ErrorCode::unavailable, "the server is stopping; try again after its restart"));
+  }
+  if (!request) return reply_error(turn, reply, request.error());
+  accept(turn.tables, *request, turn.wall, turn.change);
+  if (wait) {
+    turn.live.waiting.emplace(request->request_id, Waiting{reply, as_url});
+  } else {
+    reply_json(turn, reply, 202, json::to_text(Accepted{request->request_id, "accepted"}));
+  }
+}
+
+}  // namespace
+
+void reply_error(Turn& turn, ReplyId reply, const Error& error) {
+  const ErrorFacts facts = error_facts(error.code);
+  ErrorEnvelope body{{error.message, facts.http_status < 500 ? "invalid_request_error" : "server_error", std::nullopt,
+                      std::string(facts.name)}};
+  if (error.pointer.size() > 1) body.error.param = error.pointer.substr(1);
+  reply_json(turn, reply, facts.http_status, json::to_text(body));
+}
+
+void on_generate(Turn& turn, const in::Generate& input) {
+  if (!turn.live.scanned) {
+    return reply_error(turn, input.reply, fail(ErrorCode::unavailable, "the models are being read; try again shortly"));
+  }
+  const RequestId id = request_id(turn.live.epoch, ++turn.live.requests_made);
+  take_in(turn, input.reply, input.wait, input.body.response_format.value_or("url") == "url",
+          read_generation(turn.tables, turn.settings.accept, input.body, id, input.seed));
+}
+
+void on_check(Turn& turn, const in::Check& input) {
+  const RequestId id = request_id(turn.live.epoch, ++turn.live.requests_made);
+  take_in(turn, input.reply, input.wait, false, read_check(turn.tables, turn.settings.accept, input.source, id));
+}
+
+void on_view(Turn& turn, const in::View& input) {
+  const auto ok = [&](const auto& view) { reply_json(turn, input.reply, 200, json::to_text(view)); };
+  constexpr std::string_view one_request = "requests/";
+  if (input.path == "status") return ok(status_view(turn));
+  if (input.path == "requests") return ok(requests_view(turn.tables, turn.live.rev));
+  if (input.path == "readyz") {
+    const std::string reason = not_ready_because(turn);
+    return reply_json(turn, input.reply, reason.empty() ? 200 : 503, json::to_text(Readiness{reason.empty(), reason}));
+  }
+  if (input.path == "devices") {
+    DevicesView view{turn.live.rev, {}};
+    for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
+      view.devices.push_back(device_view(turn, entry.row));
+    }
+    return ok(view);
+  }
+  if (input.path == "models") {
+    ModelsView view{turn.live.rev, {}};
+    for (const auto& [key, entry] : turn.tables.model.models.entries()) {
+      view.models.push_back(model_view(turn, entry.row));
+    }
+    return ok(view);
+  }
+  if (input.path == "v1/models") {
+    ServedModels view;
+    for (const auto& [key, entry] : turn.tables.model.models.entries()) {
+      if (model::usable(turn.tables.model, entry.row.model_id)) view.data.push_back({.id = key});
+    }
+    return ok(view);
+  }
+  if (input.path.starts_with(one_request)) {
+    const std::string id = input.path.substr(one_request.size());
+    if (const auto* request = turn.tables.processing.requests.find(id)) return ok(request_view(turn, *request));
+    return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no request ", shortened(id))));
+  }
+  reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no ", shortened(input.path))));
+}
+
+void on_cancel(Turn& turn, const in::Cancel& input) {
+  const auto* request = turn.tables.processing.requests.find(input.request_id.str());
+  if (request == nullptr) {
+    return reply_error(turn, input.reply,
+                       fail(ErrorCode::not_found, cat("there is no request ", shortened(input.request_id.str()))));
+  }
+  if (request->state != processing::RequestState::accepted) {
+    return reply_error(turn, input.reply,
+                       fail(ErrorCode::invalid_transition, cat("request ", input.request_id.str(), " has ended: ",
+                                                               json::enum_name(request->state))));
+  }
+  std::vector<processing::Job> jobs = processing::jobs_of(turn.tables.processing, input.request_id);
+  for (processing::Job& job : jobs) {
+    if (processing::is_terminal(job.stage)) continue;
+    if (!job.worker_id.empty()) {
+      // A cancelled task still has to answer; the worker stays busy until it does or its progress deadline passes.
+      const std::string task = turn.live.workers[job.worker_id].task;
+      send(turn, turn.tables.liveness.workers.at(job.worker_id.str()), FrameType::task_cancel, TaskCancel{}, job.attempt,
+           task, {}, Urgency::p0_critical);
+    }
+    drop_pixels(turn, job.job_id);
+    job = processing::after(job, processing::JobEvent::failed);
+    ++job.attempt;  // a late result of the cancelled attempt is nobody's
+    job.failure = processing::Failure{"cancelled", "it was cancelled"};
+    turn.change.put(turn.tables.processing.jobs, job.job_id.str(), job);
+  }
+  processing::Request ended = *request;
+  ended.state = processing::RequestState::failed;
+  ended.finished = turn.wall;
+  ended.failure = processing::Failure{"cancelled", "it was cancelled"};
+  turn.change.put(turn.tables.processing.requests, ended.request_id.str(), ended);
+  turn.change.event("request_failed", ended.request_id.str(), ended);
+  reply_json(turn, input.reply, 200, json::to_text(Accepted{ended.request_id, "cancelled"}));
+}
+
+void on_reply_gone(Turn& turn, const in::ReplyGone& input) {
+  std::erase_if(turn.live.waiting, [&](const auto& each) { return each.second.reply == input.reply; });
+}
+
+bool settle_answers(Turn& turn) {
+  for (auto waiting = turn.live.waiting.begin(); waiting != turn.live.waiting.end(); ++waiting) {
+    const processing::Request& request = turn.tables.processing.requests.at(waiting->first.str());
+    if (request.state == processing::RequestState::accepted) continue;
+    const Waiting who = waiting->second;
+    turn.live.waiting.erase(waiting);
+    if (request.state == processing::RequestState::failed) {
+      const processing::Failure failure = request.failure.value_or(processing::Failure{"internal", "it failed"});
+      reply_error(turn, who.reply, fail(error_code_named(failure.code), failure.message));
+      return true;
+    }
+    if (request.kind == processing::RequestKind::check) {
+      reply_json(turn, who.reply, 200, json::to_text(view_of(turn.tables, request)));
+      return true;
+    }
+    out::ReplyImages reply{who.reply, request.request_id, request.created, who.as_url, {}};
+    for (const processing::Job& job : processing::jobs_of(turn.tables.processing, request.request_id)) {
+      const postprocessing::Output& output = turn.tables.postprocessing.outputs.at(job.job_id.str());
+      reply.images.push_back({output.image, output.seed});
+    }
+    turn.effect(std::move(reply));
+    return true;
+  }
+  return false;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,323 @@
+// Accept: what workers say. A frame of another incarnation or epoch, or out of sequence, changes nothing (S6).
+
+#include "base/check.h"
+#include "base/text.h"
+#include "domains/device/rules.h"
+#include "domains/inference/rules.h"
+#include "domains/model/rules.h"
+#include "domains/postprocessing/rules.h"
+#include "domains/processing/rules.h"
+#include "events/json_read.h"
+#include "operations/model_load.h"
+#include "operations/workflow.h"
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+namespace {
+
+using processing::Job;
+using processing::JobStage;
+
+/// What all frame handlers need; `handles` are given up to whoever takes them, the rest is dropped.
+struct Arrival {
+  const WorkerRecord& worker;
+  WorkerLive& live;
+  const Envelope& envelope;
+  std::vector<HandleId> handles;
+};
+
+template <class Body>
+Result<Body> body_of(const Arrival& arrival) {
+  return json::from_text<Body>(arrival.envelope.body.text);
+}
+
+/// The residency that the worker's load task is about; nullptr when the report is late.
+const model::Residency* residency_of_load(const Turn& turn, const Arrival& arrival) {
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    if (entry.row.worker_id == arrival.worker.worker_id &&
+        arrival.envelope.subject == cat("load:", entry.row.transaction_id.str())) {
+      return &entry.row;
+    }
+  }
+  return nullptr;
+}
+
+/// The job whose current run this report belongs to; nullptr when it is late or never was.
+const Job* job_of_run(const Turn& turn, const Arrival& arrival, JobStage stage) {
+  const Job* job = turn.tables.processing.jobs.find(arrival.live.task_job.str());
+  if (job == nullptr || arrival.live.task != arrival.envelope.subject || job->stage != stage ||
+      job->attempt != arrival.envelope.attempt || job->worker_id != arrival.worker.worker_id) {
+    return nullptr;
+  }
+  return job;
+}
+
+void show_progress(Turn& turn, const Arrival& arrival, std::string what, double percent, std::string_view type) {
+  expect_progress(turn, arrival.worker.worker_id);
+  const JobId job = arrival.live.task_job;
+  turn.live.progress[job] = {std::move(what), percent};
+  const Job* row = turn.tables.processing.jobs.find(job.str());
+  const std::string subject = row == nullptr ? job.str() : row->request_id.str();
+  turn.effect(out::Publish{Rev{}, turn.wall, {{std::string(type), subject, arrival.envelope.body}}});
+}
+
+Status on_hello(Turn& turn, Arrival& arrival) {
+  const Hello hello = LOCKSTEP_TRY(body_of<Hello>(arrival));
+  if (hello.worker_id != arrival.worker.worker_id) {
+    return fail(ErrorCode::invalid_argument, cat("hello names ", shortened(hello.worker_id.str())), "/worker_id");
+  }
+  const auto next = worker_lifecycle.next(arrival.worker.state, WorkerEvent::hello);
+  if (!next) return fail(ErrorCode::invalid_transition, "a second hello");
+  WorkerRecord online = arrival.worker;
+  online.state = *next;
+  turn.change.put(turn.tables.liveness.workers, online.worker_id.str(), online);
+  const device::Device& device = turn.tables.device.devices.at(online.device_id.str());
+  const auto beat = static_cast<std::uint64_t>(turn.settings.timing.heartbeat / milliseconds(1));
+  send(turn, online, FrameType::welcome, Welcome{device.device_id, device.memory_budget, beat});
+  return {};
+}
+
+Status on_ready(Turn& turn, Arrival& arrival) {
+  const auto next = worker_lifecycle.next(arrival.worker.state, WorkerEvent::handlers_ready);
+  if (!next) return fail(ErrorCode::invalid_transition, "ready out of turn");
+  WorkerRecord ready = arrival.worker;
+  ready.state = *next;
+  ready.deaths_in_a_row = 0;
+  turn.change.put(turn.tables.liveness.workers, ready.worker_id.str(), ready);
+  const device::Device& device = turn.tables.device.devices.at(ready.device_id.str());
+  turn.change.put(turn.tables.device.devices, device.device_id.str(),
+                  device::with_availability(device, device::Availability::online, ""));
+  turn.change.event("worker_ready", ready.worker_id.str(), ready);
+  turn.effect(out::DisarmTimer{cat("start:", ready.worker_id.str())});
+  turn.log(cat(ready.worker_id.str(), " is ready"));
+  return {};
+}
+
+Status on_vote(Turn& turn, Arrival& arrival) {
+  const TransactionVote vote = LOCKSTEP_TRY(body_of<TransactionVote>(arrival));
+  const auto place = turn.live.intents.find(vote.transaction_id);
+  if (place == turn.live.intents.end()) {
+    // Unknown means aborted (presumed): the worker may forget its promise. The replay is over, so silence is final.
+    if (!turn.tables.transactions.decisions.contains(vote.transaction_id.str())) {
+      send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id});
+    }
+    return {};
+  }
+  const LoadIntent intent = place->second;
+  if (intent.worker_id != arrival.worker.worker_id || intent.incarnation != arrival.worker.incarnation) {
+    return fail(ErrorCode::not_owner, cat("a vote on ", vote.transaction_id.str(), " of another worker"));
+  }
+  turn.live.intents.erase(place);
+  turn.effect(out::DisarmTimer{cat("prepare:", vote.transaction_id.str())});
+  if (vote.prepare_result == Vote::vote_abort) {
+    task_over(turn, intent.worker_id);
+    send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id});
+    blame_load(turn, intent.wanted_by,
+               fail(ErrorCode::resource_exhausted, cat(intent.worker_id.str(), " cannot load ",
+                                                       intent.plan.model_id.str(), ": ", shortened(vote.reason, 500))));
+    return {};
+  }
+  decide_load(turn.tables, intent, turn.change);
+  send(turn, arrival.worker, FrameType::transaction_commit, TransactionDecision{intent.transaction_id}, 0,
+       intent.transaction_id.str(), {}, Urgency::p1_high);
+  std::vector<out::Attachment> segments;
+  for (const ComponentPlan& component : intent.plan.components) {
+    segments.push_back({intent.plan.model_id, component.name, 0});
+  }
+  send(turn, arrival.worker, FrameType::model_load_request, load_message(intent), 0,
+       cat("load:", intent.transaction_id.str()), std::move(segments), Urgency::p1_high);
+  expect_progress(turn, intent.worker_id);
+  return {};
+}
+
+Status on_load_progress(Turn& turn, Arrival& arrival) {
+  const ModelLoadingProgress progress = LOCKSTEP_TRY(body_of<ModelLoadingProgress>(arrival));
+  const model::Residency* residency = residency_of_load(turn, arrival);
+  if (residency == nullptr || residency->state != model::ResidencyState::loading) return {};
+  if (progress.model_id != residency->model_id) {
+    return fail(ErrorCode::invalid_argument, cat("progress names ", shortened(progress.model_id.str())), "/model_id");
+  }
+  if (progress.loading_stage != "loaded") {
+    show_progress(turn, arrival, cat("loading ", progress.model_id.str()), progress.progress_percentage.value,
+                  ModelLoadingProgress::event_type);
+    return {};
+  }
+  turn.live.residency_used[{residency->model_id, residency->worker_id}] = ++turn.live.uses;
+  turn.log(cat(residency->model_id.str(), " is loaded on ", residency->worker_id.str()));
+  finish_load(turn.tables, *residency, turn.change);
+  turn.change.event(std::string(ModelLoadingProgress::event_type), progress.model_id.str(), progress);
+  task_over(turn, arrival.worker.worker_id);
+  return {};
+}
+
+Status on_inference_progress(Turn& turn, Arrival& arrival) {
+  const InferenceProgress progress = LOCKSTEP_TRY(body_of<InferenceProgress>(arrival));
+  if (job_of_run(turn, arrival, JobStage::inferring) == nullptr) return {};
+  const ExecutionMetrics& steps = progress.execution_metrics;
+  show_progress(turn, arrival, "inference", steps.total_steps == 0 ? 0 : 100.0 * steps.current_step / steps.total_steps,
+                InferenceProgress::event_type);
+  return {};
+}
+
+Status on_inference_completed(Turn& turn, Arrival& arrival) {
+  const InferenceCompleted completed = LOCKSTEP_TRY(body_of<InferenceCompleted>(arrival));
+  const Job* job = job_of_run(turn, arrival, JobStage::inferring);
+  if (arrival.live.task == arrival.envelope.subject) task_over(turn, arrival.worker.worker_id);
+  if (job == nullptr) return {};
+  if (!completed.result || arrival.handles.size() != 1) {
+    return fail(ErrorCode::invalid_argument, "inference_completed without exactly one image", "/result");
+  }
+  turn.live.pixels[job->job_id] = {arrival.handles.front(), *completed.result};
+  arrival.handles.clear();
+  finish_inference(turn.tables, *job, completed, turn.change);
+  return {};
+}
+
+Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
+  const PostprocessingProgress progress = LOCKSTEP_TRY(body_of<PostprocessingProgress>(arrival));
+  if (job_of_run(turn, arrival, JobStage::postprocessing) == nullptr) return {};
+  show_progress(turn, arrival, progress.pipeline_progress.current_operation,
+                progress.pipeline_progress.current_operation_progress.value, PostprocessingProgress::event_type);
+  return {};
+}
+
+Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
+  const PostprocessingCompleted completed = LOCKSTEP_TRY(body_of<PostprocessingCompleted>(arrival));
+  const Job* job = job_of_run(turn, arrival, JobStage::postprocessing);
+  if (arrival.live.task == arrival.envelope.subject) task_over(turn, arrival.worker.worker_id);
+  if (job == nullptr) return {};
+  if (completed.output.has_value() != (arrival.handles.size() == 1)) {
+    return fail(ErrorCode::invalid_argument, "postprocessing_completed names an image that does not ride with it",
+                "/output");
+  }
+  const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
+  finish_postprocessing(turn.tables, request, *job, completed, turn.wall, turn.change);
+  const bool deliver = request.kind == processing::RequestKind::generation && completed.output &&
+                       postprocessing::may_deliver(request.pipeline, completed).has_value();
+  if (deliver) {
+    turn.effect(out::StorePixels{job->job_id, job->attempt, arrival.handles.front(), *completed.output});
+    arrival.handles.clear();
+  }
+  drop_pixels(turn, job->job_id);
+  return {};
+}
+
+Status on_task_failed(Turn& turn, Arrival& arrival) {
+  const TaskFailed failed = LOCKSTEP_TRY(body_of<TaskFailed>(arrival));
+  if (arrival.live.task != arrival.envelope.subject) return {};
+  const Error why = fail(error_code_named(failed.code), shortened(failed.message, 2000));
+  const JobId job_id = arrival.live.task_job;
+  const model::Residency* residency = residency_of_load(turn, arrival);
+  task_over(turn, arrival.worker.worker_id);
+  if (residency != nullptr) {
+    undo_load(turn.tables, *residency, why.message, turn.change);
+    blame_load(turn, residency->wanted_by, why);
+    return {};
+  }
+  const Job* job = turn.tables.processing.jobs.find(job_id.str());
+  if (job == nullptr || processing::is_terminal(job->stage) || job->attempt != arrival.envelope.attempt) return {};
+  drop_pixels(turn, job_id);
+  fail_job(turn.tables, *job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
+  return {};
+}
+
+Status on_model_released(Turn& turn, Arrival& arrival) {
+  const ModelReleased released = LOCKSTEP_TRY(body_of<ModelReleased>(arrival));
+  const model::Residency* residency = model::residency(turn.tables.model, released.model_id, arrival.worker.worker_id);
+  if (residency == nullptr || residency->state != model::ResidencyState::releasing) return {};
+  if (released.bytes_mapped.value != 0) {
+    // It says "released" and the mapping says otherwise: only the end of the process makes the bytes free.
+    end_worker(turn, arrival.worker.worker_id, cat("it still maps ", to_text(released.bytes_mapped), " of ",
+                                                   released.model_id.str(), " after releasing it"));
+    return {};
+  }
+  finish_release(turn.tables, *residency, turn.change);
+  task_over(turn, arrival.worker.worker_id);
+  return {};
+}
+
+Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
+  switch (type) {
+    case FrameType::hello: return on_hello(turn, arrival);
+    case FrameType::ready: return on_ready(turn, arrival);
+    case FrameType::heartbeat:
+      LOCKSTEP_TRY(body_of<Heartbeat>(arrival));
+      send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{}, 0, {}, {}, Urgency::p1_high);
+      return {};
+    case FrameType::transaction_vote: return on_vote(turn, arrival);
+    case FrameType::transaction_ack: {
+      const TransactionAck ack = LOCKSTEP_TRY(body_of<TransactionAck>(arrival));
+      end_transaction(turn.tables, ack.transaction_id, turn.change);
+      return {};
+    }
+    case FrameType::model_loading_progress: return on_load_progress(turn, arrival);
+    case FrameType::inference_progress: return on_inference_progress(turn, arrival);
+    case FrameType::inference_completed: return on_inference_completed(turn, arrival);
+    case FrameType::postprocessing_progress: return on_postprocessing_progress(turn, arrival);
+    case FrameType::postprocessing_completed: return on_postprocessing_completed(turn, arrival);
+    case FrameType::task_failed: return on_task_failed(turn, arrival);
+    case FrameType::model_released: return on_model_released(turn, arrival);
+    case FrameType::device_health_update: {
+      const DeviceHealthUpdate update = LOCKSTEP_TRY(body_of<DeviceHealthUpdate>(arrival));
+      arrival.live.health = update;
+      turn.publish(std::string(DeviceHealthUpdate::event_type), update.device_id.str(), update);
+      return {};
+    }
+    case FrameType::vram_usage_update: {
+      const VramUsageUpdate update = LOCKSTEP_TRY(body_of<VramUsageUpdate>(arrival));
+      arrival.live.memory = update;
+      turn.publish(std::string(VramUsageUpdate::event_type), update.device_id.str(), update);
+      return {};
+    }
+    default: break;
+  }
+  return fail(ErrorCode::invalid_argument, cat("a worker does not send frame type ", static_cast<int>(type)));
+}
+
+}  // namespace
+
+void on_frame(Turn& turn, const in::FrameArrived& input) {
+  const auto drop = [&](const std::vector<HandleId>& handles) {
+    for (const HandleId handle : handles) turn.effect(out::DropHandle{handle});
+  };
+  const WorkerRecord* worker = turn.tables.liveness.workers.find(input.worker_id.str());
+  const FrameHeader& header = input.frame.header;
+  const auto type = static_cast<FrameType>(header.type);
+  if (worker == nullptr || worker->incarnation != input.incarnation || worker->state == WorkerState::gone) {
+    return drop(input.handles);
+  }
+  WorkerLive& live = turn.live.workers[input.worker_id];
+  const bool first = type == FrameType::hello;
+  if (header.incarnation != worker->incarnation || (!first && header.epoch != turn.live.epoch) ||
+      header.sequence != live.sequence_in + 1) {
+    ++live.frames_refused;
+    drop(input.handles);
+    return end_worker(turn, input.worker_id, cat("it sent frame ", header.sequence, " of incarnation ",
+                                                 header.incarnation.value, ", epoch ", header.epoch.value,
+                                                 " where ", live.sequence_in + 1, ", ", worker->incarnation.value, ", ",
+                                                 turn.live.epoch.value, " was expected"));
+  }
+  live.sequence_in = header.sequence;
+  live.heard = turn.now;
+  live.silent = false;
+  turn.effect(out::DisarmTimer{cat("freeze:", input.worker_id.str())});
+  turn.effect(out::ArmTimer{cat("silence:", input.worker_id.str()), turn.now + turn.settings.timing.silence});
+
+  const auto envelope = json::from_text<Envelope>(input.frame.body);
+  if (!envelope) {
+    drop(input.handles);
+    return end_worker(turn, input.worker_id, cat("it sent a broken envelope at ", envelope.error().pointer, ": ",
+                                                 envelope.error().message));
+  }
+  Arrival arrival{*worker, live, *envelope, input.handles};
+  const Status status = dispatch(turn, type, arrival);
+  drop(arrival.handles);
+  if (!status) {
+    ++live.frames_refused;
+    end_worker(turn, input.worker_id, cat("it sent a bad ", json::enum_name(type), " at \"", status.error().pointer,
+                                          "\": ", status.error().message));
+  }
+}
+
+}  // namespace lockstep

@@ -1,0 +1,138 @@
+// Completions of slow work that the environment did: scans, filled segments, opened and stored pixels.
+
+#include <set>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "domains/model/rules.h"
+#include "domains/processing/rules.h"
+#include "operations/workflow.h"
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+namespace {
+
+void mark_broken(Turn& turn, const ModelId& id, const std::string& reason) {
+  model::Model broken = turn.tables.model.models.at(id.str());
+  broken.availability = model::Availability::broken;
+  broken.reason = reason;
+  turn.change.put(turn.tables.model.models, id.str(), broken);
+  turn.change.event("model_broken", id.str(), broken);
+  turn.warn(cat("model ", id.str(), " cannot be used: ", reason));
+}
+
+bool same(const model::Model& a, const model::Model& b) { return json::to_text(a) == json::to_text(b); }
+
+}  // namespace
+
+void on_models_scanned(Turn& turn, const in::ModelsScanned& input) {
+  turn.live.scanned = true;
+  if (!input.problem.empty()) turn.warn(input.problem);
+  std::set<std::string> seen;
+  for (const in::ScannedModel& scanned : input.models) {
+    const std::string& id = scanned.model.model_id.str();
+    seen.insert(id);
+    const model::Model* known = turn.tables.model.models.find(id);
+    const model::Model fresh = model::with_known_digests(scanned.model, known);
+    for (std::size_t i = 0; i < scanned.layouts.size(); ++i) {
+      turn.live.layouts[{scanned.model.model_id, scanned.model.components.at(i).name}] = scanned.layouts[i];
+    }
+    if (known != nullptr && same(*known, fresh)) continue;
+    turn.change.put(turn.tables.model.models, id, fresh);
+    turn.change.event("model_registered", id, fresh);
+    if (fresh.availability == model::Availability::broken) {
+      turn.warn(cat("model ", id, " cannot be used: ", fresh.reason));
+    } else {
+      turn.log(cat("model ", id, ": ", json::enum_name(fresh.kind), ", needs ", to_text(fresh.bytes)));
+    }
+  }
+  for (const auto& [id, entry] : turn.tables.model.models.entries()) {
+    if (!seen.contains(id)) turn.change.erase(turn.tables.model.models, id);
+  }
+}
+
+void on_segment_filled(Turn& turn, const in::SegmentFilled& input) {
+  const auto place = turn.live.segments.find({input.model_id, input.component});
+  if (place == turn.live.segments.end()) return;
+  const auto refuse = [&](Error error) {
+    if (error.code == ErrorCode::data_loss) mark_broken(turn, input.model_id, error.message);
+    place->second.state = SegmentState::failed;
+    place->second.error = std::move(error);
+    place->second.size = Bytes{};
+  };
+  if (!input.sha256) return refuse(input.sha256.error());
+  const model::Model* model = turn.tables.model.models.find(input.model_id.str());
+  if (model == nullptr) {
+    turn.effect(out::DropSegment{input.model_id, input.component});
+    return refuse(fail(ErrorCode::not_found, cat("model ", input.model_id.str(), " is gone")));
+  }
+  model::Model verified = *model;
+  for (model::Component& component : verified.components) {
+    if (component.name != input.component) continue;
+    if (component.sha256.empty()) {
+      component.sha256 = *input.sha256;
+      turn.change.put(turn.tables.model.models, input.model_id.str(), verified);
+    } else if (component.sha256 != *input.sha256) {
+      turn.effect(out::DropSegment{input.model_id, input.component});
+      return refuse(fail(ErrorCode::data_loss,
+                         cat("component ", input.component, " of ", input.model_id.str(), " has digest ",
+                             shortened(*input.sha256, 12), ", recorded was ", shortened(component.sha256, 12),
+                             ": the file's bytes changed")));
+    }
+  }
+  place->second.state = SegmentState::ready;
+}
+
+void on_pixels_opened(Turn& turn, const in::PixelsOpened& input) {
+  turn.live.opening.erase(input.job_id);
+  const processing::Job* job = turn.tables.processing.jobs.find(input.job_id.str());
+  if (job == nullptr || job->stage != processing::JobStage::generated) {
+    if (input.handle) turn.effect(out::DropHandle{*input.handle});
+    return;
+  }
+  if (!input.handle) {
+    return fail_job(turn.tables, *job,
+                    {std::string(error_facts(input.handle.error().code).name), input.handle.error().message},
+                    turn.wall, turn.change);
+  }
+  const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
+  turn.live.pixels[input.job_id] = {*input.handle, *request.source};
+}
+
+void on_pixels_stored(Turn& turn, const in::PixelsStored& input) {
+  const processing::Job* job = turn.tables.processing.jobs.find(input.job_id.str());
+  if (job == nullptr || job->stage != processing::JobStage::storing || job->attempt != input.attempt) return;
+  const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
+  if (!input.image) {
+    fail_job(turn.tables, *job,
+             {std::string(error_facts(input.image.error().code).name), input.image.error().message}, turn.wall,
+             turn.change);
+  } else {
+    finish_storing(turn.tables, request, *job, *input.image, turn.wall, turn.change);
+  }
+}
+
+void drop_pixels(Turn& turn, const JobId& job) {
+  const auto place = turn.live.pixels.find(job);
+  if (place == turn.live.pixels.end()) return;
+  turn.effect(out::DropHandle{place->second.handle});
+  turn.live.pixels.erase(place);
+}
+
+void blame_load(Turn& turn, const JobId& wanted_by, const Error& why) {
+  const processing::Job* row = turn.tables.processing.jobs.find(wanted_by.str());
+  if (row == nullptr || processing::is_terminal(row->stage)) return;
+  processing::Job job = *row;
+  ++job.load_failures;
+  const bool hopeless = error_facts(why.code).retry == Retry::never;
+  if (hopeless || job.load_failures >= processing::load_failures_max) {
+    drop_pixels(turn, wanted_by);
+    return fail_job(turn.tables, job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
+  }
+  turn.change.put(turn.tables.processing.jobs, wanted_by.str(), job);
+  turn.warn(cat("loading for ", wanted_by.str(), " failed (", job.load_failures, " of ",
+                processing::load_failures_max, "): ", why.message));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,291 @@
+// Arbitrate and dispatch: which job goes to which worker, and what must be loaded first. One decision per call, over
+// the state as it is now; the loop calls again until nothing more is to be decided. Jobs are served in order of
+// acceptance; a job that has to wait does not hold up the next one.
+
+#include <algorithm>
+#include <set>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "domains/memory/rules.h"
+#include "domains/model/rules.h"
+#include "domains/processing/rules.h"
+#include "operations/workflow.h"
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+namespace {
+
+using processing::Job;
+using processing::JobStage;
+using processing::Request;
+
+enum class Outcome { decided, waits };
+
+/// What earlier jobs of this pass wait for. A later job may use what is left, but not take it from them: two jobs
+/// that evict each other's half-filled models would never end.
+struct Pass {
+  std::set<ModelId> claimed;   // models whose segments an earlier job is bringing in
+  bool cache_blocked = false;  // an earlier job waits for room in the cache
+};
+
+bool is_idle(const Turn& turn, const WorkerRecord& worker) {
+  const auto live = turn.live.workers.find(worker.worker_id);
+  return worker.state == WorkerState::ready && live != turn.live.workers.end() && live->second.link_open &&
+         !live->second.silent && !live->second.kill_sent && live->second.task.empty();
+}
+
+std::vector<WorkerRecord> idle_workers(const Turn& turn) {
+  std::vector<WorkerRecord> out;
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    if (is_idle(turn, entry.row)) out.push_back(entry.row);
+  }
+  return out;
+}
+
+bool is_loaded(const Turn& turn, const ModelId& model, const WorkerId& worker) {
+  const model::Residency* held = model::residency(turn.tables.model, model, worker);
+  return held != nullptr && held->state == model::ResidencyState::loaded;
+}
+
+std::size_t loaded_count(const Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker) {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(models, [&](const ModelId& model) { return is_loaded(turn, model, worker); }));
+}
+
+Bytes budget_of(const Turn& turn, const WorkerRecord& worker) {
+  return turn.tables.device.devices.at(worker.device_id.str()).memory_budget;
+}
+
+Bytes free_on(const Turn& turn, const WorkerRecord& worker) {
+  return budget_of(turn, worker) - memory::allocated_on(turn.tables.memory, worker.device_id) -
+         promised_on(turn.live.intents, worker.device_id);
+}
+
+void give_task(Turn& turn, const WorkerRecord& worker, std::string task, const JobId& job) {
+  WorkerLive& live = turn.live.workers[worker.worker_id];
+  LOCKSTEP_CHECK(live.task.empty());
+  live.task = std::move(task);
+  live.task_job = job;
+}
+
+void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker) {
+  for (const ModelId& model : models) turn.live.residency_used[{model, worker}] = ++turn.live.uses;
+}
+
+/// A model whose views are mapped keeps its segment alive anyway, and one that is being copied needs it.
+bool is_pinned(const Turn& turn, const ModelId& model) {
+  const bool resident = std::ranges::any_of(turn.tables.model.residencies.entries(), [&](const auto& each) {
+    const model::Residency& held = each.second.row;
+    if (held.model_id != model) return false;
+    const auto kind = turn.tables.device.devices.at(held.device_id.str()).kind;
+    return held.state == model::ResidencyState::loading || kind == device::Kind::cpu;
+  });
+  return resident || std::ranges::any_of(turn.live.intents,
+                                         [&](const auto& each) { return each.second.plan.model_id == model; });
+}
+
+Outcome give_up(Turn& turn, const Job& job, const Error& why) {
+  drop_pixels(turn, job.job_id);
+  fail_job(turn.tables, job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
+  return Outcome::decided;
+}
+
+/// Evicts one idle model from the worker, the least recently used that this job does not need.
+Outcome evict_one(Turn& turn, const WorkerRecord& worker, const std::vector<ModelId>& needed) {
+  const model::Residency* victim = nullptr;
+  std::uint64_t oldest = 0;
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    const model::Residency& held = entry.row;
+    if (held.worker_id != worker.worker_id || held.state != model::ResidencyState::loaded) continue;
+    if (std::ranges::find(needed, held.model_id) != needed.end()) continue;
+    const auto used = turn.live.residency_used.find({held.model_id, held.worker_id});
+    const std::uint64_t at = used == turn.live.residency_used.end() ? 0 : used->second;
+    if (victim == nullptr || at < oldest) {
+      victim = &held;
+      oldest = at;
+    }
+  }
+  if (victim == nullptr) return Outcome::waits;
+  const std::string task = cat("release:", victim->model_id.str());
+  turn.log(cat("releasing ", victim->model_id.str(), " on ", worker.worker_id.str(), " to make room"));
+  begin_release(turn.tables, *victim, turn.change);
+  give_task(turn, worker, task, {});
+  send(turn, worker, FrameType::model_release, ModelRelease{victim->model_id}, 0, task);
+  expect_progress(turn, worker.worker_id);
+  return Outcome::decided;
+}
+
+/// Makes room in the cache for `size` more bytes: drops the least recently used unpinned segment, or has an idle
+/// worker release a model that pins one. True when there is room now; otherwise `outcome` says whether a step was taken.
+bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId>& needed, Outcome& outcome) {
+  outcome = Outcome::waits;
+  if (pass.cache_blocked) return false;
+  Bytes used;
+  for (const auto& [key, segment] : turn.live.segments) used += segment.size;
+  if (used + size <= turn.settings.cache_limit) return true;
+  auto victim = turn.live.segments.end();
+  for (auto at = turn.live.segments.begin(); at != turn.live.segments.end(); ++at) {
+    const bool is_needed =
+        std::ranges::find(needed, at->first.first) != needed.end() || pass.claimed.contains(at->first.first);
+    if (at->second.state != SegmentState::ready || is_needed || is_pinned(turn, at->first.first)) continue;
+    if (victim == turn.live.segments.end() || at->second.last_used < victim->second.last_used) victim = at;
+  }
+  if (victim != turn.live.segments.end()) {
+    turn.effect(out::DropSegment{victim->first.first, victim->first.second});
+    turn.live.segments.erase(victim);
+    outcome = Outcome::decided;
+    return false;
+  }
+  pass.cache_blocked = true;
+  for (const WorkerRecord& worker : idle_workers(turn)) {
+    const auto kind = turn.tables.device.devices.at(worker.device_id.str()).kind;
+    if (kind != device::Kind::cpu) continue;  // a copy on a GPU pins nothing
+    outcome = evict_one(turn, worker, needed);
+    if (outcome == Outcome::decided) break;
+  }
+  return false;
+}
+
+/// Brings every component of the model into the cache. True when all are there.
+bool cache_ready(Turn& turn, Pass& pass, const Job& job, const model::Model& model, const std::vector<ModelId>& needed,
+                 Outcome& outcome) {
+  pass.claimed.insert(model.model_id);
+  outcome = Outcome::waits;
+  bool all_ready = true;
+  for (const model::Component& component : model.components) {
+    const SegmentKey key{model.model_id, component.name};
+    const auto place = turn.live.segments.find(key);
+    if (place == turn.live.segments.end()) {
+      if (!room_in_cache(turn, pass, component.segment_bytes, needed, outcome)) return false;
+      turn.live.segments[key] = {SegmentState::filling, component.segment_bytes, ++turn.live.uses, {}};
+      turn.effect(out::FillSegment{model.model_id, component.name, component.files, turn.live.layouts.at(key)});
+      outcome = Outcome::decided;
+      return false;
+    }
+    if (place->second.state == SegmentState::failed) {
+      const Error why = place->second.error;
+      turn.live.segments.erase(place);  // the next try fills it again
+      outcome = Outcome::decided;
+      blame_load(turn, job.job_id, why);
+      return false;
+    }
+    place->second.last_used = ++turn.live.uses;
+    all_ready = all_ready && place->second.state == SegmentState::ready;
+  }
+  return all_ready;
+}
+
+/// One step towards having `wanted` loaded on the worker: fill, evict, or prepare the transaction.
+Outcome load(Turn& turn, Pass& pass, const Job& job, const WorkerRecord& worker, const model::Model& wanted,
+             const std::vector<ModelId>& needed) {
+  Outcome outcome = Outcome::waits;
+  if (!cache_ready(turn, pass, job, wanted, needed, outcome)) return outcome;
+  if (wanted.bytes > free_on(turn, worker)) return evict_one(turn, worker, needed);
+  const TransactionId transaction = transaction_id(turn.live.epoch, ++turn.live.transactions_made);
+  const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, job.job_id, transaction);
+  if (!intent) return Outcome::waits;  // a local participant voted no: the device's lane is taken
+  turn.live.intents.emplace(transaction, *intent);
+  give_task(turn, worker, cat("load:", transaction.str()), job.job_id);
+  turn.live.progress[job.job_id] = {cat("loading ", wanted.model_id.str()), 0};
+  send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan}, 0, transaction.str());
+  turn.effect(out::ArmTimer{cat("prepare:", transaction.str()), turn.now + turn.settings.prepare_deadline});
+  return Outcome::decided;
+}
+
+void dispatch(Turn& turn, const Request& request, const Job& job, const WorkerRecord& worker) {
+  const std::uint32_t attempt = job.attempt + 1;
+  if (job.stage == JobStage::queued) {
+    const InferenceRequest message = start_inference(turn.tables, request, job, worker, turn.change);
+    give_task(turn, worker, message.request_id, job.job_id);
+    send(turn, worker, FrameType::inference_request, message, attempt, message.request_id);
+  } else {
+    const Pixels& pixels = turn.live.pixels.at(job.job_id);
+    const PostprocessingRequest message =
+        start_postprocessing(turn.tables, request, job, worker, pixels.image, turn.change);
+    give_task(turn, worker, message.request_id, job.job_id);
+    send(turn, worker, FrameType::postprocessing_request, message, attempt, message.request_id,
+         {{ModelId(), "", pixels.handle}});
+  }
+  expect_progress(turn, worker.worker_id);
+}
+
+/// Whether this job already has a load, a fill or a release under way that it waits for.
+bool load_in_flight(const Turn& turn, const JobId& job) {
+  return std::ranges::any_of(turn.live.workers, [&](const auto& each) {
+    return each.second.task_job == job && each.second.task.starts_with("load:");
+  });
+}
+
+Outcome advance(Turn& turn, Pass& pass, const Job& job) {
+  const Request& request = turn.tables.processing.requests.at(job.request_id.str());
+  if (job.stage == JobStage::generated && !turn.live.pixels.contains(job.job_id)) {
+    if (turn.live.opening.contains(job.job_id)) return Outcome::waits;
+    LOCKSTEP_CHECK(request.source.has_value());  // a generation's pixels are here or the job was restarted
+    turn.live.opening.insert(job.job_id);
+    turn.effect(out::OpenPixels{job.job_id, *request.source});
+    return Outcome::decided;
+  }
+  if (load_in_flight(turn, job.job_id)) return Outcome::waits;
+
+  const std::vector<ModelId> needed = models_needed(request, job);
+  Bytes need;
+  for (const ModelId& id : needed) {
+    const auto model = model::usable(turn.tables.model, id);
+    if (!model) return give_up(turn, job, model.error());
+    need += model->bytes;
+  }
+  std::vector<WorkerRecord> workers = idle_workers(turn);
+  Bytes largest;
+  for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
+    largest = std::max(largest, entry.row.memory_budget);
+  }
+  if (need > largest) {
+    return give_up(turn, job, fail(ErrorCode::invalid_argument,
+                                   cat("this needs ", to_text(need), " on one device; the largest has ", to_text(largest))));
+  }
+  if (need > turn.settings.cache_limit) {
+    return give_up(turn, job, fail(ErrorCode::invalid_argument,
+                                   cat("this needs ", to_text(need), " in the cache; its limit is ",
+                                       to_text(turn.settings.cache_limit))));
+  }
+  std::erase_if(workers, [&](const WorkerRecord& worker) { return need > budget_of(turn, worker); });
+  if (workers.empty()) return Outcome::waits;
+
+  // The worker that has most of what is needed, then the one with most memory free, then the first by name.
+  const auto better = [&](const WorkerRecord& a, const WorkerRecord& b) {
+    const auto rank = [&](const WorkerRecord& worker) {
+      return std::pair(loaded_count(turn, needed, worker.worker_id), free_on(turn, worker));
+    };
+    return rank(a) > rank(b);
+  };
+  std::ranges::stable_sort(workers, better);
+  const WorkerRecord& worker = workers.front();
+  for (const ModelId& id : needed) {
+    if (!is_loaded(turn, id, worker.worker_id)) {
+      return load(turn, pass, job, worker, turn.tables.model.models.at(id.str()), needed);
+    }
+  }
+  touch(turn, needed, worker.worker_id);
+  dispatch(turn, request, job, worker);
+  return Outcome::decided;
+}
+
+}  // namespace
+
+bool settle_jobs(Turn& turn) {
+  if (!turn.live.scanned || turn.live.drain_over) return false;
+  Pass pass;
+  for (const JobId& id : turn.live.open_jobs) {
+    const Job& job = turn.tables.processing.jobs.at(id.str());
+    const bool waiting = job.stage == JobStage::queued || job.stage == JobStage::generated;
+    if (!waiting || (turn.live.stopping && job.stage == JobStage::queued)) continue;
+    if (advance(turn, pass, job) == Outcome::decided) return true;
+    // With no worker idle nothing further can be dispatched either; the rest only waits.
+    if (idle_workers(turn).empty()) return false;
+  }
+  return false;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,31 @@
+#pragma once
+
+// What the orchestrator's step is configured with. Read once, at start; docs/configuration.md.
+
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+#include "domains/device/types.h"
+#include "liveness/timing.h"
+#include "operations/accept.h"
+
+namespace lockstep {
+
+struct WorkerSettings {
+  WorkerId worker_id;
+  DeviceId device_id;
+  device::Kind kind = device::Kind::cpu;
+  Bytes memory_budget;
+};
+
+struct Settings {
+  std::string version;
+  std::vector<WorkerSettings> workers;
+  Bytes cache_limit{16ULL << 30};  // RAM for segments
+  Nanos prepare_deadline = seconds(5);
+  LivenessTiming timing;
+  AcceptSettings accept;
+};
+
+}  // namespace lockstep

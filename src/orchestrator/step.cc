@@ -1,0 +1,131 @@
+// The main path of the orchestrator (design §2): one input becomes at most one commit and the effects that follow it.
+// This file only chains; the handlers stand in on_*.cc beside it, what spans domains in operations/.
+
+#include <variant>
+
+#include "base/check.h"
+#include "orchestrator/machine.h"
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+namespace {
+
+template <class... Fs>
+struct Match : Fs... {
+  using Fs::operator()...;
+};
+
+/// Closes a turn: its changes become the commit, whose events every stream will show under its rev.
+Plan<Effect> close(Turn& turn) {
+  if (turn.change.empty()) return std::move(turn.plan);
+  turn.plan.commit = turn.change.take(turn.wall);
+  if (!turn.plan.commit->events.empty()) {
+    turn.effect(out::Publish{turn.live.rev.next(), turn.wall, turn.plan.commit->events});
+  }
+  return std::move(turn.plan);
+}
+
+}  // namespace
+
+Orchestrator::Orchestrator(Settings settings) : settings_(std::move(settings)) {}
+
+Plan<Effect> Orchestrator::step(const Input& input) {
+  Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
+  std::visit(Match{
+                 [&](const in::Started& x) { on_started(turn, x); },
+                 [&](const in::WorkerSpawned& x) { on_worker_spawned(turn, x); },
+                 [&](const in::WorkerGone& x) { on_worker_gone(turn, x); },
+                 [&](const in::FrameArrived& x) { on_frame(turn, x); },
+                 [&](const in::LinkClosed& x) { on_link_closed(turn, x); },
+                 [&](const in::TimerFired& x) { on_timer(turn, x); },
+                 [&](const in::ModelsScanned& x) { on_models_scanned(turn, x); },
+                 [&](const in::SegmentFilled& x) { on_segment_filled(turn, x); },
+                 [&](const in::PixelsOpened& x) { on_pixels_opened(turn, x); },
+                 [&](const in::PixelsStored& x) { on_pixels_stored(turn, x); },
+                 [&](const in::Generate& x) { on_generate(turn, x); },
+                 [&](const in::Check& x) { on_check(turn, x); },
+                 [&](const in::View& x) { on_view(turn, x); },
+                 [&](const in::Cancel& x) { on_cancel(turn, x); },
+                 [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
+                 [&](const in::StopRequested&) { on_stop(turn); },
+             },
+             input.what);
+  return close(turn);
+}
+
+Plan<Effect> Orchestrator::settle(const Input& input) {
+  Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
+  if (live_.started && !live_.stopped) {
+    settle_answers(turn) || settle_workers(turn) || settle_jobs(turn);
+  }
+  return close(turn);
+}
+
+Status Orchestrator::change(const Commit& commit) {
+  LOCKSTEP_TRY_STATUS(apply_changes(tables_, commit));
+  live_.rev = commit.rev;
+  for (const FactChange& fact : commit.changes) {
+    changed_.emplace(fact.table, fact.key);
+    if (fact.table != tables_.processing.jobs.name()) continue;
+    const processing::Job* job = tables_.processing.jobs.find(fact.key);
+    if (job != nullptr && !processing::is_terminal(job->stage)) {
+      live_.open_jobs.insert(JobId(fact.key));
+    } else {
+      live_.open_jobs.erase(JobId(fact.key));
+    }
+  }
+  return {};
+}
+
+void Orchestrator::apply(const Commit& commit) {
+  LOCKSTEP_CHECK(commit.rev == live_.rev.next());
+  LOCKSTEP_CHECK(change(commit).has_value());
+}
+
+Result<Lsn> Orchestrator::recover(const Recovered& recovered) {
+  for (const SnapshotRow& row : recovered.rows) LOCKSTEP_TRY_STATUS(restore(row));
+  live_.rev = Rev{recovered.snapshot_at.value};
+  changed_.clear();  // the snapshot has these rows already
+  Lsn last = recovered.snapshot_at;
+  for (const Record& record : recovered.records) {
+    LOCKSTEP_TRY_STATUS(replay(record));
+    last = record.lsn;
+  }
+  return last;
+}
+
+Status Orchestrator::restore(const SnapshotRow& row) {
+  LOCKSTEP_CHECK(row.value.has_value());
+  Commit commit;
+  commit.rev = row.mod_rev;
+  commit.changes.push_back({row.table, row.key, RawJson{*row.value}});
+  return change(commit);
+}
+
+Status Orchestrator::replay(const Record& record) {
+  const Commit commit = LOCKSTEP_TRY(decode_commit(record.body));
+  if (commit.rev.value != record.lsn.value) {
+    return fail(ErrorCode::data_loss, cat("journal record ", record.lsn.value, " holds rev ", commit.rev.value));
+  }
+  return change(commit);
+}
+
+std::vector<SnapshotRow> Orchestrator::take_changed_rows() {
+  std::vector<SnapshotRow> rows;
+  tables_.for_each_table([&](const auto& table) {
+    for (const auto& [name, key] : changed_) {
+      if (name != table.name()) continue;
+      const auto entry = table.entries().find(key);
+      if (entry == table.entries().end()) {
+        rows.push_back({name, key, std::nullopt, Rev{}});
+      } else {
+        rows.push_back({name, key, json::to_text(entry->second.row), entry->second.mod_rev});
+      }
+    }
+  });
+  changed_.clear();
+  return rows;
+}
+
+}  // namespace lockstep

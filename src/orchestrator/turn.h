@@ -1,0 +1,90 @@
+#pragma once
+
+// One turn of the orchestrator: what a handler may read, and where it puts what it wants.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "orchestrator/effect.h"
+#include "orchestrator/input.h"
+#include "orchestrator/live.h"
+#include "orchestrator/settings.h"
+#include "runtime/plan.h"
+
+namespace lockstep {
+
+struct Turn {
+  const Tables& tables;
+  const Settings& settings;
+  Live& live;
+  Nanos now;
+  WallTime wall;
+  Change change;
+  Plan<Effect> plan;
+
+  template <class What>
+  void effect(What what) {
+    plan.effect(std::move(what));
+  }
+  void log(std::string text) { effect(out::Log{false, std::move(text)}); }
+  void warn(std::string text) { effect(out::Log{true, std::move(text)}); }
+  /// Something people may watch that is not durable.
+  template <class Body>
+  void publish(std::string type, std::string subject, const Body& body) {
+    effect(out::Publish{Rev{}, wall, {{std::move(type), std::move(subject), RawJson{json::to_text(body)}}}});
+  }
+};
+
+/// Frames one message for a worker, with the next sequence number of its link.
+template <class Body>
+void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, std::uint32_t attempt = 0,
+          std::string subject = {}, std::vector<out::Attachment> attachments = {}, Urgency urgency = Urgency::p2_normal) {
+  WorkerLive& live = turn.live.workers[worker.worker_id];
+  Frame frame;
+  frame.body = json::to_text(Envelope{Timestamp::of(turn.wall), attempt, std::move(subject), RawJson{json::to_text(body)}});
+  frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
+  frame.header.type = static_cast<std::uint16_t>(type);
+  frame.header.urgency = urgency;
+  frame.header.descriptors = static_cast<std::uint8_t>(attachments.size());
+  frame.header.epoch = turn.live.epoch;
+  frame.header.incarnation = worker.incarnation;
+  frame.header.sequence = ++live.sequence_out;
+  turn.effect(out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments)});
+}
+
+// The rooms of a turn; each takes one kind of input. All of them run on the loop's thread.
+void on_started(Turn& turn, const in::Started& input);
+void on_worker_spawned(Turn& turn, const in::WorkerSpawned& input);
+void on_worker_gone(Turn& turn, const in::WorkerGone& input);
+void on_link_closed(Turn& turn, const in::LinkClosed& input);
+void on_timer(Turn& turn, const in::TimerFired& input);
+void on_stop(Turn& turn);
+void on_frame(Turn& turn, const in::FrameArrived& input);
+void on_models_scanned(Turn& turn, const in::ModelsScanned& input);
+void on_segment_filled(Turn& turn, const in::SegmentFilled& input);
+void on_pixels_opened(Turn& turn, const in::PixelsOpened& input);
+void on_pixels_stored(Turn& turn, const in::PixelsStored& input);
+void on_generate(Turn& turn, const in::Generate& input);
+void on_check(Turn& turn, const in::Check& input);
+void on_view(Turn& turn, const in::View& input);
+void on_cancel(Turn& turn, const in::Cancel& input);
+void on_reply_gone(Turn& turn, const in::ReplyGone& input);
+
+// The decisions that settle() tries in this order; each returns true when it put something into the turn.
+bool settle_answers(Turn& turn);
+bool settle_workers(Turn& turn);
+bool settle_jobs(Turn& turn);
+
+/// Ends a worker that must not go on; its process handle reports the rest.
+void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
+/// The deadline for the next sign of progress of the worker's task.
+void expect_progress(Turn& turn, const WorkerId& worker);
+void task_over(Turn& turn, const WorkerId& worker);
+/// The load is taken back and the job it was for pays: it waits for another try, or fails with the reason.
+void blame_load(Turn& turn, const JobId& wanted_by, const Error& why);
+void drop_pixels(Turn& turn, const JobId& job);
+/// The error body of the HTTP side, in the OpenAI shape.
+void reply_error(Turn& turn, ReplyId reply, const Error& error);
+
+}  // namespace lockstep

@@ -1,0 +1,383 @@
+#include "server/driver.h"
+
+#include <csignal>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include <spdlog/spdlog.h>
+
+#include "base/check.h"
+#include "base/digest.h"
+#include "base/text.h"
+#include "env/real/memory_file.h"
+#include "server/model_files.h"
+#include "server/png_header.h"
+
+namespace lockstep::server {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uint64_t commits_per_snapshot = 2000;
+constexpr int prove_tries_max = 1000;  // 10 ms apart
+
+std::string random_id(std::mt19937_64& random) {
+  return sha256_hex(cat(random(), "-", random(), "-", random())).substr(0, 32);
+}
+
+}  // namespace
+
+Driver::Driver(Config config)
+    : config_(std::move(config)),
+      pool_(config_.pool_threads),
+      machine_(config_.core),
+      outputs_(cat(config_.data_dir, "/outputs")),
+      disk_(std::make_unique<real::Pool>(1)) {
+  std::random_device device;
+  std::seed_seq seed{device(), device(), device(), device()};
+  random_.seed(seed);
+}
+
+Driver::~Driver() = default;
+
+Ended Driver::run() {
+  if (const Status opened = open(); !opened) return {1, opened.error().message};
+  reactor_.on_signals({SIGINT, SIGTERM}, [this](int signal) {
+    spdlog::info("{} received", signal == SIGINT ? "Ctrl-C" : "SIGTERM");
+    input(in::StopRequested{});
+  });
+  input(in::Started{random_id(random_)});
+  reactor_.run();
+  return ended_;
+}
+
+Status Driver::open() {
+  std::error_code error;
+  for (const char* folder : {"", "/outputs", "/workers", "/logs"}) {
+    fs::create_directories(cat(config_.data_dir, folder), error);
+    if (error) {
+      return fail(ErrorCode::unavailable,
+                  cat("cannot create the data directory ", config_.data_dir, folder, ": ", error.message()));
+    }
+  }
+  if (::access(config_.data_dir.c_str(), W_OK) != 0) {
+    return fail(ErrorCode::unavailable, cat("cannot write to the data directory ", config_.data_dir, ": ",
+                                            std::strerror(errno)));
+  }
+  data_lock_ = LOCKSTEP_TRY(real::try_lock(cat(config_.data_dir, "/lock")));
+  if (!data_lock_) {
+    return fail(ErrorCode::unavailable, cat("another lockstep is using the data directory ", config_.data_dir));
+  }
+  store_ = LOCKSTEP_TRY(SqliteStore::open(cat(config_.data_dir, "/journal.db")));
+  const Recovered recovered = LOCKSTEP_TRY(store_->recover());
+  const Lsn last = LOCKSTEP_TRY(machine_.recover(recovered));
+  loop_ = std::make_unique<Loop<Orchestrator>>(machine_, last);
+  http_ = std::make_unique<http::Server>(
+      reactor_, config_.http,
+      http::ServerHooks{
+          .submit = [this](decltype(Input::what) what) { input(std::move(what)); },
+          .random = [this] { return random_() >> 2; },
+          .read_output =
+              [this](std::string sha256, std::function<void(Result<std::string>)> done) {
+                in_pool([this, sha256] { return outputs_.get(sha256); }, std::move(done));
+              },
+          .store_upload =
+              [this](std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
+                store_upload(std::move(bytes), std::move(done));
+              }});
+  return {};
+}
+
+template <class What>
+void Driver::input(What what) {
+  inputs_.push_back({real::Reactor::now(), real::Reactor::wall(), std::move(what)});
+  if (pump_posted_) return;
+  pump_posted_ = true;
+  // Posted, so that everything that has arrived meanwhile is decided before one sync makes it durable.
+  reactor_.post([this] { pump(); });
+}
+
+void Driver::pump() {
+  pump_posted_ = false;
+  while (!inputs_.empty()) {
+    const Input next = std::move(inputs_.front());
+    inputs_.pop_front();
+    loop_->input(next);
+  }
+  sync();
+}
+
+void Driver::sync() {
+  for (;;) {
+    while (auto effect = loop_->next_effect()) {
+      std::visit([this](auto& each) { carry_out(each); }, effect->what);
+    }
+    if (syncing_ || loop_->pending() == 0) return;
+    auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
+    const Lsn last = batch->back().lsn;
+    commits_since_snapshot_ += batch->size();
+    if (batch->size() == 1) {
+      // One commit: a hand-over to another core and back would cost more than it hides.
+      if (const Status status = store_->append(*batch); !status) return disk_failed(status.error());
+      loop_->durable(last);
+      snapshot_if_due();
+      continue;
+    }
+    syncing_ = true;
+    disk_->run([this, batch, last] {
+      const Status status = store_->append(*batch);
+      reactor_.post([this, status, last] {
+        syncing_ = false;
+        if (!status) return disk_failed(status.error());
+        loop_->durable(last);
+        snapshot_if_due();
+        sync();
+      });
+    });
+    return;
+  }
+}
+
+void Driver::snapshot_if_due() {
+  // Only at a point where memory and disk agree: nothing pending, nothing in flight.
+  if (commits_since_snapshot_ < commits_per_snapshot || loop_->pending() > 0) return;
+  commits_since_snapshot_ = 0;
+  if (const Status status = store_->snapshot(loop_->durable(), machine_.take_changed_rows()); !status) {
+    disk_failed(status.error());
+  }
+}
+
+void Driver::disk_failed(const Error& error) {
+  // The outcome is unknown and a second sync may lie: stop now, and let recovery read what is really there.
+  spdlog::critical("{}; stopping, nothing that depends on it has been said", error.message);
+  std::fflush(nullptr);
+  ::_exit(70);
+}
+
+template <class Work, class Done>
+void Driver::in_pool(Work work, Done done) {
+  pool_.run([this, work = std::move(work), done = std::move(done)]() mutable {
+    auto result = std::make_shared<decltype(work())>(work());
+    reactor_.post([result, done = std::move(done)]() mutable { done(std::move(*result)); });
+  });
+}
+
+std::string Driver::lock_path(const WorkerId& id) const { return cat(config_.data_dir, "/workers/", id.str(), ".lock"); }
+std::string Driver::log_path(const WorkerId& id) const { return cat(config_.data_dir, "/logs/", id.str(), ".log"); }
+
+HandleId Driver::keep(real::Fd fd) {
+  handles_.emplace(++handles_made_, real::share(std::move(fd)));
+  return handles_made_;
+}
+
+real::SharedFd Driver::handle(HandleId id) {
+  const auto place = handles_.find(id);
+  LOCKSTEP_CHECK(place != handles_.end());
+  return place->second;
+}
+
+void Driver::carry_out(out::Listen&) {
+  if (const Status status = http_->listen(); !status) {
+    ended_ = {1, status.error().message};
+    reactor_.stop();
+    return;
+  }
+  spdlog::info("listening on http://{}:{}", config_.http.address, http_->port());
+}
+
+void Driver::carry_out(out::SpawnWorker& effect) {
+  const WorkerId& id = effect.worker.worker_id;
+  const auto refuse = [&](const std::string& why) {
+    input(in::WorkerGone{id, effect.incarnation, cat("it could not be started: ", why)});
+  };
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return refuse(std::strerror(errno));
+  real::Fd ours(pair[0]);
+  real::Fd theirs(pair[1]);
+  auto lock = real::try_lock(lock_path(id));
+  if (!lock) return refuse(lock.error().message);
+  if (!*lock) return refuse(cat("an earlier process still holds ", lock_path(id)));
+  real::SpawnRequest request;
+  request.command = config_.worker_command;
+  request.environment = config_.worker_environment;
+  request.environment.push_back("LOCKSTEP_LINK_FD=3");
+  request.environment.push_back(cat("LOCKSTEP_WORKER=", id.str()));
+  request.environment.push_back(cat("LOCKSTEP_INCARNATION=", effect.incarnation.value));
+  request.environment.push_back(cat("LOCKSTEP_DEVICE=", effect.worker.kind == device::Kind::cpu ? "cpu" : "cuda:0"));
+  request.link = std::move(theirs);
+  request.lock = *std::move(lock);
+  request.log_path = log_path(id);
+  auto child = real::spawn(std::move(request));
+  if (!child) return refuse(child.error().message);
+
+  Worker& worker = workers_[id];
+  worker = Worker{};
+  worker.child = *std::move(child);
+  worker.incarnation = effect.incarnation;
+  const Incarnation incarnation = effect.incarnation;
+  worker.watch = reactor_.watch_readable(worker.child.handle.get(), [this, id, incarnation] { worker_ended(id, incarnation); });
+  worker.link = std::make_unique<real::FrameLink>(
+      reactor_, std::move(ours),
+      real::FrameLink::Hooks{.frame =
+                                 [this, id, incarnation](Frame frame, std::vector<real::Fd> descriptors) {
+                                   in::FrameArrived arrived{id, incarnation, std::move(frame), {}};
+                                   for (real::Fd& each : descriptors) arrived.handles.push_back(keep(std::move(each)));
+                                   input(std::move(arrived));
+                                 },
+                             .closed =
+                                 [this, id, incarnation](std::string reason) {
+                                   input(in::LinkClosed{id, incarnation, std::move(reason)});
+                                 }});
+  input(in::WorkerSpawned{id, incarnation, worker.child.pid, worker.child.start_ticks});
+}
+
+void Driver::worker_ended(const WorkerId& id, Incarnation incarnation) {
+  const auto place = workers_.find(id);
+  if (place == workers_.end() || place->second.incarnation != incarnation) return;
+  reactor_.unwatch(place->second.watch);
+  const std::string how = real::reap(place->second.child);
+  // The link goes with the process: what it still had to say is about work that died with it.
+  auto link = std::shared_ptr<real::FrameLink>(std::move(place->second.link));
+  reactor_.post([link] {});
+  workers_.erase(place);
+  if (!machine_.live().stopping) {
+    spdlog::info("{} ended: {}; its last words ({}):\n{}", id.str(), how, log_path(id), real::tail_of(log_path(id), 5));
+  }
+  input(in::WorkerGone{id, incarnation, how});
+}
+
+void Driver::carry_out(out::KillWorker& effect) {
+  const auto place = workers_.find(effect.worker_id);
+  if (place != workers_.end() && place->second.incarnation == effect.incarnation) real::kill_child(place->second.child);
+}
+
+void Driver::carry_out(out::ProveGone& effect) { prove_gone(effect, 0); }
+
+void Driver::prove_gone(const out::ProveGone& effect, int tries) {
+  const auto lock = real::try_lock(lock_path(effect.worker_id));
+  if (lock && *lock) {  // only a living process can hold it, so nobody does
+    return input(in::WorkerGone{effect.worker_id, effect.incarnation, "it ended with the earlier orchestrator (its lock is free)"});
+  }
+  if (tries == 0 && effect.pid > 0 && real::start_ticks_of(effect.pid) == effect.start_ticks) {
+    spdlog::warn("{} of the earlier orchestrator still runs as process {}; ending it", effect.worker_id.str(), effect.pid);
+    ::kill(static_cast<pid_t>(effect.pid), SIGKILL);
+  }
+  if (tries == prove_tries_max) {
+    spdlog::error("{} of the earlier orchestrator cannot be proven gone ({} is locked); its memory stays reserved",
+                  effect.worker_id.str(), lock_path(effect.worker_id));
+  }
+  const Nanos wait = tries < prove_tries_max ? milliseconds(10) : seconds(5);
+  reactor_.arm(cat("prove:", effect.worker_id.str()), real::Reactor::now() + wait,
+               [this, effect, tries] { prove_gone(effect, tries + 1); });
+}
+
+void Driver::carry_out(out::SendFrame& effect) {
+  const auto place = workers_.find(effect.worker_id);
+  if (place == workers_.end() || place->second.incarnation != effect.incarnation) return;  // it died meanwhile
+  std::vector<real::SharedFd> descriptors;
+  for (const out::Attachment& each : effect.attachments) {
+    if (each.model_id.empty()) {
+      descriptors.push_back(handle(each.handle));
+    } else {
+      const auto segment = segments_.find({each.model_id, each.component});
+      LOCKSTEP_CHECK(segment != segments_.end());
+      descriptors.push_back(segment->second);
+    }
+  }
+  place->second.link->send(effect.frame, std::move(descriptors));
+}
+
+void Driver::carry_out(out::ArmTimer& effect) {
+  reactor_.arm(cat("core:", effect.name), effect.deadline,
+               [this, name = effect.name] { input(in::TimerFired{name}); });
+}
+void Driver::carry_out(out::DisarmTimer& effect) { reactor_.disarm(cat("core:", effect.name)); }
+
+void Driver::carry_out(out::ScanModels&) {
+  in_pool([folder = config_.models_dir] { return scan_models(folder); },
+          [this](in::ModelsScanned scanned) { input(std::move(scanned)); });
+}
+
+void Driver::carry_out(out::FillSegment& effect) {
+  in_pool([effect] { return fill_segment(effect); },
+          [this, model = effect.model_id, component = effect.component](Result<FilledSegment> filled) {
+            if (!filled) return input(in::SegmentFilled{model, component, filled.error()});
+            segments_[{model, component}] = real::share(std::move(filled->file));
+            input(in::SegmentFilled{model, component, filled->sha256});
+          });
+}
+void Driver::carry_out(out::DropSegment& effect) { segments_.erase({effect.model_id, effect.component}); }
+
+void Driver::carry_out(out::OpenPixels& effect) {
+  in_pool(
+      [this, source = effect.source]() -> Result<int> {
+        const std::string bytes = LOCKSTEP_TRY(outputs_.get(source.sha256));
+        return LOCKSTEP_TRY(real::make_sealed("lockstep-pixels", Bytes{bytes.size()},
+                                              [&](std::span<std::uint8_t> into) -> Status {
+                                                std::memcpy(into.data(), bytes.data(), bytes.size());
+                                                return {};
+                                              }))
+            .release();
+      },
+      [this, job = effect.job_id](Result<int> fd) {
+        if (!fd) return input(in::PixelsOpened{job, fd.error()});
+        input(in::PixelsOpened{job, keep(real::Fd(*fd))});
+      });
+}
+
+void Driver::carry_out(out::StorePixels& effect) {
+  const real::SharedFd file = handle(effect.handle);
+  handles_.erase(effect.handle);
+  in_pool(
+      [this, file, expected = effect.expected]() -> Result<ImageBuffer> {
+        const std::string bytes = LOCKSTEP_TRY(real::read_verified(file->get(), expected.bytes, expected.sha256));
+        LOCKSTEP_TRY_STATUS(outputs_.put(bytes, expected.sha256));
+        return expected;
+      },
+      [this, job = effect.job_id, attempt = effect.attempt](Result<ImageBuffer> image) {
+        input(in::PixelsStored{job, attempt, std::move(image)});
+      });
+}
+
+void Driver::store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
+  in_pool(
+      [this, bytes = std::move(bytes)]() -> Result<ImageBuffer> {
+        const PngSize size = LOCKSTEP_TRY(read_png_size(bytes));
+        const ImageBuffer image{"png", size.width, size.height, bytes.size(), sha256_hex(bytes)};
+        LOCKSTEP_TRY_STATUS(outputs_.put(bytes, image.sha256));
+        return image;
+      },
+      std::move(done));
+}
+
+void Driver::carry_out(out::DropHandle& effect) { handles_.erase(effect.handle); }
+void Driver::carry_out(out::Reply& effect) { http_->reply(effect); }
+void Driver::carry_out(out::ReplyImages& effect) { http_->reply_images(effect); }
+void Driver::carry_out(out::Publish& effect) { http_->publish(effect); }
+
+void Driver::carry_out(out::Log& effect) {
+  if (effect.warning) {
+    spdlog::warn("{}", effect.text);
+  } else {
+    spdlog::info("{}", effect.text);
+  }
+}
+
+void Driver::carry_out(out::Stop& effect) {
+  ended_.status = effect.jobs_left == 0 ? 0 : 9;
+  ended_.message = effect.jobs_left == 0
+                       ? "stopped; nothing was left to do"
+                       : cat("stopped; ", effect.jobs_left, " accepted images are left and go on at the next start");
+  http_->stop();
+  // The snapshot at a clean end makes the next start read rows instead of records.
+  commits_since_snapshot_ = commits_per_snapshot;
+  snapshot_if_due();
+  reactor_.arm("end", real::Reactor::now() + milliseconds(50), [this] { reactor_.stop(); });
+}
+
+}  // namespace lockstep::server

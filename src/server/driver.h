@@ -1,0 +1,111 @@
+#pragma once
+
+// The real world around the orchestrator's step: it carries effects out with sockets, processes, files and threads,
+// and brings what happens back as inputs. It decides nothing. One thread (the reactor's); slow work on a pool.
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "env/real/blob_store.h"
+#include "env/real/frame_link.h"
+#include "env/real/pool.h"
+#include "env/real/process.h"
+#include "env/real/reactor.h"
+#include "http/server.h"
+#include "journal/sqlite_store.h"
+#include "orchestrator/machine.h"
+#include "runtime/loop.h"
+#include "server/config.h"
+
+namespace lockstep::server {
+
+/// How a run of the server ended.
+struct Ended {
+  int status = 0;
+  std::string message;
+};
+
+class Driver {
+ public:
+  explicit Driver(Config config);
+  ~Driver();
+
+  /// Recovers, forces the new epoch, listens, runs until a signal; returns when everything has ended.
+  Ended run();
+
+ private:
+  struct Worker {
+    real::Child child;
+    real::Reactor::WatchId watch = 0;
+    Incarnation incarnation;
+    std::unique_ptr<real::FrameLink> link;
+  };
+
+  Status open();
+  template <class What>
+  void input(What what);
+  void pump();
+  void sync();
+  void snapshot_if_due();
+  void disk_failed(const Error& error);
+
+  void carry_out(out::Listen&);
+  void carry_out(out::SpawnWorker& effect);
+  void carry_out(out::KillWorker& effect);
+  void carry_out(out::ProveGone& effect);
+  void carry_out(out::SendFrame& effect);
+  void carry_out(out::ArmTimer& effect);
+  void carry_out(out::DisarmTimer& effect);
+  void carry_out(out::ScanModels&);
+  void carry_out(out::FillSegment& effect);
+  void carry_out(out::DropSegment& effect);
+  void carry_out(out::OpenPixels& effect);
+  void carry_out(out::StorePixels& effect);
+  void carry_out(out::DropHandle& effect);
+  void carry_out(out::Reply& effect);
+  void carry_out(out::ReplyImages& effect);
+  void carry_out(out::Publish& effect);
+  void carry_out(out::Log& effect);
+  void carry_out(out::Stop& effect);
+
+  void worker_ended(const WorkerId& id, Incarnation incarnation);
+  void prove_gone(const out::ProveGone& effect, int tries);
+  HandleId keep(real::Fd fd);
+  real::SharedFd handle(HandleId id);
+  void store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done);
+  std::string lock_path(const WorkerId& id) const;
+  std::string log_path(const WorkerId& id) const;
+  /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
+  template <class Work, class Done>
+  void in_pool(Work work, Done done);
+
+  Config config_;
+  real::Fd data_lock_;
+  real::Reactor reactor_;
+  real::Pool pool_;
+  std::unique_ptr<SqliteStore> store_;
+  Orchestrator machine_;
+  std::unique_ptr<Loop<Orchestrator>> loop_;
+  std::unique_ptr<http::Server> http_;
+  real::BlobStore outputs_;
+  std::mt19937_64 random_;
+
+  std::deque<Input> inputs_;
+  bool pump_posted_ = false;
+  bool syncing_ = false;      // the disk thread owns the store
+  bool disk_stop_ = false;
+  std::uint64_t commits_since_snapshot_ = 0;
+  std::unique_ptr<real::Pool> disk_;  // one thread
+
+  std::map<WorkerId, Worker> workers_;
+  std::map<std::pair<ModelId, std::string>, real::SharedFd> segments_;
+  std::map<HandleId, real::SharedFd> handles_;
+  HandleId handles_made_ = 0;
+  Ended ended_;
+};
+
+}  // namespace lockstep::server

@@ -1,0 +1,30 @@
+#pragma once
+
+// Models on disk: what a folder holds, and how its bytes get into a cache segment. Reads files; pool threads only.
+
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+#include "env/real/fd.h"
+#include "orchestrator/effect.h"
+#include "orchestrator/input.h"
+
+namespace lockstep::server {
+
+/// Every sub-folder of `folder` is one model, named by the folder:
+///   model_index.json               a diffusers pipeline; its sub-folders with safetensors are the components
+///   config.json + *.safetensors    a transformers image classifier (safety)
+///   *.safetensors alone            an upscaler
+/// A model that cannot be used is listed as broken with its reason; pickle files are refused, never opened.
+in::ModelsScanned scan_models(const std::string& folder);
+
+/// Fills one segment from the component's files: read once, hashed and copied in the same pass, sealed. The files must
+/// be those that were scanned (data_loss otherwise). Returns the sealed descriptor and the digest of the files.
+struct FilledSegment {
+  real::Fd file;
+  std::string sha256;
+};
+Result<FilledSegment> fill_segment(const out::FillSegment& order);
+
+}  // namespace lockstep::server

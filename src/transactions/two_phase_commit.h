@@ -1,0 +1,64 @@
+#pragma once
+
+// The coordinator's half of two-phase commit, presumed abort (§3.5; docs/decisions/0006). The in-process services
+// (device, memory, model cache) share the journal with the decision, so their branch is the commit record itself;
+// the one remote participant of a load is a worker, volatile: its promise lives as long as its incarnation.
+//
+// A transaction is in memory while it prepares, durable from the decision until the last acknowledgement, and is
+// never decided twice. An abort writes nothing: a coordinator that forgot it says abort (presumed).
+
+#include <string>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/transition_table.h"
+#include "base/units.h"
+#include "state/table.h"
+
+namespace lockstep {
+
+enum class TransactionState { preparing, committing, committed, aborted };
+BOOST_DESCRIBE_ENUM(TransactionState, preparing, committing, committed, aborted)
+
+enum class TransactionEvent { vote_commit, vote_abort, prepare_timeout, participant_lost, acknowledged };
+BOOST_DESCRIBE_ENUM(TransactionEvent, vote_commit, vote_abort, prepare_timeout, participant_lost, acknowledged)
+
+inline constexpr auto two_phase_commit = transition_table<TransactionState, TransactionEvent>({
+    {TransactionState::preparing, TransactionEvent::vote_commit, TransactionState::committing},
+    {TransactionState::preparing, TransactionEvent::vote_abort, TransactionState::aborted},
+    {TransactionState::preparing, TransactionEvent::prepare_timeout, TransactionState::aborted},
+    {TransactionState::preparing, TransactionEvent::participant_lost, TransactionState::aborted},
+    // Decided means decided: a participant that dies now is repaired, the decision stays (consistency rule 4).
+    {TransactionState::committing, TransactionEvent::acknowledged, TransactionState::committed},
+    {TransactionState::committing, TransactionEvent::participant_lost, TransactionState::committed},
+});
+static_assert(two_phase_commit.deterministic());
+
+/// The durable decision: it exists from the commit record until the participant has acknowledged or died.
+struct Decision {
+  TransactionId transaction_id;
+  TransactionState state = TransactionState::committing;
+  WorkerId participant;
+  Incarnation incarnation;
+  ModelId model_id;
+};
+BOOST_DESCRIBE_STRUCT(Decision, (), (transaction_id, state, participant, incarnation, model_id))
+
+struct TransactionTables {
+  Table<Decision> decisions{"transactions.decisions"};
+
+  template <class F>
+  void for_each_table(F&& f) {
+    f(decisions);
+  }
+  template <class F>
+  void for_each_table(F&& f) const {
+    f(decisions);
+  }
+};
+
+/// Never reused: the epoch rises at every start, the counter within one.
+TransactionId transaction_id(Epoch epoch, std::uint64_t counter);
+
+}  // namespace lockstep

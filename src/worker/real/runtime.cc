@@ -1,0 +1,274 @@
+#include "worker/real/runtime.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "env/real/frame_link.h"
+#include "env/real/reactor.h"
+#include "runtime/loop.h"
+#include "worker/machine.h"
+
+namespace lockstep::worker {
+
+namespace {
+
+/// Bytes of cache segments in this process's address space, from the kernel.
+Bytes mapped_segments() {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  Bytes sum;
+  while (std::getline(maps, line)) {
+    if (line.find("/memfd:lockstep:") == std::string::npos) continue;
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    const char* const stop = line.data() + line.size();
+    const auto first = std::from_chars(line.data(), stop, begin, 16);
+    if (first.ec != std::errc{} || first.ptr == stop) continue;
+    std::from_chars(first.ptr + 1, stop, end, 16);
+    if (end > begin) sum += Bytes{end - begin};
+  }
+  return sum;
+}
+
+std::optional<double> kernel_temperature() {
+  std::ifstream zone("/sys/class/thermal/thermal_zone0/temp");
+  double thousandths = 0;
+  if (!(zone >> thousandths)) return std::nullopt;
+  return thousandths / 1000;
+}
+
+double cpu_seconds() {
+  rusage use{};
+  ::getrusage(RUSAGE_SELF, &use);
+  const auto of = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  return of(use.ru_utime) + of(use.ru_stime);
+}
+
+Result<std::int64_t> number_from_environment(const char* name) {
+  const char* const text = std::getenv(name);
+  std::int64_t number = 0;
+  if (text == nullptr || std::from_chars(text, text + std::char_traits<char>::length(text), number).ec != std::errc{}) {
+    return fail(ErrorCode::invalid_argument,
+                cat(name, " is not set: a worker is started by lockstep serve, which passes it"));
+  }
+  return number;
+}
+
+}  // namespace
+
+/// What tasks share with the runtime; it outlives both.
+struct Task::Shared {
+  std::shared_ptr<Runtime::State> runtime;
+};
+
+struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
+  explicit State(Identity identity) : machine(std::move(identity)), loop(machine, Lsn{}) {}
+
+  real::Reactor reactor;
+  Machine machine;
+  Loop<Machine> loop;
+  std::unique_ptr<real::FrameLink> link;
+  std::map<HandleId, real::Fd> handles;
+  HandleId handles_made = 0;
+  std::map<TaskId, std::weak_ptr<Task>> tasks;
+  double last_cpu = 0;
+  Nanos last_sample = 0;
+  std::thread thread;
+
+  std::mutex mutex;  // guards what follows
+  std::condition_variable arrived;
+  std::deque<std::shared_ptr<Task>> queue;
+  std::optional<Bytes> told_used;
+  double told_fragmentation = 0;
+
+  HandleId keep(real::Fd fd) {
+    handles.emplace(++handles_made, std::move(fd));
+    return handles_made;
+  }
+  real::Fd take(HandleId id) {
+    const auto place = handles.find(id);
+    LOCKSTEP_CHECK(place != handles.end());
+    real::Fd fd = std::move(place->second);
+    handles.erase(place);
+    return fd;
+  }
+
+  template <class What>
+  void input(What what) {
+    loop.input(Input{real::Reactor::now(), real::Reactor::wall(), std::move(what)});
+    while (auto effect = loop.next_effect()) {
+      std::visit([this](auto& each) { carry_out(each); }, effect->what);
+    }
+  }
+
+  void carry_out(out::Send& send) {
+    std::vector<real::SharedFd> descriptors;
+    for (const HandleId id : send.handles) descriptors.push_back(real::share(take(id)));
+    link->send(send.frame, std::move(descriptors));
+  }
+  void carry_out(out::StartTask& start) {
+    std::shared_ptr<Task> task(new Task());
+    task->id_ = start.task;
+    task->kind_ = std::move(start.kind);
+    task->body_ = std::move(start.body);
+    for (const HandleId id : start.handles) task->descriptors_.push_back(take(id));
+    task->shared_ = std::make_shared<Task::Shared>(Task::Shared{shared_from_this()});
+    tasks[start.task] = task;
+    const std::scoped_lock lock(mutex);
+    queue.push_back(std::move(task));
+    arrived.notify_one();
+  }
+  void carry_out(out::CancelTask& cancel) {
+    const auto place = tasks.find(cancel.task);
+    if (place == tasks.end()) return;
+    if (const auto task = place->second.lock()) task->cancelled_.store(true, std::memory_order_relaxed);
+  }
+  void carry_out(out::DropHandle& drop) { take(drop.handle); }
+  void carry_out(out::ArmTimer& arm) {
+    reactor.arm(arm.name, arm.deadline, [this, name = arm.name] { input(in::TimerFired{name}); });
+  }
+  void carry_out(out::SampleTelemetry&) {
+    in::Telemetry telemetry;
+    const Nanos now = real::Reactor::now();
+    const double cpu = cpu_seconds();
+    const double cores = std::max(1u, std::thread::hardware_concurrency());
+    if (last_sample != 0) {
+      const double elapsed = static_cast<double>(now - last_sample) / 1e9;
+      telemetry.health.utilization.value = std::clamp((cpu - last_cpu) / elapsed / cores * 100, 0.0, 100.0);
+    }
+    last_sample = now;
+    last_cpu = cpu;
+    telemetry.health.temperature = kernel_temperature();
+    {
+      const std::scoped_lock lock(mutex);
+      telemetry.used = told_used ? *told_used : mapped_segments();
+      telemetry.fragmentation.value = std::clamp(told_fragmentation, 0.0, 1.0);
+    }
+    input(telemetry);
+  }
+  void carry_out(out::Exit& exit) {
+    std::fprintf(stderr, "lockstep worker: ending: %s\n", exit.reason.c_str());
+    std::fflush(nullptr);
+    // At once, whatever handlers do: an interpreter that hangs must not keep the memory.
+    ::_exit(exit.status);
+  }
+};
+
+Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
+  const int fd = static_cast<int>(LOCKSTEP_TRY(number_from_environment("LOCKSTEP_LINK_FD")));
+  const std::int64_t incarnation = LOCKSTEP_TRY(number_from_environment("LOCKSTEP_INCARNATION"));
+  const char* const name = std::getenv("LOCKSTEP_WORKER");
+  if (name == nullptr) return fail(ErrorCode::invalid_argument, "LOCKSTEP_WORKER is not set");
+  // Children of this process must not hold the link, nor the lock that proves this process alive.
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  ::fcntl(fd + 1, F_SETFD, FD_CLOEXEC);
+  auto state = std::make_shared<State>(Identity{WorkerId(name), Incarnation{static_cast<std::uint64_t>(incarnation)},
+                                                ::getpid(), LOCKSTEP_VERSION});
+  state->link = std::make_unique<real::FrameLink>(
+      state->reactor, real::Fd(fd),
+      real::FrameLink::Hooks{
+          .frame =
+              [raw = state.get()](Frame frame, std::vector<real::Fd> descriptors) {
+                in::FrameArrived arrived{std::move(frame), {}};
+                for (real::Fd& each : descriptors) arrived.handles.push_back(raw->keep(std::move(each)));
+                raw->input(std::move(arrived));
+              },
+          .closed = [raw = state.get()](std::string reason) { raw->input(in::LinkClosed{std::move(reason)}); }});
+  state->thread = std::thread([raw = state.get()] {
+    raw->input(in::Started{});
+    raw->reactor.run();
+  });
+  return std::unique_ptr<Runtime>(new Runtime(std::move(state)));
+}
+
+Runtime::Runtime(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+Runtime::~Runtime() {
+  state_->reactor.stop();
+  if (state_->thread.joinable()) state_->thread.join();
+}
+
+void Runtime::handlers_ready() {
+  state_->reactor.post([raw = state_.get()] { raw->input(in::HandlersReady{}); });
+}
+
+std::shared_ptr<Task> Runtime::next_task(int timeout_ms) {
+  std::unique_lock lock(state_->mutex);
+  const auto there = [&] { return !state_->queue.empty(); };
+  if (timeout_ms < 0) {
+    state_->arrived.wait(lock, there);
+  } else if (!state_->arrived.wait_for(lock, std::chrono::milliseconds(timeout_ms), there)) {
+    return nullptr;
+  }
+  std::shared_ptr<Task> task = std::move(state_->queue.front());
+  state_->queue.pop_front();
+  return task;
+}
+
+void Runtime::set_memory_used(Bytes used, double fragmentation) {
+  const std::scoped_lock lock(state_->mutex);
+  state_->told_used = used;
+  state_->told_fragmentation = fragmentation;
+}
+
+Task::~Task() {
+  if (!answered_.load()) failed("internal", "the handler ended without an answer");
+}
+
+void Task::progress(std::string report) {
+  {
+    const std::scoped_lock lock(progress_mutex_);
+    const bool waiting = progress_.has_value();
+    progress_ = std::move(report);
+    if (waiting) return;  // the post that is on its way takes the newer text
+  }
+  const auto runtime = shared_->runtime;
+  runtime->reactor.post([runtime, id = id_] {
+    const auto place = runtime->tasks.find(id);
+    const auto task = place == runtime->tasks.end() ? nullptr : place->second.lock();
+    if (task == nullptr) return;
+    std::string text;
+    {
+      const std::scoped_lock lock(task->progress_mutex_);
+      text = std::move(*task->progress_);
+      task->progress_.reset();
+    }
+    runtime->input(in::TaskProgress{id, std::move(text)});
+  });
+}
+
+void Task::done(std::string report, std::vector<real::Fd> descriptors) {
+  if (answered_.exchange(true)) return;
+  const auto runtime = shared_->runtime;
+  auto fds = std::make_shared<std::vector<real::Fd>>(std::move(descriptors));
+  runtime->reactor.post([runtime, id = id_, report = std::move(report), fds] {
+    in::TaskDone done{id, report, {}};
+    for (real::Fd& fd : *fds) done.handles.push_back(runtime->keep(std::move(fd)));
+    runtime->tasks.erase(id);
+    runtime->input(std::move(done));
+  });
+}
+
+void Task::failed(std::string code, std::string message) {
+  if (answered_.exchange(true)) return;
+  const auto runtime = shared_->runtime;
+  runtime->reactor.post([runtime, id = id_, code = std::move(code), message = std::move(message)] {
+    runtime->tasks.erase(id);
+    runtime->input(in::TaskFailed{id, code, message});
+  });
+}
+
+}  // namespace lockstep::worker

@@ -1,0 +1,80 @@
+#pragma once
+
+// The worker runtime: a thread of its own that speaks the protocol and never waits for a handler or an interpreter.
+// A handler's thread asks for the next task, reports progress and answers it; everything here is safe from any thread.
+//
+//   auto runtime = Runtime::from_environment();   // the inherited link; hello goes out at once
+//   runtime->handlers_ready();
+//   while (auto task = runtime->next_task(-1)) { ... task->done(json, fds); }
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/units.h"
+#include "env/real/fd.h"
+
+namespace lockstep::worker {
+
+class Runtime;
+
+/// One task for a handler. It is answered exactly once, by done() or failed(); a second answer is dropped, and a task
+/// that is destroyed unanswered has failed.
+class Task {
+ public:
+  ~Task();
+  const std::string& kind() const { return kind_; }
+  const std::string& body() const { return body_; }
+  /// The descriptors that came with it; once, then they are the caller's.
+  std::vector<real::Fd> take_descriptors() { return std::move(descriptors_); }
+  /// Polled by the handler at each step and each copied chunk.
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+  /// Newest wins: a report that was not sent yet is overwritten.
+  void progress(std::string report);
+  void done(std::string report, std::vector<real::Fd> descriptors);
+  void failed(std::string code, std::string message);
+
+ private:
+  friend class Runtime;
+  struct Shared;
+  Task() = default;
+  std::uint64_t id_ = 0;
+  std::string kind_;
+  std::string body_;
+  std::vector<real::Fd> descriptors_;
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> answered_{false};
+  std::shared_ptr<Shared> shared_;
+  std::mutex progress_mutex_;
+  std::optional<std::string> progress_;  // not sent yet
+};
+
+class Runtime {
+ public:
+  /// Uses LOCKSTEP_LINK_FD, LOCKSTEP_WORKER and LOCKSTEP_INCARNATION; invalid_argument when one is missing.
+  static Result<std::unique_ptr<Runtime>> from_environment();
+  ~Runtime();
+
+  void handlers_ready();
+  /// Waits up to `timeout_ms` (-1: for ever); nullptr on timeout. The process ends by itself when the link ends.
+  std::shared_ptr<Task> next_task(int timeout_ms);
+  /// What the device's allocator says, where mappings do not tell (cuda).
+  void set_memory_used(Bytes used, double fragmentation);
+
+ private:
+  friend class Task;
+  struct State;
+  explicit Runtime(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace lockstep::worker

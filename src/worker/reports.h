@@ -1,0 +1,115 @@
+#pragma once
+
+// What handlers say, as plain described structs: the JSON between the runtime and a handler. The runtime turns them
+// into the messages of §2, so that a handler knows nothing of envelopes, epochs or transactions. docs/worker_sdk.md.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "events/inference_events.h"
+#include "events/link_messages.h"
+#include "events/postprocessing_events.h"
+
+namespace lockstep {
+
+struct LoadTask {  // descriptors: one segment per component, same order
+  ModelId model_id;
+  std::string kind;
+  std::string path;
+  std::vector<ComponentPlan> components;
+};
+BOOST_DESCRIBE_STRUCT(LoadTask, (), (model_id, kind, path, components))
+
+struct LoadReport {
+  std::string component;
+  Ratio fraction;  // over all bytes of the model
+  Bytes bytes;
+};
+BOOST_DESCRIBE_STRUCT(LoadReport, (), (component, fraction, bytes))
+
+struct LoadDone {
+  Bytes bytes;
+  double seconds = 0;
+};
+BOOST_DESCRIBE_STRUCT(LoadDone, (), (bytes, seconds))
+
+struct ReleaseTask {
+  ModelId model_id;
+};
+BOOST_DESCRIBE_STRUCT(ReleaseTask, (), (model_id))
+
+struct ReleaseDone {
+  Bytes bytes_mapped;
+};
+BOOST_DESCRIBE_STRUCT(ReleaseDone, (), (bytes_mapped))
+
+struct InferenceTask {
+  std::string request_id;
+  ModelId model_id;
+  std::string prompt;
+  std::string negative_prompt;
+  std::uint32_t steps = 1;
+  double guidance_scale = 0;
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+  std::uint64_t seed = 0;
+};
+BOOST_DESCRIBE_STRUCT(InferenceTask, (),
+                      (request_id, model_id, prompt, negative_prompt, steps, guidance_scale, width, height, seed))
+
+struct InferenceReport {
+  std::uint32_t step = 0;
+  std::uint32_t total_steps = 0;
+  double step_time_avg = 0;
+};
+BOOST_DESCRIBE_STRUCT(InferenceReport, (), (step, total_steps, step_time_avg))
+
+struct InferenceDone {  // descriptor: the pixels, rgb8
+  double execution_time = 0;
+  std::uint32_t total_steps_executed = 0;
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+  std::uint64_t bytes = 0;
+  std::string sha256;
+  Bytes peak_bytes;
+  double result_quality_score = 0;
+};
+BOOST_DESCRIBE_STRUCT(InferenceDone, (),
+                      (execution_time, total_steps_executed, width, height, bytes, sha256, peak_bytes,
+                       result_quality_score))
+
+struct PostprocessTask {  // descriptor: the source
+  std::string request_id;
+  ImageBuffer source;
+  std::vector<PipelineOperation> pipeline;
+  std::string parameters;
+  std::map<std::string, RawJson> metadata;
+  std::string output_format = "png";
+};
+BOOST_DESCRIBE_STRUCT(PostprocessTask, (), (request_id, source, pipeline, parameters, metadata, output_format))
+
+struct PostprocessOutput {
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+  std::uint64_t bytes = 0;
+  std::string sha256;
+};
+BOOST_DESCRIBE_STRUCT(PostprocessOutput, (), (width, height, bytes, sha256))
+
+struct PostprocessDone {  // descriptor: the encoded output, when there is one
+  std::vector<std::string> operations;
+  std::optional<SafetyAnalysis> safety;
+  QualityAssessment quality;
+  std::optional<PostprocessOutput> output;
+  double total_processing_time = 0;
+  Bytes peak_bytes;
+};
+BOOST_DESCRIBE_STRUCT(PostprocessDone, (),
+                      (operations, safety, quality, output, total_processing_time, peak_bytes))
+
+}  // namespace lockstep

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The long tests: many simulator seeds, then every C++ test under the address and undefined sanitizers.
+#
+#   tools/soak.sh [first..last]     the seeds, default 1..2000
+#
+# The simulator's report is left in build/soak/sim.json.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+seeds="${1:-1..2000}"
+report=build/soak/sim.json
+
+tools/setup.sh
+tools/build.sh release
+mkdir -p "${report%/*}"
+
+echo "soak: simulating the seeds $seeds"
+status=0
+build/lockstep sim --seeds "$seeds" --json >"$report" || status=$?
+python3 - "$report" "$status" <<'PY'
+import json, sys
+path, status = sys.argv[1], int(sys.argv[2])
+try:
+    report = json.load(open(path, encoding="utf-8"))
+except (OSError, ValueError) as error:
+    sys.exit(f"soak: the simulator left no report (status {status}): {error}")
+violations = report.get("violations", [])
+for violation in violations[:20]:
+    print("soak: violation:", json.dumps(violation, ensure_ascii=False))
+print(f"soak: {report.get('runs', 0)} runs, {report.get('simulated_s', 0)} s simulated, "
+      f"{sum(report.get('faults', {}).values())} faults, {len(violations)} violations")
+sys.exit(1 if violations or status or not report.get("runs") else 0)
+PY
+
+echo "soak: every C++ test under the address and undefined sanitizers"
+tools/build.sh debug
+ctest --preset debug --output-on-failure --no-tests=error
+echo "soak: done"

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Builds the release preset and runs every test. The last line is always "N passed, N failed".
+#
+#   tools/test.sh [ctest options...]     e.g. tools/test.sh -R journal
+#
+# The tests find what they need in LOCKSTEP_BUILD_DIR (build/release) and LOCKSTEP_BINARY (build/lockstep).
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+
+results="$root/build/test-results"
+totalled=no
+finish() {
+  local status=$?
+  if [ "$totalled" = no ]; then
+    echo "test: stopped before the tests could run" >&2
+    echo "0 passed, 1 failed"
+  fi
+  exit "$status"
+}
+trap finish EXIT
+
+tools/setup.sh
+tools/build.sh release
+
+export LOCKSTEP_BUILD_DIR="$root/build/release"
+export LOCKSTEP_BINARY="$root/build/lockstep"
+export PYTHONPATH="$root/build/release/python:$root/python${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONDONTWRITEBYTECODE=1
+rm -rf "$results"
+mkdir -p "$results"
+
+echo "test: ctest"
+ctest_status=0
+ctest --preset release --output-on-failure --no-tests=error --output-junit "$results/ctest.xml" "$@" || ctest_status=$?
+
+echo "test: pytest"
+python_tests=()
+for folder in python/tests tests/process; do
+  if [ -d "$folder" ]; then python_tests+=("$folder"); fi
+done
+pytest_status=0
+if [ "${#python_tests[@]}" -gt 0 ]; then
+  .venv/bin/python -m pytest -q -p no:cacheprovider --junitxml "$results/pytest.xml" "${python_tests[@]}" ||
+    pytest_status=$?
+else
+  pytest_status=5
+fi
+
+totalled=yes
+python3 tools/test_totals.py "ctest:$ctest_status:$results/ctest.xml" "pytest:$pytest_status:$results/pytest.xml"
