@@ -157,8 +157,8 @@ class Server {
     const std::string log = cat(folder, "/server.log");
     const auto begin = Clock::now();
     server->program_ = std::make_unique<Program>(
-        std::vector<std::string>{self, "serve", "--data-dir", cat(folder, "/data"), "--models-dir", models, "--port", "0",
-                                 "--workers", cat(workers)},
+        std::vector<std::string>{self, "serve", "--data-dir", cat(folder, "/data"), "--models-dir", models, "--port",
+                                 "0", "--workers", cat(workers)},
         false, log);
     // The port stands in the log as soon as the listener is open.
     while (ms_since(begin) < 30'000) {
@@ -285,9 +285,14 @@ Status death_noticed(const Setup& setup, int runs, Report& report) {
     }
     samples.push_back(ms_since(begin));
   }
-  report.rows.push_back({.name = "death_noticed", .unit = "ms", .value = percentile(samples, 0.99),
-                         .p50 = percentile(samples, 0.5), .p99 = percentile(samples, 0.99), .runs = samples.size(),
-                         .floor = std::nullopt, .target = 50});
+  report.rows.push_back({.name = "death_noticed",
+                         .unit = "ms",
+                         .value = percentile(samples, 0.99),
+                         .p50 = percentile(samples, 0.5),
+                         .p99 = percentile(samples, 0.99),
+                         .runs = samples.size(),
+                         .floor = std::nullopt,
+                         .target = 50});
   return {};
 }
 
@@ -300,9 +305,14 @@ Status cold_start(const Setup& setup, int runs, Report& report) {
     const auto server = LOCKSTEP_TRY(Server::start(folder, setup.models, 0));
     samples.push_back(server->start_ms());
   }
-  report.rows.push_back({.name = "cold_start", .unit = "ms", .value = percentile(samples, 0.5),
-                         .p50 = percentile(samples, 0.5), .p99 = percentile(samples, 0.99), .runs = samples.size(),
-                         .floor = std::nullopt, .target = 150});
+  report.rows.push_back({.name = "cold_start",
+                         .unit = "ms",
+                         .value = percentile(samples, 0.5),
+                         .p50 = percentile(samples, 0.5),
+                         .p99 = percentile(samples, 0.99),
+                         .runs = samples.size(),
+                         .floor = std::nullopt,
+                         .target = 150});
   return {};
 }
 
@@ -341,7 +351,8 @@ struct Command::State {
 Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app = app.add_subcommand("bench", "measure ours beside its floor, in one run");
   state_->app->require_subcommand(1);
-  state_->path = state_->app->add_subcommand("path", "one request against a bare script, a death noticed, a cold start");
+  state_->path =
+      state_->app->add_subcommand("path", "one request against a bare script, a death noticed, a cold start");
   state_->path->add_option("--runs", state_->runs, "measured requests")->check(CLI::Range(3, 1000));
   state_->path->add_flag("--json", state_->json, "print one object");
 }
@@ -358,7 +369,8 @@ std::optional<int> Command::run() {
     std::cout << json::to_text(*report) << "\n";
     return 0;
   }
-  std::cout << report->machine.cpu << ", " << report->machine.cores << " cores, Linux " << report->machine.kernel << "\n";
+  std::cout << report->machine.cpu << ", " << report->machine.cores << " cores, Linux " << report->machine.kernel
+            << "\n";
   for (const Row& row : report->rows) {
     std::cout << row.name << ": " << rounded(row.value) << " " << row.unit;
     if (row.p50) std::cout << "   p50 " << rounded(*row.p50) << ", p99 " << rounded(*row.p99);

@@ -19,3 +19,7 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_test(NAME pure COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py ${CMAKE_BINARY_DIR})
   add_test(NAME pure_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py --self-test)
 endif()
+
+# The simulator runs seeds for a minute of real time in every test run; a failing one prints how to run it again.
+add_test(NAME simulator COMMAND lockstep sim --seeds 1..100000 --wall 60)
+set_tests_properties(simulator PROPERTIES TIMEOUT 300)

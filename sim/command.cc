@@ -64,7 +64,8 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   auto* one = state_->app->add_option("--seed", state_->seed, "one seed; prints its trace hash");
   auto* many = state_->app->add_option("--seeds", state_->seeds, "a range of seeds, A..B");
   one->excludes(many);
-  state_->app->add_option("--wall", state_->wall_s, "stop after so many seconds of real time, however far the range got");
+  state_->app->add_option("--wall", state_->wall_s,
+                          "stop after so many seconds of real time, however far the range got");
   state_->app->add_flag("--json", state_->json, "print one object");
   state_->app->add_flag("--no-faults", state_->no_faults, "a peaceful world");
   state_->app->add_flag("--trace", state_->trace, "print every event to stderr");
@@ -86,9 +87,7 @@ std::optional<int> Command::run() {
     }
   }
   const auto begin = std::chrono::steady_clock::now();
-  const auto elapsed = [&] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  };
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   Summary summary;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     if (state_->wall_s > 0 && elapsed() > state_->wall_s) break;
@@ -114,9 +113,9 @@ std::optional<int> Command::run() {
     std::cout << json::to_text(summary) << "\n";
   } else {
     std::cout << summary.runs << " seeds, " << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in "
-              << wall << " s: " << summary.operations << " operations, " << summary.transactions << " load transactions, "
-              << summary.commits << " commits, " << summary.requests_completed << " requests completed, "
-              << summary.requests_failed << " failed with a reason\nfaults:";
+              << wall << " s: " << summary.operations << " operations, " << summary.transactions
+              << " load transactions, " << summary.commits << " commits, " << summary.requests_completed
+              << " requests completed, " << summary.requests_failed << " failed with a reason\nfaults:";
     for (const auto& [kind, count] : summary.faults) std::cout << " " << kind << " " << count;
     std::cout << "\nviolations: " << summary.violations.size() << "\n";
     if (summary.trace_hash) std::cout << "trace hash: " << *summary.trace_hash << "\n";

@@ -83,13 +83,17 @@ struct Process {
   std::map<worker::TaskId, bool> cancelled;
   bool alive = true;
   bool link_up = true;
-  bool hung = false;  // its handlers answer no more
+  bool hung = false;       // its handlers answer no more
   Nanos to_worker_at = 0;  // order inside a direction
   Nanos to_orchestrator_at = 0;
 
   Process(WorkerId id, Incarnation life, std::int64_t number, Bytes memory)
-      : worker_id(id), incarnation(life), pid(number), budget(memory),
-        machine({id, life, number, "sim"}), loop(machine, Lsn{}) {}
+      : worker_id(id),
+        incarnation(life),
+        pid(number),
+        budget(memory),
+        machine({id, life, number, "sim"}),
+        loop(machine, Lsn{}) {}
 };
 
 struct SimModel {
@@ -102,8 +106,14 @@ struct SimModel {
 class World {
  public:
   explicit World(const Options& options)
-      : options_(options), random_(options.seed), schedule_(random_.fork()), network_(random_.fork()),
-        disk_random_(random_.fork()), handlers_(random_.fork()), crashes_(random_.fork()), clients_(random_.fork()) {
+      : options_(options),
+        random_(options.seed),
+        schedule_(random_.fork()),
+        network_(random_.fork()),
+        disk_random_(random_.fork()),
+        handlers_(random_.fork()),
+        crashes_(random_.fork()),
+        clients_(random_.fork()) {
     report_.seed = options.seed;
     models_ = {{"base-a", model::Kind::sdxl, 4_GiB, {"unet", "vae"}},
                {"base-b", model::Kind::sdxl, 5_GiB, {"unet", "vae"}},
@@ -247,7 +257,8 @@ class World {
       }
       return crash_orchestrator("during a sync");
     }
-    const Nanos wait = strikes(disk_random_, 2000) ? seconds(disk_random_.between(1, 8)) : disk_random_.between(80'000, 2'000'000);
+    const Nanos wait =
+        strikes(disk_random_, 2000) ? seconds(disk_random_.between(1, 8)) : disk_random_.between(80'000, 2'000'000);
     if (wait > seconds(1) - 1) fault("disk_stall");
     after(wait, [this, life = life_, batch] {
       if (life != life_) return;
@@ -593,13 +604,15 @@ class World {
       progress(pid, start.task, duration / 2, json::to_text(LoadReport{task->components[0].name, Ratio{0.5}, 1_GiB}));
       finish(json::to_text(LoadDone{1_GiB, 1.0}), std::nullopt);
     } else if (start.kind == "release") {
-      finish(json::to_text(ReleaseDone{Bytes{strikes(handlers_, 5000) ? (fault("release_lies"), 1u) : 0u}}), std::nullopt);
+      finish(json::to_text(ReleaseDone{Bytes{strikes(handlers_, 5000) ? (fault("release_lies"), 1u) : 0u}}),
+             std::nullopt);
     } else if (start.kind == "inference") {
       const auto task = json::from_text<InferenceTask>(start.body);
       LOCKSTEP_CHECK(task.has_value());
       if (!process.machine.holdings().contains(task->model_id)) violation("inference without its model");
       for (std::uint32_t step = 1; step < task->steps; ++step) {
-        progress(pid, start.task, duration * step / task->steps, json::to_text(InferenceReport{step, task->steps, 0.01}));
+        progress(pid, start.task, duration * step / task->steps,
+                 json::to_text(InferenceReport{step, task->steps, 0.01}));
       }
       const std::string pixels = pixels_of(task->prompt, task->seed);
       finish(json::to_text(InferenceDone{1, task->steps, task->width, task->height, 1, pixels, 1_GiB, 5}), pixels);
@@ -712,7 +725,8 @@ class World {
         const WorkerRecord* record = tables.liveness.workers.find(worker.worker_id.str());
         if (record == nullptr || record->incarnation != process->incarnation || !process->link_up) continue;
         // An aborted promise that the worker has not heard of yet is bounded by the budget it votes against.
-        if (process->machine.used() > worker.memory_budget) violation(cat(worker.worker_id.str(), " holds more than its budget"));
+        if (process->machine.used() > worker.memory_budget)
+          violation(cat(worker.worker_id.str(), " holds more than its budget"));
         for (const auto& [model, plan] : process->machine.holdings()) {
           if (tables.model.residencies.contains(cat(worker.worker_id.str(), "/", model.str()))) continue;
           violation(cat(worker.worker_id.str(), " holds ", model.str(), ", which the ledger does not know"));
@@ -727,7 +741,8 @@ class World {
       if (!tables.memory.allocations.contains(entry.row.allocation_id.str())) violation(cat(key, " has no allocation"));
     }
     if (tables.memory.allocations.size() != tables.model.residencies.size()) {
-      violation(cat(tables.memory.allocations.size(), " allocations for ", tables.model.residencies.size(), " residencies"));
+      violation(
+          cat(tables.memory.allocations.size(), " allocations for ", tables.model.residencies.size(), " residencies"));
     }
     for (const auto& [key, entry] : tables.processing.jobs.entries()) {
       if (entry.row.deaths > processing::deaths_max) violation(cat(key, " had ", entry.row.deaths, " deaths"));

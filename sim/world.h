@@ -16,11 +16,11 @@ namespace lockstep::sim {
 
 struct Options {
   std::uint64_t seed = 1;
-  Nanos duration = seconds(60);   // with faults; then the world heals and must come to rest
+  Nanos duration = seconds(60);  // with faults; then the world heals and must come to rest
   Nanos rest_limit = seconds(3600);
   int operations_min = 50;
   bool faults = true;
-  bool trace = false;             // print every event to stderr
+  bool trace = false;  // print every event to stderr
 };
 
 struct Report {

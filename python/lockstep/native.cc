@@ -35,10 +35,13 @@ std::vector<int> take_fds(PyTask& self) {
 NB_MODULE(_native, module) {
   nb::class_<PyTask>(module, "Task")
       .def_prop_ro("kind", [](const PyTask& self) { return self.task->kind(); })
-      .def_prop_ro("body", [](const PyTask& self) { return self.task->body(); }, "JSON text")
+      .def_prop_ro(
+          "body", [](const PyTask& self) { return self.task->body(); }, "JSON text")
       .def("take_fds", &take_fds, "The descriptors that came with the task; the caller owns them. Once.")
       .def_prop_ro("cancelled", [](const PyTask& self) { return self.task->cancelled(); })
-      .def("progress", [](PyTask& self, std::string report) { self.task->progress(std::move(report)); }, nb::arg("report"))
+      .def(
+          "progress", [](PyTask& self, std::string report) { self.task->progress(std::move(report)); },
+          nb::arg("report"))
       .def(
           "done",
           [](PyTask& self, std::string report, const std::vector<int>& fds) {

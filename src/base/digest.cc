@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include <boost/crc.hpp>
 #include <openssl/evp.h>
+#include <boost/crc.hpp>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -49,9 +49,9 @@ bool is_sha256_hex(std::string_view text) {
 
 std::uint32_t crc32c(std::string_view bytes, std::uint32_t previous) {
   boost::crc_optimal<32, 0x1EDC6F41, 0xFFFFFFFF, 0xFFFFFFFF, true, true> crc;
-  const std::array<std::uint8_t, 4> head{
-      static_cast<std::uint8_t>(previous), static_cast<std::uint8_t>(previous >> 8),
-      static_cast<std::uint8_t>(previous >> 16), static_cast<std::uint8_t>(previous >> 24)};
+  const std::array<std::uint8_t, 4> head{static_cast<std::uint8_t>(previous), static_cast<std::uint8_t>(previous >> 8),
+                                         static_cast<std::uint8_t>(previous >> 16),
+                                         static_cast<std::uint8_t>(previous >> 24)};
   crc.process_bytes(head.data(), head.size());
   crc.process_bytes(bytes.data(), bytes.size());
   return crc.checksum();

@@ -10,22 +10,22 @@ namespace lockstep {
 
 enum class Retry : std::uint8_t { never, after_read, after_wait, after_check };
 
-#define LOCKSTEP_ERROR_CODES(X)                                                      \
-  X(invalid_argument, 400, never, "the request is malformed")                        \
-  X(not_owner, 403, never, "the writer does not own this fact")                      \
-  X(safety_blocked, 400, never, "the safety check refused the result")               \
-  X(not_found, 404, never, "no such thing")                                          \
-  X(already_exists, 409, never, "the id is taken by something else")                 \
-  X(invalid_transition, 409, never, "this state does not accept this event")         \
-  X(stale_version, 409, after_read, "the fact changed since it was read")            \
-  X(cancelled, 409, never, "it was cancelled")                                       \
-  X(too_large, 413, never, "the request is larger than the limit")                   \
-  X(resource_exhausted, 429, after_wait, "not enough is free")                       \
-  X(poisonous, 500, never, "it killed its worker too often and was set aside")       \
-  X(unavailable, 503, after_wait, "the worker is not reachable")                     \
-  X(deadline_exceeded, 504, after_check, "too late; the effect did not happen")      \
-  X(outcome_unknown, 504, after_check, "it may or may not have happened")            \
-  X(data_loss, 500, never, "stored bytes are not the bytes that were written")       \
+#define LOCKSTEP_ERROR_CODES(X)                                                 \
+  X(invalid_argument, 400, never, "the request is malformed")                   \
+  X(not_owner, 403, never, "the writer does not own this fact")                 \
+  X(safety_blocked, 400, never, "the safety check refused the result")          \
+  X(not_found, 404, never, "no such thing")                                     \
+  X(already_exists, 409, never, "the id is taken by something else")            \
+  X(invalid_transition, 409, never, "this state does not accept this event")    \
+  X(stale_version, 409, after_read, "the fact changed since it was read")       \
+  X(cancelled, 409, never, "it was cancelled")                                  \
+  X(too_large, 413, never, "the request is larger than the limit")              \
+  X(resource_exhausted, 429, after_wait, "not enough is free")                  \
+  X(poisonous, 500, never, "it killed its worker too often and was set aside")  \
+  X(unavailable, 503, after_wait, "the worker is not reachable")                \
+  X(deadline_exceeded, 504, after_check, "too late; the effect did not happen") \
+  X(outcome_unknown, 504, after_check, "it may or may not have happened")       \
+  X(data_loss, 500, never, "stored bytes are not the bytes that were written")  \
   X(internal, 500, never, "a defect in lockstep")
 
 enum class ErrorCode : std::uint8_t {
@@ -44,8 +44,7 @@ struct ErrorFacts {
 constexpr ErrorFacts error_facts(ErrorCode code) {
   switch (code) {
 #define LOCKSTEP_X(name, status, retry, sentence) \
-  case ErrorCode::name:                           \
-    return {#name, status, Retry::retry, sentence};
+  case ErrorCode::name: return {#name, status, Retry::retry, sentence};
     LOCKSTEP_ERROR_CODES(LOCKSTEP_X)
 #undef LOCKSTEP_X
   }

@@ -39,9 +39,9 @@ struct Number {
 using DeviceId = Id<struct DeviceTag>;
 using WorkerId = Id<struct WorkerTag>;
 using ModelId = Id<struct ModelTag>;
-using RequestId = Id<struct RequestTag>;            // what a person asked for: n images
-using JobId = Id<struct JobTag>;                    // one image of a request
-using TransactionId = Id<struct TransactionTag>;    // "tx_<epoch>_<counter>", never used twice
+using RequestId = Id<struct RequestTag>;          // what a person asked for: n images
+using JobId = Id<struct JobTag>;                  // one image of a request
+using TransactionId = Id<struct TransactionTag>;  // "tx_<epoch>_<counter>", never used twice
 using AllocationId = Id<struct AllocationTag>;
 
 using Epoch = Number<struct EpochTag>;              // rises at every orchestrator start

@@ -27,8 +27,8 @@ class [[nodiscard]] Result : public std::expected<T, Error> {
 
  public:
   using Base::Base;
-  Result(Base base) : Base(std::move(base)) {}                              // NOLINT: implicit on purpose
-  Result(Error error) : Base(std::unexpect, std::move(error)) {}            // NOLINT: implicit on purpose
+  Result(Base base) : Base(std::move(base)) {}                    // NOLINT: implicit on purpose
+  Result(Error error) : Base(std::unexpect, std::move(error)) {}  // NOLINT: implicit on purpose
 };
 using Status = Result<void>;
 
@@ -39,16 +39,16 @@ inline Error fail(ErrorCode code, std::string message, std::string pointer = {})
 }  // namespace lockstep
 
 /// The value of a Result, or return its error upward. The only control-flow macro.
-#define LOCKSTEP_TRY(expression)                                                \
-  __extension__({                                                               \
-    auto lockstep_result = (expression);                                        \
+#define LOCKSTEP_TRY(expression)                                                        \
+  __extension__({                                                                       \
+    auto lockstep_result = (expression);                                                \
     if (!lockstep_result) return ::lockstep::Error{std::move(lockstep_result).error()}; \
-    *std::move(lockstep_result);                                                \
+    *std::move(lockstep_result);                                                        \
   })
 
 /// The same for a Status.
-#define LOCKSTEP_TRY_STATUS(expression)                                         \
-  do {                                                                          \
-    auto lockstep_result = (expression);                                        \
+#define LOCKSTEP_TRY_STATUS(expression)                                                 \
+  do {                                                                                  \
+    auto lockstep_result = (expression);                                                \
     if (!lockstep_result) return ::lockstep::Error{std::move(lockstep_result).error()}; \
   } while (false)

@@ -68,7 +68,8 @@ void pad(std::string& out, std::int64_t number, int width) {
 }  // namespace
 
 std::string to_text(Bytes bytes) {
-  static constexpr std::array<std::pair<std::string_view, int>, 4> units{{{"TB", 40}, {"GB", 30}, {"MB", 20}, {"KB", 10}}};
+  static constexpr std::array<std::pair<std::string_view, int>, 4> units{
+      {{"TB", 40}, {"GB", 30}, {"MB", 20}, {"KB", 10}}};
   for (const auto& [name, shift] : units) {
     if (bytes.value >> shift == 0) continue;
     const double tenths = std::round(static_cast<double>(bytes.value) / static_cast<double>(1ULL << shift) * 10);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -60,7 +61,8 @@ ExitCode tell(const Error& error) {
 }
 
 struct Client::State {
-  std::string url = "http://127.0.0.1:7420";
+  // One for each sub-command: the environment fills those that were not chosen too, over what was written.
+  std::map<const CLI::App*, std::string> urls;
   bool json = false;
   std::string id;
   std::string file;
@@ -76,6 +78,7 @@ struct Client::State {
 
   CLI::App* add(CLI::App& parent, const std::string& name, const std::string& about) {
     CLI::App* command = parent.add_subcommand(name, about);
+    std::string& url = urls.emplace(command, "http://127.0.0.1:7420").first->second;
     command->add_option("--url", url, "the server")->envname("LOCKSTEP_URL")->capture_default_str();
     command->add_flag("--json", json, "print JSON for programs instead of text for people");
     return command;
@@ -207,10 +210,9 @@ Client::~Client() = default;
 
 std::optional<int> Client::run() {
   State& s = *state_;
-  const auto ours = {s.status_command,   s.generate_command, s.check_command, s.models_list_command,
-                     s.requests_command, s.cancel_command,   s.events_command};
-  if (std::ranges::none_of(ours, [](const CLI::App* each) { return each->parsed(); })) return std::nullopt;
-  const auto address = http::address_from_url(s.url);
+  const auto chosen = std::ranges::find_if(s.urls, [](const auto& each) { return each.first->parsed(); });
+  if (chosen == s.urls.end()) return std::nullopt;
+  const auto address = http::address_from_url(chosen->second);
   return static_cast<int>(address ? s.execute(*address) : tell(address.error()));
 }
 

@@ -207,6 +207,20 @@ TEST(CliClient, no_server_is_exit_code_6) {
   EXPECT_NE(testing::internal::GetCapturedStderr().find("no server answers at http://127.0.0.1:1"), std::string::npos);
 }
 
+TEST(CliClient, the_command_line_wins_over_the_environment) {
+  ::setenv("LOCKSTEP_URL", "http://127.0.0.1:2", 1);
+  for (const auto& [words, port] : {std::pair{"status --url http://127.0.0.1:1", ":1:"}, {"status", ":2:"}}) {
+    CLI::App app;
+    Client client(app);
+    app.parse(words);
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(client.run(), 6);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_NE(said.find(port), std::string::npos) << said;
+  }
+  ::unsetenv("LOCKSTEP_URL");
+}
+
 TEST(CliClient, other_commands_are_not_ours) {
   CLI::App app;
   Client client(app);

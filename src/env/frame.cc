@@ -44,8 +44,9 @@ Result<FrameHeader> decode_header(std::span<const std::uint8_t, frame_header_siz
   out.urgency = static_cast<Urgency>(bytes[6]);
   out.descriptors = bytes[7];
   if (out.descriptors > frame_descriptors_max) {
-    return fail(ErrorCode::invalid_argument, cat("frame with ", static_cast<int>(out.descriptors),
-                                                 " descriptors; the limit is ", static_cast<int>(frame_descriptors_max)));
+    return fail(ErrorCode::invalid_argument,
+                cat("frame with ", static_cast<int>(out.descriptors), " descriptors; the limit is ",
+                    static_cast<int>(frame_descriptors_max)));
   }
   out.epoch = Epoch{get(bytes.data() + 8, 8)};
   out.incarnation = Incarnation{get(bytes.data() + 16, 8)};

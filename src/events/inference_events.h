@@ -30,8 +30,7 @@ struct InferenceParameters {
   std::optional<std::string> negative_prompt;
   std::optional<std::uint64_t> seed;
 };
-BOOST_DESCRIBE_STRUCT(InferenceParameters, (),
-                      (prompt, steps, guidance_scale, width, height, negative_prompt, seed))
+BOOST_DESCRIBE_STRUCT(InferenceParameters, (), (prompt, steps, guidance_scale, width, height, negative_prompt, seed))
 
 /// orchestrator -> worker
 struct InferenceRequest {

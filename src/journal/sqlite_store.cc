@@ -63,7 +63,8 @@ struct SqliteStore::Connection {
     }
     std::string text(int column) const {
       const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
-      return bytes == nullptr ? std::string() : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
+      return bytes == nullptr ? std::string()
+                              : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
     }
 
    private:
@@ -114,8 +115,8 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) 
   } else if (id != application_id) {
     return fail(ErrorCode::data_loss, cat("journal ", path, ": this file is not a lockstep journal"));
   } else if (version != format_version) {
-    return fail(ErrorCode::data_loss, cat("journal ", path, ": format version ", version,
-                                          "; this lockstep reads version ", format_version));
+    return fail(ErrorCode::data_loss,
+                cat("journal ", path, ": format version ", version, "; this lockstep reads version ", format_version));
   }
   LOCKSTEP_TRY_STATUS(connection->run("COMMIT"));
   return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(connection)));
@@ -129,7 +130,8 @@ Result<Recovered> SqliteStore::recover() {
   }
   Recovered out;
   out.snapshot_at = Lsn{LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_at'"))};
-  c.last_crc = static_cast<std::uint32_t>(LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_crc'")));
+  c.last_crc =
+      static_cast<std::uint32_t>(LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_crc'")));
   c.last = out.snapshot_at;
 
   Connection::Statement rows(c.db, "SELECT tbl, key, value, mod_rev, crc FROM snapshot_row ORDER BY tbl, key");
@@ -148,8 +150,8 @@ Result<Recovered> SqliteStore::recover() {
   while ((step = records.step()) == SQLITE_ROW) {
     Record record{Lsn{records.number(0)}, records.text(1)};
     if (record.lsn != c.last.next()) {
-      return fail(ErrorCode::data_loss, cat("journal ", c.path, ": record ", c.last.value + 1, " is missing; the next is ",
-                                            record.lsn.value));
+      return fail(ErrorCode::data_loss, cat("journal ", c.path, ": record ", c.last.value + 1,
+                                            " is missing; the next is ", record.lsn.value));
     }
     const std::uint32_t crc = record_crc(record.lsn, record.body, c.last_crc);
     if (crc != records.number(2)) {

@@ -10,12 +10,12 @@
 namespace lockstep {
 
 struct LivenessTiming {
-  Nanos heartbeat = seconds(2);        // from the worker's C++ thread, so a busy interpreter does not stop it
-  Nanos silence = seconds(6);          // three missed heartbeats: nothing new is sent there
-  Nanos freeze = seconds(30);          // §3.7; then a local worker is killed, which is the proof that it is gone
-  Nanos start_deadline = seconds(120); // imports of a cold disk included
+  Nanos heartbeat = seconds(2);            // from the worker's C++ thread, so a busy interpreter does not stop it
+  Nanos silence = seconds(6);              // three missed heartbeats: nothing new is sent there
+  Nanos freeze = seconds(30);              // §3.7; then a local worker is killed, which is the proof that it is gone
+  Nanos start_deadline = seconds(120);     // imports of a cold disk included
   Nanos progress_deadline = seconds(120);  // a task that reports nothing for so long is hung
-  Nanos drain_limit = seconds(30);     // after SIGTERM
+  Nanos drain_limit = seconds(30);         // after SIGTERM
 };
 
 /// How long to wait before the next incarnation: at once the first time, then 0.5 s doubling to 30 s.

@@ -64,13 +64,15 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
   request.inference.model_configuration.base_model = model;
 
   add_operation(tables, model::Kind::upscaler,
-                {.operation = "upscaling", .model = {}, .target_resolution = cat(p.width * 4, "x", p.height * 4),
+                {.operation = "upscaling",
+                 .model = {},
+                 .target_resolution = cat(p.width * 4, "x", p.height * 4),
                  .strictness = std::nullopt},
                 request.pipeline);
-  add_operation(tables, model::Kind::safety_classifier,
-                {.operation = "safety_check", .model = {}, .target_resolution = std::nullopt,
-                 .strictness = settings.strictness},
-                request.pipeline);
+  add_operation(
+      tables, model::Kind::safety_classifier,
+      {.operation = "safety_check", .model = {}, .target_resolution = std::nullopt, .strictness = settings.strictness},
+      request.pipeline);
   LOCKSTEP_TRY_STATUS(postprocessing::validate(request.pipeline));
   LOCKSTEP_TRY_STATUS(room_in_queue(tables, settings, request.n));
   return request;
@@ -82,10 +84,10 @@ Result<processing::Request> read_check(const Tables& tables, const AcceptSetting
   request.request_id = id;
   request.kind = processing::RequestKind::check;
   request.source = source;
-  add_operation(tables, model::Kind::safety_classifier,
-                {.operation = "safety_check", .model = {}, .target_resolution = std::nullopt,
-                 .strictness = settings.strictness},
-                request.pipeline);
+  add_operation(
+      tables, model::Kind::safety_classifier,
+      {.operation = "safety_check", .model = {}, .target_resolution = std::nullopt, .strictness = settings.strictness},
+      request.pipeline);
   if (request.pipeline.empty()) return fail(ErrorCode::not_found, "no safety classifier is registered");
   LOCKSTEP_TRY_STATUS(room_in_queue(tables, settings, 1));
   return request;
@@ -100,8 +102,8 @@ void accept(const Tables& tables, processing::Request request, WallTime now, Cha
     job.request_id = request.request_id;
     job.index = index;
     // A check has its pixels already; inference is what it does not need.
-    job.stage = request.kind == processing::RequestKind::check ? processing::JobStage::generated
-                                                               : processing::JobStage::queued;
+    job.stage =
+        request.kind == processing::RequestKind::check ? processing::JobStage::generated : processing::JobStage::queued;
     change.put(tables.processing.jobs, job.job_id.str(), job);
   }
   change.put(tables.processing.requests, request.request_id.str(), request);

@@ -29,6 +29,15 @@ void announce(const Tables& tables, const model::Residency& residency, std::stri
                           held == nullptr ? Bytes{} : held->bytes, std::move(reason)});
 }
 
+/// Residency and its allocation change together, or the ledger would disagree with itself.
+void move_on(const Tables& tables, const model::Residency& residency, model::ResidencyEvent event,
+             memory::AllocationEvent memory_event, Change& change) {
+  const memory::Allocation& allocation = tables.memory.allocations.at(residency.allocation_id.str());
+  change.put(tables.memory.allocations, allocation.allocation_id.str(), memory::after(allocation, memory_event));
+  change.put(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id),
+             model::after(residency, event));
+}
+
 /// The reverse of decide_load, for whichever of its rows are still there.
 void forget_residency(const Tables& tables, const model::Residency& residency, Change& change) {
   change.erase(tables.memory.allocations, residency.allocation_id.str());
@@ -82,16 +91,23 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
 
 void decide_load(const Tables& tables, const LoadIntent& intent, Change& change) {
   const ModelId& model = intent.plan.model_id;
-  change.put(tables.transactions.decisions, intent.transaction_id.str(),
-             Decision{intent.transaction_id, TransactionState::committing, intent.worker_id, intent.incarnation, model});
+  change.put(
+      tables.transactions.decisions, intent.transaction_id.str(),
+      Decision{intent.transaction_id, TransactionState::committing, intent.worker_id, intent.incarnation, model});
   change.put(tables.device.reservations, intent.device_id.str(),
              device::Reservation{intent.device_id, intent.transaction_id, "model_loading", model});
   const AllocationId allocation = allocation_of(intent.transaction_id);
   change.put(tables.memory.allocations, allocation.str(),
              memory::Allocation{allocation, intent.device_id, intent.worker_id, intent.incarnation, intent.plan.bytes,
                                 "model", model, memory::AllocationState::allocated});
-  const model::Residency residency{model, intent.worker_id, intent.incarnation, intent.device_id, allocation,
-                                   intent.transaction_id, model::ResidencyState::loading, intent.wanted_by};
+  const model::Residency residency{model,
+                                   intent.worker_id,
+                                   intent.incarnation,
+                                   intent.device_id,
+                                   allocation,
+                                   intent.transaction_id,
+                                   model::ResidencyState::loading,
+                                   intent.wanted_by};
   change.put(tables.model.residencies, model::residency_key(model, intent.worker_id), residency);
   change.event("model_load_committed", model.str(),
                ModelEvent{model, intent.worker_id, intent.device_id, intent.plan.bytes, intent.transaction_id.str()});
@@ -104,13 +120,7 @@ void end_transaction(const Tables& tables, const TransactionId& transaction, Cha
 }
 
 void finish_load(const Tables& tables, const model::Residency& residency, Change& change) {
-  LOCKSTEP_CHECK(residency.state == model::ResidencyState::loading);
-  memory::Allocation allocation = tables.memory.allocations.at(residency.allocation_id.str());
-  allocation.state = memory::AllocationState::in_use;
-  change.put(tables.memory.allocations, allocation.allocation_id.str(), allocation);
-  model::Residency loaded = residency;
-  loaded.state = model::ResidencyState::loaded;
-  change.put(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id), loaded);
+  move_on(tables, residency, model::ResidencyEvent::copied, memory::AllocationEvent::reported, change);
   change.erase(tables.device.reservations, residency.device_id.str());
   end_transaction(tables, residency.transaction_id, change);  // it did the work, so it knows the decision
   announce(tables, residency, "model_loaded", "", change);
@@ -122,13 +132,7 @@ void undo_load(const Tables& tables, const model::Residency& residency, const st
 }
 
 void begin_release(const Tables& tables, const model::Residency& residency, Change& change) {
-  LOCKSTEP_CHECK(residency.state == model::ResidencyState::loaded);
-  memory::Allocation allocation = tables.memory.allocations.at(residency.allocation_id.str());
-  allocation.state = memory::AllocationState::releasing;
-  change.put(tables.memory.allocations, allocation.allocation_id.str(), allocation);
-  model::Residency leaving = residency;
-  leaving.state = model::ResidencyState::releasing;
-  change.put(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id), leaving);
+  move_on(tables, residency, model::ResidencyEvent::told_to_release, memory::AllocationEvent::told_to_release, change);
 }
 
 void finish_release(const Tables& tables, const model::Residency& residency, Change& change) {

@@ -87,8 +87,8 @@ struct StatusView {
   std::vector<ModelView> models;
 };
 BOOST_DESCRIBE_STRUCT(StatusView, (),
-                      (version, cluster_id, epoch, rev, digest, ready, not_ready_because, queue, cache_used, cache_limit,
-                       workers, devices, models))
+                      (version, cluster_id, epoch, rev, digest, ready, not_ready_because, queue, cache_used,
+                       cache_limit, workers, devices, models))
 
 struct DevicesView {
   Rev rev;
@@ -106,8 +106,8 @@ struct JobView {
   JobId job_id;
   std::uint32_t index = 0;
   std::string stage;
-  std::string doing;        // "loading tiny-sdxl", "inference"; empty when it waits or has ended
-  double percent = 0;       // of `doing`
+  std::string doing;   // "loading tiny-sdxl", "inference"; empty when it waits or has ended
+  double percent = 0;  // of `doing`
   std::uint32_t attempt = 0;
   std::uint32_t deaths = 0;
   std::uint64_t seed = 0;

@@ -97,8 +97,8 @@ PostprocessingRequest start_postprocessing(const Tables& tables, const Request& 
 }
 
 void finish_inference(const Tables& tables, const Job& job, const InferenceCompleted& message, Change& change) {
-  inference::Run run = tables.inference.runs.at(job.job_id.str());
-  run.state = inference::RunState::completed;
+  inference::Run run =
+      inference::after(tables.inference.runs.at(job.job_id.str()), inference::RunEvent::inference_completed);
   run.result = message.result_metadata;
   change.put(tables.inference.runs, job.job_id.str(), run);
   change.put(tables.processing.jobs, job.job_id.str(), processing::after(job, JobEvent::inference_completed));
@@ -107,8 +107,8 @@ void finish_inference(const Tables& tables, const Job& job, const InferenceCompl
 
 void finish_postprocessing(const Tables& tables, const Request& request, const Job& job,
                            const PostprocessingCompleted& message, WallTime now, Change& change) {
-  postprocessing::Run run = tables.postprocessing.runs.at(job.job_id.str());
-  run.state = postprocessing::RunState::completed;
+  postprocessing::Run run = postprocessing::after(tables.postprocessing.runs.at(job.job_id.str()),
+                                                  postprocessing::RunEvent::postprocessing_completed);
   run.results = message.final_results;
   run.operations = message.operations;
   change.put(tables.postprocessing.runs, job.job_id.str(), run);
@@ -177,7 +177,7 @@ void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::st
   change.put(tables.liveness.workers, worker.worker_id.str(), gone);
   const device::Device& device = tables.device.devices.at(worker.device_id.str());
   change.put(tables.device.devices, worker.device_id.str(),
-             device::with_availability(device, device::Availability::offline, cat(worker.worker_id.str(), ": ", how)));
+             device::after(device, device::DeviceEvent::worker_gone, cat(worker.worker_id.str(), ": ", how)));
   change.event("worker_gone", worker.worker_id.str(), WorkerEventBody{worker.worker_id, worker.incarnation, how});
 }
 

@@ -115,8 +115,8 @@ struct Stop {
 
 struct Effect {
   std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::SendFrame, out::ArmTimer,
-               out::DisarmTimer, out::ScanModels, out::FillSegment, out::DropSegment, out::OpenPixels,
-               out::StorePixels, out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
+               out::DisarmTimer, out::ScanModels, out::FillSegment, out::DropSegment, out::OpenPixels, out::StorePixels,
+               out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
       what;
 };
 

@@ -80,8 +80,8 @@ struct Live {
   std::map<SegmentKey, std::shared_ptr<const model::SegmentLayout>> layouts;
   std::map<std::pair<ModelId, WorkerId>, std::uint64_t> residency_used;
   std::map<JobId, Pixels> pixels;
-  std::set<JobId> opening;       // pixels on their way from the store
-  std::set<JobId> open_jobs;     // not ended; derived from the job table
+  std::set<JobId> opening;    // pixels on their way from the store
+  std::set<JobId> open_jobs;  // not ended; derived from the job table
   std::map<JobId, JobProgress> progress;
   std::multimap<RequestId, Waiting> waiting;
 };

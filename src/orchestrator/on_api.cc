@@ -96,8 +96,9 @@ StatusView status_view(const Turn& turn) {
   view.not_ready_because = not_ready_because(turn);
   view.ready = view.not_ready_because.empty();
   view.queue.open = turn.live.open_jobs.size();
-  view.queue.running = static_cast<std::size_t>(std::ranges::count_if(
-      turn.live.open_jobs, [&](const JobId& id) { return !turn.tables.processing.jobs.at(id.str()).worker_id.empty(); }));
+  view.queue.running = static_cast<std::size_t>(std::ranges::count_if(turn.live.open_jobs, [&](const JobId& id) {
+    return !turn.tables.processing.jobs.at(id.str()).worker_id.empty();
+  }));
   view.queue.queued = view.queue.open - view.queue.running;
   view.cache_limit = turn.settings.cache_limit;
   for (const auto& [key, segment] : turn.live.segments) view.cache_used += segment.size;
@@ -133,7 +134,8 @@ RequestView request_view(const Turn& turn, const processing::Request& request) {
 /// Accepts what was read, and answers now or remembers who waits.
 void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processing::Request> request) {
   if (turn.live.stopping) {
-    return reply_error(turn, reply, fail(ErrorCode::unavailable, "the server is stopping; try again after its restart"));
+    return reply_error(turn, reply,
+                       fail(ErrorCode::unavailable, "the server is stopping; try again after its restart"));
   }
   if (!request) return reply_error(turn, reply, request.error());
   accept(turn.tables, *request, turn.wall, turn.change);
@@ -214,8 +216,8 @@ void on_cancel(Turn& turn, const in::Cancel& input) {
   }
   if (request->state != processing::RequestState::accepted) {
     return reply_error(turn, input.reply,
-                       fail(ErrorCode::invalid_transition, cat("request ", input.request_id.str(), " has ended: ",
-                                                               json::enum_name(request->state))));
+                       fail(ErrorCode::invalid_transition,
+                            cat("request ", input.request_id.str(), " has ended: ", json::enum_name(request->state))));
   }
   std::vector<processing::Job> jobs = processing::jobs_of(turn.tables.processing, input.request_id);
   for (processing::Job& job : jobs) {
@@ -223,8 +225,8 @@ void on_cancel(Turn& turn, const in::Cancel& input) {
     if (!job.worker_id.empty()) {
       // A cancelled task still has to answer; the worker stays busy until it does or its progress deadline passes.
       const std::string task = turn.live.workers[job.worker_id].task;
-      send(turn, turn.tables.liveness.workers.at(job.worker_id.str()), FrameType::task_cancel, TaskCancel{}, job.attempt,
-           task, {}, Urgency::p0_critical);
+      send(turn, turn.tables.liveness.workers.at(job.worker_id.str()), FrameType::task_cancel, TaskCancel{},
+           job.attempt, task, {}, Urgency::p0_critical);
     }
     drop_pixels(turn, job.job_id);
     job = processing::after(job, processing::JobEvent::failed);

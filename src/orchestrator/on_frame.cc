@@ -87,7 +87,7 @@ Status on_ready(Turn& turn, Arrival& arrival) {
   turn.change.put(turn.tables.liveness.workers, ready.worker_id.str(), ready);
   const device::Device& device = turn.tables.device.devices.at(ready.device_id.str());
   turn.change.put(turn.tables.device.devices, device.device_id.str(),
-                  device::with_availability(device, device::Availability::online, ""));
+                  device::after(device, device::DeviceEvent::worker_ready, ""));
   turn.change.event("worker_ready", ready.worker_id.str(), ready);
   turn.effect(out::DisarmTimer{cat("start:", ready.worker_id.str())});
   turn.log(cat(ready.worker_id.str(), " is ready"));
@@ -228,8 +228,9 @@ Status on_model_released(Turn& turn, Arrival& arrival) {
   if (residency == nullptr || residency->state != model::ResidencyState::releasing) return {};
   if (released.bytes_mapped.value != 0) {
     // It says "released" and the mapping says otherwise: only the end of the process makes the bytes free.
-    end_worker(turn, arrival.worker.worker_id, cat("it still maps ", to_text(released.bytes_mapped), " of ",
-                                                   released.model_id.str(), " after releasing it"));
+    end_worker(
+        turn, arrival.worker.worker_id,
+        cat("it still maps ", to_text(released.bytes_mapped), " of ", released.model_id.str(), " after releasing it"));
     return {};
   }
   finish_release(turn.tables, *residency, turn.change);
@@ -293,10 +294,10 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
       header.sequence != live.sequence_in + 1) {
     ++live.frames_refused;
     drop(input.handles);
-    return end_worker(turn, input.worker_id, cat("it sent frame ", header.sequence, " of incarnation ",
-                                                 header.incarnation.value, ", epoch ", header.epoch.value,
-                                                 " where ", live.sequence_in + 1, ", ", worker->incarnation.value, ", ",
-                                                 turn.live.epoch.value, " was expected"));
+    return end_worker(turn, input.worker_id,
+                      cat("it sent frame ", header.sequence, " of incarnation ", header.incarnation.value, ", epoch ",
+                          header.epoch.value, " where ", live.sequence_in + 1, ", ", worker->incarnation.value, ", ",
+                          turn.live.epoch.value, " was expected"));
   }
   live.sequence_in = header.sequence;
   live.heard = turn.now;
@@ -307,16 +308,17 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
   const auto envelope = json::from_text<Envelope>(input.frame.body);
   if (!envelope) {
     drop(input.handles);
-    return end_worker(turn, input.worker_id, cat("it sent a broken envelope at ", envelope.error().pointer, ": ",
-                                                 envelope.error().message));
+    return end_worker(turn, input.worker_id,
+                      cat("it sent a broken envelope at ", envelope.error().pointer, ": ", envelope.error().message));
   }
   Arrival arrival{*worker, live, *envelope, input.handles};
   const Status status = dispatch(turn, type, arrival);
   drop(arrival.handles);
   if (!status) {
     ++live.frames_refused;
-    end_worker(turn, input.worker_id, cat("it sent a bad ", json::enum_name(type), " at \"", status.error().pointer,
-                                          "\": ", status.error().message));
+    end_worker(
+        turn, input.worker_id,
+        cat("it sent a bad ", json::enum_name(type), " at \"", status.error().pointer, "\": ", status.error().message));
   }
 }
 

@@ -75,10 +75,9 @@ void on_segment_filled(Turn& turn, const in::SegmentFilled& input) {
       turn.change.put(turn.tables.model.models, input.model_id.str(), verified);
     } else if (component.sha256 != *input.sha256) {
       turn.effect(out::DropSegment{input.model_id, input.component});
-      return refuse(fail(ErrorCode::data_loss,
-                         cat("component ", input.component, " of ", input.model_id.str(), " has digest ",
-                             shortened(*input.sha256, 12), ", recorded was ", shortened(component.sha256, 12),
-                             ": the file's bytes changed")));
+      return refuse(fail(ErrorCode::data_loss, cat("component ", input.component, " of ", input.model_id.str(),
+                                                   " has digest ", shortened(*input.sha256, 12), ", recorded was ",
+                                                   shortened(component.sha256, 12), ": the file's bytes changed")));
     }
   }
   place->second.state = SegmentState::ready;
@@ -93,8 +92,8 @@ void on_pixels_opened(Turn& turn, const in::PixelsOpened& input) {
   }
   if (!input.handle) {
     return fail_job(turn.tables, *job,
-                    {std::string(error_facts(input.handle.error().code).name), input.handle.error().message},
-                    turn.wall, turn.change);
+                    {std::string(error_facts(input.handle.error().code).name), input.handle.error().message}, turn.wall,
+                    turn.change);
   }
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
   turn.live.pixels[input.job_id] = {*input.handle, *request.source};
@@ -105,9 +104,8 @@ void on_pixels_stored(Turn& turn, const in::PixelsStored& input) {
   if (job == nullptr || job->stage != processing::JobStage::storing || job->attempt != input.attempt) return;
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
   if (!input.image) {
-    fail_job(turn.tables, *job,
-             {std::string(error_facts(input.image.error().code).name), input.image.error().message}, turn.wall,
-             turn.change);
+    fail_job(turn.tables, *job, {std::string(error_facts(input.image.error().code).name), input.image.error().message},
+             turn.wall, turn.change);
   } else {
     finish_storing(turn.tables, request, *job, *input.image, turn.wall, turn.change);
   }
@@ -131,8 +129,8 @@ void blame_load(Turn& turn, const JobId& wanted_by, const Error& why) {
     return fail_job(turn.tables, job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
   }
   turn.change.put(turn.tables.processing.jobs, wanted_by.str(), job);
-  turn.warn(cat("loading for ", wanted_by.str(), " failed (", job.load_failures, " of ",
-                processing::load_failures_max, "): ", why.message));
+  turn.warn(cat("loading for ", wanted_by.str(), " failed (", job.load_failures, " of ", processing::load_failures_max,
+                "): ", why.message));
 }
 
 }  // namespace lockstep

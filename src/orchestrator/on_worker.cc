@@ -163,8 +163,8 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
          TransactionDecision{load.transaction_id}, 0, subject);
     blame_load(turn, load.wanted_by,
-               fail(ErrorCode::deadline_exceeded, cat(load.worker_id.str(), " did not vote on loading ",
-                                                      load.plan.model_id.str(), " in time")));
+               fail(ErrorCode::deadline_exceeded,
+                    cat(load.worker_id.str(), " did not vote on loading ", load.plan.model_id.str(), " in time")));
   } else if (what == "drain") {
     turn.live.drain_over = true;
     turn.warn("the drain limit has passed; what still runs is given up and will start over next time");
@@ -211,6 +211,12 @@ bool settle_workers(Turn& turn) {
     }
     if (!all_gone) return false;
     turn.live.stopped = true;
+    for (const auto& [id, waiting] : turn.live.waiting) {
+      reply_error(turn, waiting.reply,
+                  fail(ErrorCode::unavailable, cat("the server stopped; request ", id.str(),
+                                                   " is accepted and goes on after its restart")));
+    }
+    turn.live.waiting.clear();
     turn.effect(out::Stop{turn.live.open_jobs.size()});
     return true;
   }

@@ -82,8 +82,8 @@ bool is_pinned(const Turn& turn, const ModelId& model) {
     const auto kind = turn.tables.device.devices.at(held.device_id.str()).kind;
     return held.state == model::ResidencyState::loading || kind == device::Kind::cpu;
   });
-  return resident || std::ranges::any_of(turn.live.intents,
-                                         [&](const auto& each) { return each.second.plan.model_id == model; });
+  return resident ||
+         std::ranges::any_of(turn.live.intents, [&](const auto& each) { return each.second.plan.model_id == model; });
 }
 
 Outcome give_up(Turn& turn, const Job& job, const Error& why) {
@@ -118,7 +118,8 @@ Outcome evict_one(Turn& turn, const WorkerRecord& worker, const std::vector<Mode
 }
 
 /// Makes room in the cache for `size` more bytes: drops the least recently used unpinned segment, or has an idle
-/// worker release a model that pins one. True when there is room now; otherwise `outcome` says whether a step was taken.
+/// worker release a model that pins one. True when there is room now; otherwise `outcome` says whether a step was
+/// taken.
 bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId>& needed, Outcome& outcome) {
   outcome = Outcome::waits;
   if (pass.cache_blocked) return false;
@@ -189,7 +190,8 @@ Outcome load(Turn& turn, Pass& pass, const Job& job, const WorkerRecord& worker,
   turn.live.intents.emplace(transaction, *intent);
   give_task(turn, worker, cat("load:", transaction.str()), job.job_id);
   turn.live.progress[job.job_id] = {cat("loading ", wanted.model_id.str()), 0};
-  send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan}, 0, transaction.str());
+  send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan}, 0,
+       transaction.str());
   turn.effect(out::ArmTimer{cat("prepare:", transaction.str()), turn.now + turn.settings.prepare_deadline});
   return Outcome::decided;
 }
@@ -242,13 +244,14 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
     largest = std::max(largest, entry.row.memory_budget);
   }
   if (need > largest) {
-    return give_up(turn, job, fail(ErrorCode::invalid_argument,
-                                   cat("this needs ", to_text(need), " on one device; the largest has ", to_text(largest))));
+    return give_up(turn, job,
+                   fail(ErrorCode::invalid_argument,
+                        cat("this needs ", to_text(need), " on one device; the largest has ", to_text(largest))));
   }
   if (need > turn.settings.cache_limit) {
-    return give_up(turn, job, fail(ErrorCode::invalid_argument,
-                                   cat("this needs ", to_text(need), " in the cache; its limit is ",
-                                       to_text(turn.settings.cache_limit))));
+    return give_up(turn, job,
+                   fail(ErrorCode::invalid_argument, cat("this needs ", to_text(need), " in the cache; its limit is ",
+                                                         to_text(turn.settings.cache_limit))));
   }
   std::erase_if(workers, [&](const WorkerRecord& worker) { return need > budget_of(turn, worker); });
   if (workers.empty()) return Outcome::waits;

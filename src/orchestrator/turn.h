@@ -39,10 +39,12 @@ struct Turn {
 /// Frames one message for a worker, with the next sequence number of its link.
 template <class Body>
 void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, std::uint32_t attempt = 0,
-          std::string subject = {}, std::vector<out::Attachment> attachments = {}, Urgency urgency = Urgency::p2_normal) {
+          std::string subject = {}, std::vector<out::Attachment> attachments = {},
+          Urgency urgency = Urgency::p2_normal) {
   WorkerLive& live = turn.live.workers[worker.worker_id];
   Frame frame;
-  frame.body = json::to_text(Envelope{Timestamp::of(turn.wall), attempt, std::move(subject), RawJson{json::to_text(body)}});
+  frame.body =
+      json::to_text(Envelope{Timestamp::of(turn.wall), attempt, std::move(subject), RawJson{json::to_text(body)}});
   frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
   frame.header.type = static_cast<std::uint16_t>(type);
   frame.header.urgency = urgency;

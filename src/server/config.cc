@@ -112,8 +112,7 @@ Status read_workers(const toml::array& array, const std::string& file, std::vect
     std::string kind = "cpu";
     LOCKSTEP_TRY_STATUS(reader.text("kind", kind));
     if (kind != "cpu" && kind != "cuda") return reader.wrong("kind", *table->get("kind"), "\"cpu\" or \"cuda\"");
-    WorkerSettings worker =
-        worker_settings(out.size(), kind == "cpu" ? device::Kind::cpu : device::Kind::cuda, 4_GiB);
+    WorkerSettings worker = worker_settings(out.size(), kind == "cpu" ? device::Kind::cpu : device::Kind::cuda, 4_GiB);
     std::string name = worker.worker_id.str();
     std::string device = worker.device_id.str();
     LOCKSTEP_TRY_STATUS(reader.text("name", name));
@@ -154,8 +153,8 @@ Config default_config() {
   config.worker_command = {!home.empty() && fs::exists(venv) ? venv : "python3", "-m", "lockstep.diffusers"};
   if (!home.empty()) {
     const char* const path = std::getenv("PYTHONPATH");
-    config.worker_environment.push_back(
-        path == nullptr ? cat("PYTHONPATH=", home, "/python") : cat("PYTHONPATH=", home, "/python:", path));
+    config.worker_environment.push_back(path == nullptr ? cat("PYTHONPATH=", home, "/python")
+                                                        : cat("PYTHONPATH=", home, "/python:", path));
   }
   for (const char* each : {"HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1",
                            "DIFFUSERS_DISABLE_REMOTE_CODE=1", "TOKENIZERS_PARALLELISM=false", "PYTHONUNBUFFERED=1"}) {

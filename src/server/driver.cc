@@ -1,8 +1,8 @@
 #include "server/driver.h"
 
-#include <csignal>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <csignal>
 
 #include <cerrno>
 #include <cstring>
@@ -66,8 +66,8 @@ Status Driver::open() {
     }
   }
   if (::access(config_.data_dir.c_str(), W_OK) != 0) {
-    return fail(ErrorCode::unavailable, cat("cannot write to the data directory ", config_.data_dir, ": ",
-                                            std::strerror(errno)));
+    return fail(ErrorCode::unavailable,
+                cat("cannot write to the data directory ", config_.data_dir, ": ", std::strerror(errno)));
   }
   data_lock_ = LOCKSTEP_TRY(real::try_lock(cat(config_.data_dir, "/lock")));
   if (!data_lock_) {
@@ -79,17 +79,16 @@ Status Driver::open() {
   loop_ = std::make_unique<Loop<Orchestrator>>(machine_, last);
   http_ = std::make_unique<http::Server>(
       reactor_, config_.http,
-      http::ServerHooks{
-          .submit = [this](decltype(Input::what) what) { input(std::move(what)); },
-          .random = [this] { return random_() >> 2; },
-          .read_output =
-              [this](std::string sha256, std::function<void(Result<std::string>)> done) {
-                in_pool([this, sha256] { return outputs_.get(sha256); }, std::move(done));
-              },
-          .store_upload =
-              [this](std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
-                store_upload(std::move(bytes), std::move(done));
-              }});
+      http::ServerHooks{.submit = [this](decltype(Input::what) what) { input(std::move(what)); },
+                        .random = [this] { return random_() >> 2; },
+                        .read_output =
+                            [this](std::string sha256, std::function<void(Result<std::string>)> done) {
+                              in_pool([this, sha256] { return outputs_.get(sha256); }, std::move(done));
+                            },
+                        .store_upload =
+                            [this](std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
+                              store_upload(std::move(bytes), std::move(done));
+                            }});
   return {};
 }
 
@@ -161,13 +160,19 @@ void Driver::disk_failed(const Error& error) {
 
 template <class Work, class Done>
 void Driver::in_pool(Work work, Done done) {
+  ++pool_running_;
   pool_.run([this, work = std::move(work), done = std::move(done)]() mutable {
     auto result = std::make_shared<decltype(work())>(work());
-    reactor_.post([result, done = std::move(done)]() mutable { done(std::move(*result)); });
+    reactor_.post([this, result, done = std::move(done)]() mutable {
+      --pool_running_;
+      done(std::move(*result));
+    });
   });
 }
 
-std::string Driver::lock_path(const WorkerId& id) const { return cat(config_.data_dir, "/workers/", id.str(), ".lock"); }
+std::string Driver::lock_path(const WorkerId& id) const {
+  return cat(config_.data_dir, "/workers/", id.str(), ".lock");
+}
 std::string Driver::log_path(const WorkerId& id) const { return cat(config_.data_dir, "/logs/", id.str(), ".log"); }
 
 HandleId Driver::keep(real::Fd fd) {
@@ -220,19 +225,19 @@ void Driver::carry_out(out::SpawnWorker& effect) {
   worker.child = *std::move(child);
   worker.incarnation = effect.incarnation;
   const Incarnation incarnation = effect.incarnation;
-  worker.watch = reactor_.watch_readable(worker.child.handle.get(), [this, id, incarnation] { worker_ended(id, incarnation); });
+  worker.watch =
+      reactor_.watch_readable(worker.child.handle.get(), [this, id, incarnation] { worker_ended(id, incarnation); });
   worker.link = std::make_unique<real::FrameLink>(
       reactor_, std::move(ours),
-      real::FrameLink::Hooks{.frame =
-                                 [this, id, incarnation](Frame frame, std::vector<real::Fd> descriptors) {
-                                   in::FrameArrived arrived{id, incarnation, std::move(frame), {}};
-                                   for (real::Fd& each : descriptors) arrived.handles.push_back(keep(std::move(each)));
-                                   input(std::move(arrived));
-                                 },
-                             .closed =
-                                 [this, id, incarnation](std::string reason) {
-                                   input(in::LinkClosed{id, incarnation, std::move(reason)});
-                                 }});
+      real::FrameLink::Hooks{
+          .frame =
+              [this, id, incarnation](Frame frame, std::vector<real::Fd> descriptors) {
+                in::FrameArrived arrived{id, incarnation, std::move(frame), {}};
+                for (real::Fd& each : descriptors) arrived.handles.push_back(keep(std::move(each)));
+                input(std::move(arrived));
+              },
+          .closed = [this, id,
+                     incarnation](std::string reason) { input(in::LinkClosed{id, incarnation, std::move(reason)}); }});
   input(in::WorkerSpawned{id, incarnation, worker.child.pid, worker.child.start_ticks});
 }
 
@@ -261,10 +266,12 @@ void Driver::carry_out(out::ProveGone& effect) { prove_gone(effect, 0); }
 void Driver::prove_gone(const out::ProveGone& effect, int tries) {
   const auto lock = real::try_lock(lock_path(effect.worker_id));
   if (lock && *lock) {  // only a living process can hold it, so nobody does
-    return input(in::WorkerGone{effect.worker_id, effect.incarnation, "it ended with the earlier orchestrator (its lock is free)"});
+    return input(in::WorkerGone{effect.worker_id, effect.incarnation,
+                                "it ended with the earlier orchestrator (its lock is free)"});
   }
   if (tries == 0 && effect.pid > 0 && real::start_ticks_of(effect.pid) == effect.start_ticks) {
-    spdlog::warn("{} of the earlier orchestrator still runs as process {}; ending it", effect.worker_id.str(), effect.pid);
+    spdlog::warn("{} of the earlier orchestrator still runs as process {}; ending it", effect.worker_id.str(),
+                 effect.pid);
     ::kill(static_cast<pid_t>(effect.pid), SIGKILL);
   }
   if (tries == prove_tries_max) {
@@ -293,8 +300,7 @@ void Driver::carry_out(out::SendFrame& effect) {
 }
 
 void Driver::carry_out(out::ArmTimer& effect) {
-  reactor_.arm(cat("core:", effect.name), effect.deadline,
-               [this, name = effect.name] { input(in::TimerFired{name}); });
+  reactor_.arm(cat("core:", effect.name), effect.deadline, [this, name = effect.name] { input(in::TimerFired{name}); });
 }
 void Driver::carry_out(out::DisarmTimer& effect) { reactor_.disarm(cat("core:", effect.name)); }
 
@@ -373,11 +379,18 @@ void Driver::carry_out(out::Stop& effect) {
   ended_.message = effect.jobs_left == 0
                        ? "stopped; nothing was left to do"
                        : cat("stopped; ", effect.jobs_left, " accepted images are left and go on at the next start");
+  // What `lockstep journal verify` must find again from the records alone.
+  spdlog::info("journal ends at rev {}, digest {}", machine_.rev().value, machine_.digest());
   http_->stop();
-  // The snapshot at a clean end makes the next start read rows instead of records.
-  commits_since_snapshot_ = commits_per_snapshot;
-  snapshot_if_due();
-  reactor_.arm("end", real::Reactor::now() + milliseconds(50), [this] { reactor_.stop(); });
+  end_when_quiet(0);
+}
+
+void Driver::end_when_quiet(int tries) {
+  // Answers that are being read or written still go out; a client that does not read is not waited for.
+  reactor_.arm("end", real::Reactor::now() + milliseconds(20), [this, tries] {
+    if (pool_running_ == 0 || tries >= 250) return reactor_.stop();
+    end_when_quiet(tries + 1);
+  });
 }
 
 }  // namespace lockstep::server

@@ -52,6 +52,7 @@ class Driver {
   void sync();
   void snapshot_if_due();
   void disk_failed(const Error& error);
+  void end_when_quiet(int tries);
 
   void carry_out(out::Listen&);
   void carry_out(out::SpawnWorker& effect);
@@ -96,8 +97,7 @@ class Driver {
 
   std::deque<Input> inputs_;
   bool pump_posted_ = false;
-  bool syncing_ = false;      // the disk thread owns the store
-  bool disk_stop_ = false;
+  bool syncing_ = false;  // the disk thread owns the store
   std::uint64_t commits_since_snapshot_ = 0;
   std::unique_ptr<real::Pool> disk_;  // one thread
 
@@ -105,6 +105,7 @@ class Driver {
   std::map<std::pair<ModelId, std::string>, real::SharedFd> segments_;
   std::map<HandleId, real::SharedFd> handles_;
   HandleId handles_made_ = 0;
+  int pool_running_ = 0;
   Ended ended_;
 };
 

@@ -7,13 +7,16 @@
 #include <filesystem>
 #include <iostream>
 
-#include <CLI/CLI.hpp>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <CLI/CLI.hpp>
 
 #include "base/text.h"
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "events/json_write.h"
+#include "journal/sqlite_store.h"
+#include "orchestrator/machine.h"
 #include "server/config.h"
 #include "server/driver.h"
 #include "sim/command.h"
@@ -43,8 +46,8 @@ void add_serve(CLI::App& app, ServeOptions& options) {
 int run_serve(const ServeOptions& options) {
   std::string path = options.config;
   if (path.empty() && std::filesystem::exists("lockstep.toml")) path = "lockstep.toml";
-  auto config = path.empty() ? lockstep::Result<Config>(lockstep::server::default_config())
-                             : lockstep::server::read_config(path);
+  auto config =
+      path.empty() ? lockstep::Result<Config>(lockstep::server::default_config()) : lockstep::server::read_config(path);
   if (!config) {
     std::cerr << "lockstep: " << config.error().message << "\n";
     return 2;
@@ -86,6 +89,41 @@ int run_make_tiny(const std::string& folder, bool force) {
   return 1;
 }
 
+struct JournalView {
+  std::uint64_t rev = 0;
+  std::string digest;
+  std::uint64_t snapshot_at = 0;
+  std::uint64_t records_replayed = 0;
+};
+BOOST_DESCRIBE_STRUCT(JournalView, (), (rev, digest, snapshot_at, records_replayed))
+
+/// Reads a journal that no server uses, checks every row, replays it and says what state it gives.
+int run_journal_verify(const std::string& data_dir, bool json) {
+  const auto verify = [&]() -> lockstep::Result<JournalView> {
+    const std::string path = data_dir + "/journal.db";
+    if (!std::filesystem::exists(path)) {
+      return lockstep::fail(lockstep::ErrorCode::not_found, "there is no journal " + path);
+    }
+    const auto store = LOCKSTEP_TRY(lockstep::SqliteStore::open(path));
+    const lockstep::Recovered recovered = LOCKSTEP_TRY(store->recover());
+    lockstep::Orchestrator machine{lockstep::Settings{}};
+    LOCKSTEP_TRY(machine.recover(recovered));
+    return JournalView{machine.rev().value, machine.digest(), recovered.snapshot_at.value, recovered.records.size()};
+  };
+  const auto view = verify();
+  if (!view) {
+    std::cerr << "lockstep: " << view.error().message << "\n";
+    return view.error().code == lockstep::ErrorCode::not_found ? 3 : 1;
+  }
+  if (json) {
+    std::cout << lockstep::json::to_text(*view) << "\n";
+  } else {
+    std::cout << "rev " << view->rev << ", digest " << view->digest << "\n"
+              << view->records_replayed << " records replayed after the snapshot at rev " << view->snapshot_at << "\n";
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -101,13 +139,26 @@ int main(int argc, char** argv) {
   std::string tiny_folder;
   bool tiny_force = false;
   CLI::App* models = app.get_subcommand("models");
-  CLI::App* make_tiny = models->add_subcommand("make-tiny", "write small real models for a first run: SDXL, upscaler, safety");
+  CLI::App* make_tiny =
+      models->add_subcommand("make-tiny", "write small real models for a first run: SDXL, upscaler, safety");
   make_tiny->add_option("DIR", tiny_folder, "folder to write into")->required();
   make_tiny->add_flag("--force", tiny_force, "replace models that are there");
-  CLI11_PARSE(app, argc, argv);
+  CLI::App* journal = app.add_subcommand("journal", "look at the journal of a stopped server");
+  journal->require_subcommand(1);
+  CLI::App* verify = journal->add_subcommand("verify", "check every row, replay, and print rev and digest of the state");
+  std::string verify_dir = lockstep::server::default_config().data_dir;
+  bool verify_json = false;
+  verify->add_option("--data-dir", verify_dir, "the server's data directory");
+  verify->add_flag("--json", verify_json, "print one object");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;  // --help and --version end here too, with 0
+  }
 
   if (app.got_subcommand("serve")) return run_serve(serve);
   if (make_tiny->parsed()) return run_make_tiny(tiny_folder, tiny_force);
+  if (verify->parsed()) return run_journal_verify(verify_dir, verify_json);
   if (const auto status = sim.run()) return *status;
   if (const auto status = bench.run()) return *status;
   if (const auto status = client.run()) return *status;

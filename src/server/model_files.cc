@@ -51,7 +51,7 @@ Status read_at(int fd, std::uint64_t at, std::span<std::uint8_t> into, const std
 }
 
 model::File facts_of(int fd, const std::string& path) {
-  struct stat facts {};
+  struct stat facts{};
   ::fstat(fd, &facts);
   return {path, Bytes{static_cast<std::uint64_t>(facts.st_size)},
           facts.st_mtim.tv_sec * std::int64_t{1'000'000'000} + facts.st_mtim.tv_nsec};
@@ -224,9 +224,8 @@ Result<FilledSegment> fill_segment(const out::FillSegment& order) {
       const real::Fd file = LOCKSTEP_TRY(open_file(expected.path));
       const model::File now = facts_of(file.get(), expected.path);
       if (now.size != expected.size || now.modified_ns != expected.modified_ns) {
-        return fail(ErrorCode::data_loss,
-                    cat(expected.path, " changed since it was registered (", now.size.value, " bytes now, ",
-                        expected.size.value, " then)"));
+        return fail(ErrorCode::data_loss, cat(expected.path, " changed since it was registered (", now.size.value,
+                                              " bytes now, ", expected.size.value, " then)"));
       }
       std::uint64_t at = 0;
       // What lies between the tensors (the header) is hashed only; tensors are read straight to their place.

@@ -52,7 +52,7 @@ struct TaskFailed {
 };
 struct Telemetry {
   HealthMetrics health;
-  Bytes used;           // of the budget, by what this process has mapped or allocated
+  Bytes used;  // of the budget, by what this process has mapped or allocated
   Ratio fragmentation;
 };
 }  // namespace in

@@ -109,7 +109,6 @@ struct PostprocessDone {  // descriptor: the encoded output, when there is one
   double total_processing_time = 0;
   Bytes peak_bytes;
 };
-BOOST_DESCRIBE_STRUCT(PostprocessDone, (),
-                      (operations, safety, quality, output, total_processing_time, peak_bytes))
+BOOST_DESCRIBE_STRUCT(PostprocessDone, (), (operations, safety, quality, output, total_processing_time, peak_bytes))
 
 }  // namespace lockstep

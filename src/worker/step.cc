@@ -100,15 +100,16 @@ void Machine::frame(Turn& turn, const in::FrameArrived& input) {
   const bool current = header.incarnation == identity_.incarnation && (welcome || header.epoch == epoch_);
   if (!current || header.sequence != sequence_in_ + 1) {
     turn.drop(handles);
-    return leave(turn, 3, cat("frame ", header.sequence, " of epoch ", header.epoch.value, " does not continue this link"));
+    return leave(turn, 3,
+                 cat("frame ", header.sequence, " of epoch ", header.epoch.value, " does not continue this link"));
   }
   sequence_in_ = header.sequence;
   const auto envelope = json::from_text<Envelope>(input.frame.body);
   const Status status = envelope ? dispatch(turn, input.frame, *envelope, handles) : Status(envelope.error());
   turn.drop(handles);
   if (!status) {
-    leave(turn, 3, cat("a bad frame of type ", header.type, " at \"", status.error().pointer,
-                       "\": ", status.error().message));
+    leave(turn, 3,
+          cat("a bad frame of type ", header.type, " at \"", status.error().pointer, "\": ", status.error().message));
   }
 }
 
@@ -162,7 +163,8 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       const ModelLoadRequest request = LOCKSTEP_TRY(json::from_text<ModelLoadRequest>(body));
       const LoadPlan* plan = participant_.held(request.model_id);
       if (plan == nullptr || handles.size() != plan->components.size()) {
-        return fail(ErrorCode::invalid_transition, cat("a load of ", request.model_id.str(), " that was not committed"));
+        return fail(ErrorCode::invalid_transition,
+                    cat("a load of ", request.model_id.str(), " that was not committed"));
       }
       start(turn, {"load", task.subject, task.attempt, plan->model_id, {}},
             LoadTask{plan->model_id, plan->kind, plan->path, plan->components}, handles);
@@ -170,7 +172,8 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     }
     case FrameType::model_release: {
       const ModelRelease release = LOCKSTEP_TRY(json::from_text<ModelRelease>(body));
-      start(turn, {"release", task.subject, task.attempt, release.model_id, {}}, ReleaseTask{release.model_id}, handles);
+      start(turn, {"release", task.subject, task.attempt, release.model_id, {}}, ReleaseTask{release.model_id},
+            handles);
       return {};
     }
     case FrameType::inference_request: {
@@ -178,7 +181,8 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       const InferenceParameters& p = request.inference_parameters;
       const ModelId& model = request.model_configuration.base_model;
       if (fenced || participant_.held(model) == nullptr) {
-        send_failure(turn, task, "unavailable", fenced ? "the worker has fenced itself" : cat(model.str(), " is not here"));
+        send_failure(turn, task, "unavailable",
+                     fenced ? "the worker has fenced itself" : cat(model.str(), " is not here"));
         return {};
       }
       start(turn, {"inference", task.subject, task.attempt, {}, request.request_id},
@@ -193,9 +197,9 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
         return fail(ErrorCode::invalid_argument, "postprocessing without exactly one source", "/source");
       }
       start(turn, {"postprocess", task.subject, task.attempt, {}, request.request_id},
-            PostprocessTask{request.request_id, *request.source, request.postprocessing_pipeline,
-                            request.parameters.value_or(""), request.metadata.value_or(std::map<std::string, RawJson>{}),
-                            request.output_requirements.format},
+            PostprocessTask{
+                request.request_id, *request.source, request.postprocessing_pipeline, request.parameters.value_or(""),
+                request.metadata.value_or(std::map<std::string, RawJson>{}), request.output_requirements.format},
             handles);
       return {};
     }
@@ -224,14 +228,15 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   health.error_count = handler_failures_;
   const Bytes total = participant_.budget();
   if (total.value > 0) {
-    health.memory_usage.value =
-        std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
+    health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
   }
-  send(turn, FrameType::device_health_update, DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), "normal"},
-       0, {}, {}, Urgency::p3_low);
+  send(turn, FrameType::device_health_update,
+       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), "normal"}, 0, {}, {}, Urgency::p3_low);
   const PressureLevel level = pressure_of(input.used, total);
   send(turn, FrameType::vram_usage_update,
-       VramUsageUpdate{device_id_, {total, input.used, total - input.used, input.fragmentation}, level,
+       VramUsageUpdate{device_id_,
+                       {total, input.used, total - input.used, input.fragmentation},
+                       level,
                        level == PressureLevel::critical},
        0, {}, {}, level >= PressureLevel::high ? Urgency::p1_high : Urgency::p3_low);
 }
@@ -244,9 +249,12 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
   // A progress report that cannot be read is a defect of the handler; its result will tell. Progress is never fatal.
   if (task.kind == "load") {
     if (const auto report = json::from_text<LoadReport>(input.report)) {
-      const ModelLoadingProgress message{task.model_id, cat("loading_", report->component),
-                                         Percent{report->fraction.value * 100}, report->bytes,
-                                         after(turn.wall, 0), {}};
+      const ModelLoadingProgress message{task.model_id,
+                                         cat("loading_", report->component),
+                                         Percent{report->fraction.value * 100},
+                                         report->bytes,
+                                         after(turn.wall, 0),
+                                         {}};
       send(turn, FrameType::model_loading_progress, message, task.attempt, task.subject, {}, Urgency::p3_low);
     }
   } else if (task.kind == "inference") {
@@ -277,8 +285,8 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     ++handler_failures_;
     turn.drop(handles);
     if (task.kind == "load") participant_.release(task.model_id);
-    send_failure(turn, task, "internal", cat("the ", task.kind, " handler answered badly at \"", error.pointer, "\": ",
-                                             error.message));
+    send_failure(turn, task, "internal",
+                 cat("the ", task.kind, " handler answered badly at \"", error.pointer, "\": ", error.message));
   };
   if (task.kind == "load") {
     const auto report = json::from_text<LoadDone>(input.report);
@@ -290,19 +298,19 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     const auto report = json::from_text<ReleaseDone>(input.report);
     if (!report) return bad(report.error());
     if (report->bytes_mapped.value == 0) participant_.release(task.model_id);
-    send(turn, FrameType::model_released, ModelReleased{task.model_id, report->bytes_mapped}, task.attempt, task.subject);
+    send(turn, FrameType::model_released, ModelReleased{task.model_id, report->bytes_mapped}, task.attempt,
+         task.subject);
   } else if (task.kind == "inference") {
     const auto report = json::from_text<InferenceDone>(input.report);
     if (!report) return bad(report.error());
     if (handles.size() != 1) return bad(fail(ErrorCode::internal, "exactly one descriptor was expected"));
-    const InferenceCompleted message{
-        task.run_id,
-        {report->execution_time, report->total_steps_executed, SizeText::of(report->peak_bytes),
-         report->result_quality_score},
-        cat("sha256:", report->sha256),
-        true,
-        {"upscaling", "safety_check"},
-        ImageBuffer{"rgb8", report->width, report->height, report->bytes, report->sha256}};
+    const InferenceCompleted message{task.run_id,
+                                     {report->execution_time, report->total_steps_executed,
+                                      SizeText::of(report->peak_bytes), report->result_quality_score},
+                                     cat("sha256:", report->sha256),
+                                     true,
+                                     {"upscaling", "safety_check"},
+                                     ImageBuffer{"rgb8", report->width, report->height, report->bytes, report->sha256}};
     send(turn, FrameType::inference_completed, message, task.attempt, task.subject, std::move(handles));
   } else {
     const auto report = json::from_text<PostprocessDone>(input.report);
@@ -310,12 +318,9 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     if (report->output.has_value() != (handles.size() == 1)) {
       return bad(fail(ErrorCode::internal, "an output and its descriptor come together"));
     }
-    PostprocessingCompleted message{task.run_id,
-                                    {report->safety, report->quality},
-                                    "",
-                                    {report->total_processing_time, SizeText::of(report->peak_bytes)},
-                                    std::nullopt,
-                                    report->operations};
+    PostprocessingCompleted message{task.run_id,  {report->safety, report->quality},
+                                    "",           {report->total_processing_time, SizeText::of(report->peak_bytes)},
+                                    std::nullopt, report->operations};
     if (report->output) {
       message.output_location = cat("sha256:", report->output->sha256);
       message.output = ImageBuffer{"png", report->output->width, report->output->height, report->output->bytes,

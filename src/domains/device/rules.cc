@@ -1,5 +1,6 @@
 #include "domains/device/rules.h"
 
+#include "base/check.h"
 #include "base/text.h"
 
 namespace lockstep::device {
@@ -11,14 +12,16 @@ Status may_reserve(const Tables& tables, const DeviceId& device) {
     return fail(ErrorCode::unavailable, cat("device ", device.str(), " is not online: ", row->reason));
   }
   if (const Reservation* held = tables.reservations.find(device.str())) {
-    return fail(ErrorCode::resource_exhausted, cat("device ", device.str(), " is reserved for ", held->operation_type,
-                                                   " of ", held->model_id.str()));
+    return fail(ErrorCode::resource_exhausted,
+                cat("device ", device.str(), " is reserved for ", held->operation_type, " of ", held->model_id.str()));
   }
   return {};
 }
 
-Device with_availability(Device device, Availability availability, std::string reason) {
-  device.availability = availability;
+Device after(Device device, DeviceEvent event, std::string reason) {
+  const auto next = device_lifecycle.next(device.availability, event);
+  LOCKSTEP_CHECK(next.has_value());
+  device.availability = *next;
   device.reason = std::move(reason);
   return device;
 }

@@ -10,6 +10,6 @@ namespace lockstep::device {
 Status may_reserve(const Tables& tables, const DeviceId& device);
 
 /// The device row after its worker came or went.
-Device with_availability(Device device, Availability availability, std::string reason);
+Device after(Device device, DeviceEvent event, std::string reason);
 
 }  // namespace lockstep::device

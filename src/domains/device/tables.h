@@ -6,7 +6,7 @@
 namespace lockstep::device {
 
 struct Tables {
-  Table<Device> devices{"device.devices"};                // key: device id
+  Table<Device> devices{"device.devices"};                 // key: device id
   Table<Reservation> reservations{"device.reservations"};  // key: device id
 
   template <class Self, class F>

@@ -8,14 +8,12 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "domains/device/lifecycle.h"
 
 namespace lockstep::device {
 
 enum class Kind { cpu, cuda };
 BOOST_DESCRIBE_ENUM(Kind, cpu, cuda)
-
-enum class Availability { offline, online, error };
-BOOST_DESCRIBE_ENUM(Availability, offline, online, error)
 
 /// memory_budget is what models on this device may hold together. One worker owns one device.
 struct Device {

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/check.h"
 #include "base/text.h"
 
 namespace lockstep::inference {
@@ -57,14 +58,21 @@ Status read_size(const std::string& text, InferenceParameters& into) {
     const auto height = std::from_chars(width.ptr + 1, end, into.height);
     if (height.ec == std::errc{} && height.ptr == end) return {};
   }
-  return fail(ErrorCode::invalid_argument, cat("size is \"", shortened(text), "\"; expected WIDTHxHEIGHT, as in 1024x1024"),
-              "/size");
+  return fail(ErrorCode::invalid_argument,
+              cat("size is \"", shortened(text), "\"; expected WIDTHxHEIGHT, as in 1024x1024"), "/size");
 }
 
 InferenceRequest message_for(InferenceRequest request, const std::string& run_id, std::uint32_t index) {
   request.request_id = run_id;
   request.inference_parameters.seed = request.inference_parameters.seed.value_or(0) + index;
   return request;
+}
+
+Run after(Run run, RunEvent event) {
+  const auto next = run_lifecycle.next(run.state, event);
+  LOCKSTEP_CHECK(next.has_value());
+  run.state = *next;
+  return run;
 }
 
 std::string run_id(const JobId& job, std::uint32_t attempt) { return cat("inf:", job.str(), ":", attempt); }

@@ -26,6 +26,9 @@ Status read_size(const std::string& text, InferenceParameters& into);
 /// The message for one image of a request: seed + index, and an id of its own per attempt.
 InferenceRequest message_for(InferenceRequest request, const std::string& run_id, std::uint32_t index);
 
+/// The run after an event; an event its state does not accept is a defect.
+Run after(Run run, RunEvent event);
+
 std::string run_id(const JobId& job, std::uint32_t attempt);
 
 /// What the image's own metadata says: the widely read "parameters" text.

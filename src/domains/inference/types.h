@@ -6,12 +6,10 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "domains/inference/lifecycle.h"
 #include "events/inference_events.h"
 
 namespace lockstep::inference {
-
-enum class RunState { executing, completed };
-BOOST_DESCRIBE_ENUM(RunState, executing, completed)
 
 /// One attempt of one job on one incarnation. It is kept after its end, for the request's view, and replaced by the
 /// next attempt.

@@ -1,5 +1,6 @@
 #include "domains/memory/rules.h"
 
+#include "base/check.h"
 #include "base/text.h"
 
 namespace lockstep::memory {
@@ -18,6 +19,13 @@ Status may_reserve(const Tables& tables, const DeviceId& device, Bytes budget, B
   if (wanted <= free) return {};
   return fail(ErrorCode::resource_exhausted, cat("device ", device.str(), " has ", to_text(free), " of ",
                                                  to_text(budget), " free, ", to_text(wanted), " are needed"));
+}
+
+Allocation after(Allocation allocation, AllocationEvent event) {
+  const auto next = allocation_lifecycle.next(allocation.state, event);
+  LOCKSTEP_CHECK(next.has_value());
+  allocation.state = *next;
+  return allocation;
 }
 
 }  // namespace lockstep::memory

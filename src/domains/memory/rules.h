@@ -12,4 +12,7 @@ Bytes allocated_on(const Tables& tables, const DeviceId& device);
 /// resource_exhausted names the numbers.
 Status may_reserve(const Tables& tables, const DeviceId& device, Bytes budget, Bytes promised, Bytes wanted);
 
+/// The allocation after an event; an event its state does not accept is a defect.
+Allocation after(Allocation allocation, AllocationEvent event);
+
 }  // namespace lockstep::memory

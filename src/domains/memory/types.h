@@ -8,13 +8,9 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "domains/memory/lifecycle.h"
 
 namespace lockstep::memory {
-
-/// allocated  decided; the worker may be copying     in_use     the worker reported it
-/// releasing  the worker was told to give it back; still counted until it says that it did, or is proven gone
-enum class AllocationState { allocated, in_use, releasing };
-BOOST_DESCRIBE_ENUM(AllocationState, allocated, in_use, releasing)
 
 struct Allocation {
   AllocationId allocation_id;

@@ -2,21 +2,20 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/text.h"
 
 namespace lockstep::model {
 
-std::string residency_key(const ModelId& model, const WorkerId& worker) {
-  return cat(worker.str(), "/", model.str());
-}
+std::string residency_key(const ModelId& model, const WorkerId& worker) { return cat(worker.str(), "/", model.str()); }
 
 Result<Model> usable(const Tables& tables, const ModelId& model) {
   const Model* row = tables.models.find(model.str());
   if (row == nullptr) {
     std::string names;
     for (const auto& [id, entry] : tables.models.entries()) names += cat(names.empty() ? "" : ", ", id);
-    return fail(ErrorCode::not_found,
-                cat("there is no model \"", shortened(model.str()), "\"; registered: ", names.empty() ? "none" : names));
+    return fail(ErrorCode::not_found, cat("there is no model \"", shortened(model.str()),
+                                          "\"; registered: ", names.empty() ? "none" : names));
   }
   if (row->availability != Availability::available) {
     return fail(ErrorCode::data_loss, cat("model ", model.str(), " cannot be used: ", row->reason));
@@ -53,6 +52,13 @@ Model with_known_digests(Model fresh, const Model* known) {
     }
   }
   return fresh;
+}
+
+Residency after(Residency residency, ResidencyEvent event) {
+  const auto next = residency_lifecycle.next(residency.state, event);
+  LOCKSTEP_CHECK(next.has_value());
+  residency.state = *next;
+  return residency;
 }
 
 }  // namespace lockstep::model

@@ -22,4 +22,7 @@ std::size_t loading_count(const Tables& tables, const ModelId& model);
 /// `fresh` from a scan of the disk, with the digests that are still true of the same files taken over from `known`.
 Model with_known_digests(Model fresh, const Model* known);
 
+/// The residency after an event; an event its state does not accept is a defect.
+Residency after(Residency residency, ResidencyEvent event);
+
 }  // namespace lockstep::model

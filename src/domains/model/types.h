@@ -10,6 +10,7 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "domains/model/lifecycle.h"
 
 namespace lockstep::model {
 
@@ -50,9 +51,6 @@ struct Model {
   std::vector<Component> components;
 };
 BOOST_DESCRIBE_STRUCT(Model, (), (model_id, kind, path, availability, reason, bytes, components))
-
-enum class ResidencyState { loading, loaded, releasing };
-BOOST_DESCRIBE_ENUM(ResidencyState, loading, loaded, releasing)
 
 /// A model on one worker. It exists from the load's decision until its memory is proven free.
 struct Residency {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/text.h"
 
 namespace lockstep::postprocessing {
@@ -16,7 +17,8 @@ Status validate(const std::vector<PipelineOperation>& pipeline) {
                   cat(pointer, "/operation"));
     }
     if (each.model.empty()) {
-      return fail(ErrorCode::invalid_argument, cat("operation ", each.operation, " has no model"), cat(pointer, "/model"));
+      return fail(ErrorCode::invalid_argument, cat("operation ", each.operation, " has no model"),
+                  cat(pointer, "/model"));
     }
     if (each.strictness && *each.strictness != "strict" && *each.strictness != "moderate" &&
         *each.strictness != "relaxed") {
@@ -36,9 +38,16 @@ Status may_deliver(const std::vector<PipelineOperation>& pipeline, const Postpro
   if (verdict->safety_classification == "safe") return {};
   std::string flags;
   for (const std::string& flag : verdict->flagged_content) flags += cat(flags.empty() ? "" : ", ", flag);
-  return fail(ErrorCode::safety_blocked, cat("the safety check classified the image as ", verdict->safety_classification,
-                                             " (safety score ", verdict->content_safety_score, "; flagged: ",
-                                             flags.empty() ? "none" : flags, ")"));
+  return fail(ErrorCode::safety_blocked,
+              cat("the safety check classified the image as ", verdict->safety_classification, " (safety score ",
+                  verdict->content_safety_score, "; flagged: ", flags.empty() ? "none" : flags, ")"));
+}
+
+Run after(Run run, RunEvent event) {
+  const auto next = run_lifecycle.next(run.state, event);
+  LOCKSTEP_CHECK(next.has_value());
+  run.state = *next;
+  return run;
 }
 
 std::string run_id(const JobId& job, std::uint32_t attempt) { return cat("post:", job.str(), ":", attempt); }

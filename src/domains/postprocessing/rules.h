@@ -15,6 +15,9 @@ Status validate(const std::vector<PipelineOperation>& pipeline);
 /// safety check was ordered and no verdict came (silence is never a pass).
 Status may_deliver(const std::vector<PipelineOperation>& pipeline, const PostprocessingCompleted& completed);
 
+/// The run after an event; an event its state does not accept is a defect.
+Run after(Run run, RunEvent event);
+
 std::string run_id(const JobId& job, std::uint32_t attempt);
 
 }  // namespace lockstep::postprocessing

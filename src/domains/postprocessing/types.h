@@ -10,12 +10,10 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "domains/postprocessing/lifecycle.h"
 #include "events/postprocessing_events.h"
 
 namespace lockstep::postprocessing {
-
-enum class RunState { executing, completed };
-BOOST_DESCRIBE_ENUM(RunState, executing, completed)
 
 struct Run {
   std::string run_id;  // the request_id of the postprocessing messages

@@ -36,9 +36,9 @@ struct Request {
   RequestKind kind = RequestKind::generation;
   RequestState state = RequestState::accepted;
   std::uint32_t n = 1;
-  InferenceRequest inference;                // of image 0; image i has seed + i
-  std::vector<PipelineOperation> pipeline;   // after inference, in order
-  std::optional<ImageBuffer> source;         // check: the picture, stored by content
+  InferenceRequest inference;               // of image 0; image i has seed + i
+  std::vector<PipelineOperation> pipeline;  // after inference, in order
+  std::optional<ImageBuffer> source;        // check: the picture, stored by content
   WallTime created;
   WallTime finished;
   std::optional<Failure> failure;
@@ -56,10 +56,9 @@ struct Job {
   std::uint32_t attempt = 0;
   std::uint32_t deaths = 0;
   std::uint32_t load_failures = 0;
-  WorkerId worker_id;       // who runs it now; empty when nobody
+  WorkerId worker_id;  // who runs it now; empty when nobody
   std::optional<Failure> failure;
 };
-BOOST_DESCRIBE_STRUCT(Job, (),
-                      (job_id, request_id, index, stage, attempt, deaths, load_failures, worker_id, failure))
+BOOST_DESCRIBE_STRUCT(Job, (), (job_id, request_id, index, stage, attempt, deaths, load_failures, worker_id, failure))
 
 }  // namespace lockstep::processing

@@ -12,7 +12,8 @@
 
 namespace lockstep::real {
 
-Result<Fd> make_sealed(const std::string& name, Bytes size, const std::function<Status(std::span<std::uint8_t>)>& fill) {
+Result<Fd> make_sealed(const std::string& name, Bytes size,
+                       const std::function<Status(std::span<std::uint8_t>)>& fill) {
   Fd file(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file) return fail(ErrorCode::unavailable, cat("cannot make shared memory: ", std::strerror(errno)));
   // Allocated here, so that a full machine is an error now and not a SIGBUS in whoever touches the page first.
@@ -33,7 +34,7 @@ Result<Fd> make_sealed(const std::string& name, Bytes size, const std::function<
 }
 
 Result<Bytes> size_of(int fd) {
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(fd, &facts) != 0) return fail(ErrorCode::unavailable, cat("cannot stat: ", std::strerror(errno)));
   return Bytes{static_cast<std::uint64_t>(facts.st_size)};
 }

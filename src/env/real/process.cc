@@ -111,9 +111,7 @@ std::string reap(const Child& child) {
   return cat("signal ", info.si_status, " (", ::strsignal(info.si_status), ")");
 }
 
-void kill_child(const Child& child) {
-  ::syscall(SYS_pidfd_send_signal, child.handle.get(), SIGKILL, nullptr, 0);
-}
+void kill_child(const Child& child) { ::syscall(SYS_pidfd_send_signal, child.handle.get(), SIGKILL, nullptr, 0); }
 
 std::uint64_t start_ticks_of(std::int64_t pid) {
   std::ifstream file(cat("/proc/", pid, "/stat"));
@@ -145,7 +143,8 @@ std::string tail_of(const std::string& path, std::size_t lines) {
   std::string line;
   while (std::getline(file, line)) all.push_back(line);
   std::string out;
-  for (std::size_t i = all.size() > lines ? all.size() - lines : 0; i < all.size(); ++i) out += cat("    ", all[i], "\n");
+  for (std::size_t i = all.size() > lines ? all.size() - lines : 0; i < all.size(); ++i)
+    out += cat("    ", all[i], "\n");
   return out;
 }
 

@@ -6,8 +6,8 @@
 #include <map>
 #include <utility>
 
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -31,7 +31,8 @@ struct Watch {
 };
 
 void wait(const std::shared_ptr<Watch>& watch) {
-  const auto kind = watch->once ? asio::posix::stream_descriptor::wait_write : asio::posix::stream_descriptor::wait_read;
+  const auto kind =
+      watch->once ? asio::posix::stream_descriptor::wait_write : asio::posix::stream_descriptor::wait_read;
   watch->descriptor.async_wait(kind, [watch](const boost::system::error_code& error) {
     if (error || watch->stopped) return;
     watch->ready();
@@ -76,8 +77,8 @@ void Reactor::post(std::function<void()> work) { asio::post(state_->context, std
 void Reactor::arm(const std::string& name, Nanos deadline, std::function<void()> fired) {
   auto& timer = state_->timers[name];
   if (timer) timer->cancel();
-  timer = std::make_shared<asio::steady_timer>(state_->context,
-                                               std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline)));
+  timer = std::make_shared<asio::steady_timer>(
+      state_->context, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline)));
   timer->async_wait([this, name, mine = timer, fired = std::move(fired)](const boost::system::error_code& error) {
     const auto place = state_->timers.find(name);
     if (error || place == state_->timers.end() || place->second != mine) return;  // moved or disarmed meanwhile

@@ -175,8 +175,8 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
   // Children of this process must not hold the link, nor the lock that proves this process alive.
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   ::fcntl(fd + 1, F_SETFD, FD_CLOEXEC);
-  auto state = std::make_shared<State>(Identity{WorkerId(name), Incarnation{static_cast<std::uint64_t>(incarnation)},
-                                                ::getpid(), LOCKSTEP_VERSION});
+  auto state = std::make_shared<State>(
+      Identity{WorkerId(name), Incarnation{static_cast<std::uint64_t>(incarnation)}, ::getpid(), LOCKSTEP_VERSION});
   state->link = std::make_unique<real::FrameLink>(
       state->reactor, real::Fd(fd),
       real::FrameLink::Hooks{

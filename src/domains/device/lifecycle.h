@@ -1,0 +1,25 @@
+#pragma once
+
+// Whether a device can be used: it is online while its worker is ready (§1.1).
+
+#include <boost/describe.hpp>
+
+#include "base/transition_table.h"
+
+namespace lockstep::device {
+
+enum class Availability { offline, online, error };
+BOOST_DESCRIBE_ENUM(Availability, offline, online, error)
+
+enum class DeviceEvent { worker_ready, worker_gone };
+BOOST_DESCRIBE_ENUM(DeviceEvent, worker_ready, worker_gone)
+
+inline constexpr auto device_lifecycle = transition_table<Availability, DeviceEvent>({
+    {Availability::offline, DeviceEvent::worker_ready, Availability::online},
+    {Availability::online, DeviceEvent::worker_gone, Availability::offline},
+    // A worker that dies before it was ready leaves the device as it was.
+    {Availability::offline, DeviceEvent::worker_gone, Availability::offline},
+});
+static_assert(device_lifecycle.deterministic());
+
+}  // namespace lockstep::device

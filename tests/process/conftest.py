@@ -1,0 +1,143 @@
+"""Real processes: the real binary, real workers with the tiny models, real signals. No sleeps: everything waits for
+the thing itself, with a limit that only a hang can reach."""
+
+import base64  # noqa: F401  (re-exported for tests)
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("LOCKSTEP_BINARY", str(ROOT / "build/lockstep"))
+LIMIT = 120  # seconds; a wait this long is a failure
+
+pytest.importorskip("torch", reason="the image stack is not installed (LOCKSTEP_TORCH=skip)")
+
+
+def until(what, check, limit=LIMIT):
+    """Calls check() until it returns something true, which it returns."""
+    end = time.monotonic() + limit
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"waited {limit} s for {what}")
+        threading.Event().wait(0.02)
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Server:
+    """One `lockstep serve` in a folder that outlives it, so that it can be killed and started again."""
+
+    def __init__(self, folder, models, config=""):
+        self.folder = pathlib.Path(folder)
+        self.models = models
+        self.config = config
+        self.process = None
+        self.runs = 0
+
+    def start(self, wait_ready=True, expect_failure=False):
+        self.runs += 1
+        self.log = self.folder / f"server-{self.runs}.log"
+        config = self.folder / "lockstep.toml"
+        config.write_text(self.config)
+        command = [BINARY, "serve", "--config", str(config), "--data-dir", str(self.folder / "data"),
+                   "--models-dir", str(self.models), "--port", "0"]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+        if expect_failure:
+            return self
+        found = until("the server to listen",
+                      lambda: re.search(r"listening on (http://\S+)", self.log.read_text())
+                      or (self.process.poll() is not None and pytest.fail(self.log.read_text())))
+        self.url = found.group(1)
+        if wait_ready:
+            until("the workers to be ready",
+                  lambda: all(w["state"] == "ready" for w in self.get("/api/v1/status")["workers"]))
+        return self
+
+    def request(self, method, path, body=None, headers=None, raw=False):
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+                content = answer.read()
+                return answer.status, content if raw else json.loads(content)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def get(self, path):
+        status, body = self.request("GET", path)
+        assert status == 200, body
+        return body
+
+    def submit(self, **body):
+        """Accepts a generation without waiting for it; returns the request id."""
+        body = {"size": "64x64", "steps": 4, **body}
+        status, answer = self.request("POST", "/v1/images/generations", body, {"Prefer": "respond-async"})
+        assert status == 202, answer
+        return answer["request_id"]
+
+    def view(self, request):
+        return self.get(f"/api/v1/requests/{request}")
+
+    def finished(self, request):
+        return until(f"{request} to end", lambda: (v := self.view(request))["state"] != "accepted" and v)
+
+    def workers(self):
+        return {w["worker_id"]: w for w in self.get("/api/v1/status")["workers"]}
+
+    def running(self, request, stage="inferring"):
+        """Waits until a worker reports progress on the request's first image; returns that worker's view."""
+
+        def look():
+            job = self.view(request)["jobs"][0]
+            assert job["stage"] not in ("completed", "failed", "set_aside"), job
+            return job["stage"] == stage and job["doing"] and job["worker_id"]
+
+        return self.workers()[until(f"{request} to be {stage}", look)]
+
+    def output(self, sha256):
+        return self.request("GET", f"/api/v1/outputs/{sha256}.png", raw=True)[1]
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process and self.process.poll() is None:
+            self.send(number)
+        return self.process.wait(LIMIT)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(LIMIT)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([BINARY, "models", "make-tiny", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path, models):
+    instance = Server(tmp_path, models)
+    yield instance
+    if instance.process and instance.process.poll() is None:
+        instance.kill()

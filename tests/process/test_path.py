@@ -1,0 +1,104 @@
+"""The main path on real processes: a prompt, an image, the safety check, bad input (§2.5, §2.6)."""
+
+import base64
+import hashlib
+import io
+import json
+import subprocess
+
+from PIL import Image
+
+from conftest import BINARY, ROOT
+
+
+def test_one_prompt_one_image_and_every_bad_input(server, tmp_path):
+    server.start()
+    body = {"prompt": "a castle", "size": "64x64", "steps": 3, "seed": 11, "response_format": "b64_json"}
+    status, answer = server.request("POST", "/v1/images/generations", body)
+    assert status == 200, answer
+    png = base64.b64decode(answer["data"][0]["b64_json"])
+    image = Image.open(io.BytesIO(png))
+    assert (image.width, image.height) == (256, 256)  # the upscaler's x4
+    assert "Seed: 11" in image.text["parameters"] and "Steps: 3" in image.text["parameters"]
+    assert json.loads(image.text["lockstep"])["seed"] == 11
+
+    # By content: the file's name is its digest, and the url form leads to the same bytes.
+    facts = answer["lockstep"]["images"][0]
+    assert hashlib.sha256(png).hexdigest() == facts["sha256"]
+    assert server.output(facts["sha256"]) == png
+    view = server.view(answer["lockstep"]["request_id"])
+    assert view["jobs"][0]["operations"] == ["upscaling", "safety_check"]
+    assert view["jobs"][0]["results"]["safety_analysis"]["safety_classification"] == "safe"
+
+    # n images are n seeds.
+    status, answer = server.request("POST", "/v1/images/generations", {**body, "n": 2, "response_format": "url"})
+    assert status == 200 and [i["seed"] for i in answer["lockstep"]["images"]] == [11, 12]
+    first, second = (server.output(i["sha256"]) for i in answer["lockstep"]["images"])
+    assert Image.open(io.BytesIO(first)).tobytes() == image.tobytes() and first != second
+
+    for change, status, param, words in [
+        ({"size": "65x64"}, 400, "width", "divisible by 8"),
+        ({"size": "big"}, 400, "size", "WIDTHxHEIGHT"),
+        ({"size": "100000x64"}, 400, "width", "64 to 4096"),
+        ({"n": 0}, 400, "n", "1 to 10"),
+        ({"n": 11}, 400, "n", "1 to 10"),
+        ({"steps": 0}, 400, "steps", "1 to 500"),
+        ({"steps": "many"}, 400, "steps", "number"),
+        ({"guidance_scale": -1}, 400, "guidance_scale", "0 to 100"),
+        ({"prompt": ""}, 400, "prompt", "at least one character"),
+        ({"model": "none-such"}, 404, "model", "tiny-sdxl"),
+        ({"model": "../etc"}, 404, "model", "no model"),
+        ({"model": "tiny-safety"}, 400, "model", "no image model"),
+        ({"response_format": "gif"}, 400, "response_format", "b64_json or url"),
+        ({"colour": "red"}, 400, "colour", "colour"),
+    ]:
+        got, answer = server.request("POST", "/v1/images/generations", {**body, **change})
+        assert got == status, (change, answer)
+        assert answer["error"]["param"] == param, (change, answer)
+        assert words in answer["error"]["message"], (change, answer)
+
+    # The planted picture is refused and a harmless one passes, through the same worker and model.
+    for kind, expected in (("unsafe", 8), ("safe", 0)):
+        file = tmp_path / f"{kind}.png"
+        subprocess.run([str(ROOT / ".venv/bin/python"), "-m", "lockstep.diffusers.planted", kind, str(file)], check=True,
+                       env={"PYTHONPATH": str(ROOT / "python")})
+        assert subprocess.run([BINARY, "check", str(file), "--url", server.url]).returncode == expected
+    assert server.request("POST", "/api/v1/checks", b"no picture")[0] == 400
+
+    assert server.stop() == 0
+    assert "nothing was left to do" in server.log.read_text()
+    for kind in ("digest", "rev"):  # the journal replays to the state that was live
+        replayed = json.loads(subprocess.check_output([BINARY, "journal", "verify", "--json", "--data-dir",
+                                                       str(server.folder / "data")]))[kind]
+        assert f"{kind} {replayed}" in server.log.read_text()
+
+
+def test_a_model_that_makes_room_is_really_unmapped(server, models, tmp_path):
+    """§1.2: on cpu a mapped view counts against the budget by its bytes and is released when unmapped."""
+    roots = tmp_path / "two"
+    roots.mkdir()
+    for name in ("tiny-esrgan-x4", "tiny-safety", "tiny-sdxl"):
+        (roots / name).symlink_to(models / name)
+    (roots / "tiny-sdxl-b").symlink_to(models / "tiny-sdxl")
+    server.models = roots
+    server.config = '[[worker]]\nmemory = "12MB"\n'  # one SDXL fits, two do not
+    server.start()
+
+    def mapped(model):
+        pid = server.workers()["worker_0"]["pid"]
+        sizes = []
+        lines = open(f"/proc/{pid}/smaps").read().splitlines()
+        for at, line in enumerate(lines):
+            if f"/memfd:lockstep:{model}/" in line:
+                sizes.append(int(lines[at + 1].split()[1]) * 1024)
+        return sum(sizes)
+
+    assert server.finished(server.submit(prompt="x", model="tiny-sdxl"))["state"] == "completed"
+    device = server.get("/api/v1/devices")["devices"][0]
+    assert device["memory_allocated"] <= device["memory_budget"]
+    assert mapped("tiny-sdxl") > 8 << 20
+    assert server.finished(server.submit(prompt="x", model="tiny-sdxl-b"))["state"] == "completed"
+    assert mapped("tiny-sdxl") == 0 and mapped("tiny-sdxl-b") > 8 << 20
+    device = server.get("/api/v1/devices")["devices"][0]
+    held = {m["model"]["model_id"]: m["model"]["bytes"] for m in server.get("/api/v1/models")["models"] if m["residencies"]}
+    assert device["memory_allocated"] == sum(held.values()) and "tiny-sdxl" not in held
