@@ -417,6 +417,9 @@ class World {
     trace(process.worker_id.str(), cat("incarnation ", process.incarnation.value, " ends: ", how));
     process.alive = false;
     process.link_up = false;
+    if (network_.chance(700'000)) {
+      later(network_.between(1'000, 9'000), in::WorkerDying{process.worker_id, process.incarnation});
+    }
     // What it had sent may still be read before its end is noticed, or not.
     later(network_.between(10'000, 5'000'000), in::WorkerGone{process.worker_id, process.incarnation, how});
   }

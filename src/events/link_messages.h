@@ -33,7 +33,6 @@ enum class FrameType : std::uint16_t {
   task_failed = 12,
   model_release = 13,
   model_released = 14,
-  drain = 15,
   // the events of §2.1-2.6 that the path uses
   device_health_update = 32,
   vram_usage_update = 33,
@@ -48,12 +47,13 @@ enum class FrameType : std::uint16_t {
 };
 BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
                     transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
-                    model_released, drain, device_health_update, vram_usage_update, model_load_request,
-                    model_loading_progress, inference_request, inference_progress, inference_completed,
-                    postprocessing_request, postprocessing_progress, postprocessing_completed)
+                    model_released, device_health_update, vram_usage_update, model_load_request, model_loading_progress,
+                    inference_request, inference_progress, inference_completed, postprocessing_request,
+                    postprocessing_progress, postprocessing_completed)
 
 /// attempt   which try of the task this belongs to; a late result of an older one is dropped
-/// subject   the task: "load:<model>", the inference or postprocessing request id; empty when there is none
+/// subject   the task: "load:<transaction>", "release:<model>", the inference or postprocessing request id; empty when
+/// there is none
 struct Envelope {
   Timestamp time;
   std::uint32_t attempt = 0;
@@ -149,8 +149,5 @@ struct ModelReleased {
   Bytes bytes_mapped;
 };
 BOOST_DESCRIBE_STRUCT(ModelReleased, (), (model_id, bytes_mapped))
-
-struct Drain {};  // orchestrator -> worker: finish nothing new, end
-BOOST_DESCRIBE_STRUCT(Drain, (), ())
 
 }  // namespace lockstep

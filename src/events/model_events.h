@@ -28,7 +28,8 @@ BOOST_DESCRIBE_STRUCT(ModelLoadRequest, (),
                       (model_id, load_target, loading_priority, ram_cache_status, estimated_vram_usage,
                        component_loading_order))
 
-/// worker -> orchestrator. loading_stage is "loading_<component>", "loaded" or "failed".
+/// worker -> orchestrator. loading_stage is "loading_<component>" or "loaded"; a load that fails says so
+/// with task_failed, so that it can carry a code.
 struct ModelLoadingProgress {
   static constexpr std::string_view event_type = "model_loading_progress";
   ModelId model_id;

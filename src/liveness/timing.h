@@ -15,6 +15,7 @@ struct LivenessTiming {
   Nanos freeze = seconds(30);              // §3.7; then a local worker is killed, which is the proof that it is gone
   Nanos start_deadline = seconds(120);     // imports of a cold disk included
   Nanos progress_deadline = seconds(120);  // a task that reports nothing for so long is hung
+  Nanos cancel_grace = seconds(20);        // a cancelled task that does not stop by then loses its process
   Nanos drain_limit = seconds(30);         // after SIGTERM
 };
 

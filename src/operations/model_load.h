@@ -2,7 +2,8 @@
 
 // A model load is a transaction (§3.1, §3.2): the device reservation, the cache pin, the VRAM allocation and the
 // worker's promise are one two-phase commit; the copy is the last step, and its failure is compensated in reverse
-// order. The pin is the residency row itself: a segment of a model that has one is never evicted.
+// order. The pin is the residency row itself: a segment is not evicted while its model is being
+// loaded anywhere, nor while a cpu worker maps it.
 
 #include <map>
 #include <string>

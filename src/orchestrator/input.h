@@ -41,6 +41,11 @@ struct WorkerGone {
   Incarnation incarnation;
   std::string how;  // "exit status 1", "signal 9 (Killed)", "proven gone by its lock"
 };
+/// Its life line broke: the process is ending, though its memory is not free yet. WorkerGone follows and is the proof.
+struct WorkerDying {
+  WorkerId worker_id;
+  Incarnation incarnation;
+};
 struct FrameArrived {
   WorkerId worker_id;
   Incarnation incarnation;
@@ -108,9 +113,9 @@ struct StopRequested {};
 struct Input {
   Nanos now = 0;
   WallTime wall;
-  std::variant<in::Started, in::WorkerSpawned, in::WorkerGone, in::FrameArrived, in::LinkClosed, in::TimerFired,
-               in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored, in::Generate, in::Check,
-               in::View, in::Cancel, in::ReplyGone, in::StopRequested>
+  std::variant<in::Started, in::WorkerSpawned, in::WorkerGone, in::WorkerDying, in::FrameArrived, in::LinkClosed,
+               in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored, in::Generate,
+               in::Check, in::View, in::Cancel, in::ReplyGone, in::StopRequested>
       what;
 };
 

@@ -29,7 +29,8 @@ struct WorkerLive {
   std::string task;
   JobId task_job;
   bool kill_sent = false;
-  std::string end_reason;  // why we ended it, for people
+  bool died_by_itself = false;  // its life line broke before anybody ended it
+  std::string end_reason;       // why we ended it, for people
   std::uint64_t frames_refused = 0;
   std::optional<DeviceHealthUpdate> health;
   std::optional<VramUsageUpdate> memory;

@@ -98,7 +98,8 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   if (worker == nullptr || worker->incarnation != input.incarnation || worker->state == WorkerState::gone) return;
   WorkerLive& live = turn.live.workers[input.worker_id];
   // It counts against a job only when it died of itself or was ended for hanging, not when we stop or take over.
-  const bool ours = worker->state == WorkerState::ending || (live.kill_sent && live.end_reason.empty());
+  const bool ours =
+      worker->state == WorkerState::ending || (live.kill_sent && live.end_reason.empty() && !live.died_by_itself);
   std::string how = live.end_reason.empty() ? input.how : cat(live.end_reason, " (", input.how, ")");
   for (auto intent = turn.live.intents.begin(); intent != turn.live.intents.end();) {
     if (intent->second.worker_id != input.worker_id) {
@@ -108,7 +109,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
     turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
     intent = turn.live.intents.erase(intent);  // preparing + participant_lost -> aborted, and nothing was written
   }
-  for (const std::string_view what : {"start", "silence", "progress", "freeze"}) {
+  for (const std::string_view what : {"start", "silence", "progress", "freeze", "cancel"}) {
     turn.effect(out::DisarmTimer{timer(what, input.worker_id)});
   }
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
@@ -117,6 +118,20 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   const Nanos wait = ours ? 0 : restart_backoff(worker->deaths_in_a_row + 1);
   live.restart_at = turn.now + wait;
   if (wait > 0) turn.effect(out::ArmTimer{timer("restart", input.worker_id), live.restart_at});
+}
+
+void on_worker_dying(Turn& turn, const in::WorkerDying& input) {
+  const WorkerRecord* worker = turn.tables.liveness.workers.find(input.worker_id.str());
+  if (worker == nullptr || worker->incarnation != input.incarnation || worker->state == WorkerState::gone) return;
+  WorkerLive& live = turn.live.workers[input.worker_id];
+  live.link_open = false;  // nothing new goes there; what it holds stays its own until it is proven gone
+  turn.publish("worker_dying", input.worker_id.str(), *worker);
+  if (live.kill_sent || worker->state == WorkerState::ending) return;
+  turn.warn(cat(input.worker_id.str(), " is dying"));
+  // A broken life line without an end would leave a worker that we believe dead: killing it makes both true.
+  live.kill_sent = true;
+  live.died_by_itself = true;
+  turn.effect(out::KillWorker{input.worker_id, worker->incarnation, "its life line broke"});
 }
 
 void on_link_closed(Turn& turn, const in::LinkClosed& input) {
@@ -147,6 +162,7 @@ void task_over(Turn& turn, const WorkerId& worker) {
   live.task.clear();
   live.task_job = {};
   turn.effect(out::DisarmTimer{timer("progress", worker)});
+  turn.effect(out::DisarmTimer{timer("cancel", worker)});
 }
 
 void on_timer(Turn& turn, const in::TimerFired& input) {
@@ -180,6 +196,9 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     end_worker(turn, worker->worker_id,
                cat("no progress for ", turn.settings.timing.progress_deadline / seconds(1), " s on ",
                    turn.live.workers[worker->worker_id].task));
+  } else if (what == "cancel") {
+    end_worker(turn, worker->worker_id,
+               cat("it did not stop ", turn.live.workers[worker->worker_id].task, ", which was cancelled"));
   } else if (what == "start") {
     if (worker->state != WorkerState::ready) end_worker(turn, worker->worker_id, "it was not ready in time");
   }
@@ -213,8 +232,8 @@ bool settle_workers(Turn& turn) {
     turn.live.stopped = true;
     for (const auto& [id, waiting] : turn.live.waiting) {
       reply_error(turn, waiting.reply,
-                  fail(ErrorCode::unavailable, cat("the server stopped; request ", id.str(),
-                                                   " is accepted and goes on after its restart")));
+                  fail(ErrorCode::unavailable,
+                       cat("the server stopped; request ", id.str(), " is accepted and goes on after its restart")));
     }
     turn.live.waiting.clear();
     turn.effect(out::Stop{turn.live.open_jobs.size()});

@@ -2,6 +2,7 @@
 
 // What the orchestrator's step is configured with. Read once, at start; docs/configuration.md.
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct WorkerSettings {
   DeviceId device_id;
   device::Kind kind = device::Kind::cpu;
   Bytes memory_budget;
+  std::uint32_t gpu = 0;  // which of the machine's GPUs, for cuda
 };
 
 struct Settings {

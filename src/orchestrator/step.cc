@@ -36,6 +36,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::Started& x) { on_started(turn, x); },
                  [&](const in::WorkerSpawned& x) { on_worker_spawned(turn, x); },
                  [&](const in::WorkerGone& x) { on_worker_gone(turn, x); },
+                 [&](const in::WorkerDying& x) { on_worker_dying(turn, x); },
                  [&](const in::FrameArrived& x) { on_frame(turn, x); },
                  [&](const in::LinkClosed& x) { on_link_closed(turn, x); },
                  [&](const in::TimerFired& x) { on_timer(turn, x); },

@@ -59,6 +59,7 @@ void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& bo
 void on_started(Turn& turn, const in::Started& input);
 void on_worker_spawned(Turn& turn, const in::WorkerSpawned& input);
 void on_worker_gone(Turn& turn, const in::WorkerGone& input);
+void on_worker_dying(Turn& turn, const in::WorkerDying& input);
 void on_link_closed(Turn& turn, const in::LinkClosed& input);
 void on_timer(Turn& turn, const in::TimerFired& input);
 void on_stop(Turn& turn);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <set>
@@ -10,6 +11,8 @@
 #include <toml++/toml.h>
 
 #include "base/text.h"
+#include "domains/inference/rules.h"
+#include "domains/postprocessing/rules.h"
 
 namespace lockstep::server {
 
@@ -99,7 +102,7 @@ class TableReader {
 
 WorkerSettings worker_settings(std::size_t index, device::Kind kind, Bytes budget) {
   const std::string device = kind == device::Kind::cpu ? cat("cpu_", index) : cat("gpu_", index);
-  return {WorkerId(cat("worker_", index)), DeviceId(device), kind, budget};
+  return {WorkerId(cat("worker_", index)), DeviceId(device), kind, budget, static_cast<std::uint32_t>(index)};
 }
 
 Status read_workers(const toml::array& array, const std::string& file, std::vector<WorkerSettings>& out) {
@@ -118,6 +121,7 @@ Status read_workers(const toml::array& array, const std::string& file, std::vect
     LOCKSTEP_TRY_STATUS(reader.text("name", name));
     LOCKSTEP_TRY_STATUS(reader.text("device", device));
     LOCKSTEP_TRY_STATUS(reader.size("memory", worker.memory_budget));
+    LOCKSTEP_TRY_STATUS(reader.number("gpu", worker.gpu, 0, 1023));
     LOCKSTEP_TRY_STATUS(reader.no_others());
     if (!is_plain_name(name)) return reader.wrong("name", node, "letters, digits, '.', '_' and '-'");
     if (!is_plain_name(device)) return reader.wrong("device", node, "letters, digits, '.', '_' and '-'");
@@ -181,6 +185,14 @@ Result<Config> read_config(const std::string& path) {
   for (const char* section : {"http", "cache", "workers", "limits", "timing", "worker"}) top.known(section);
   LOCKSTEP_TRY_STATUS(top.no_others());
 
+  for (const char* name : {"http", "cache", "workers", "limits", "timing"}) {
+    const toml::node* node = root.get(name);
+    if (node != nullptr && !node->is_table()) return top.wrong(name, *node, cat("a table, as in [", name, "]"));
+  }
+  const std::array levels{"trace", "debug", "info", "warning", "error", "critical", "off"};
+  if (std::ranges::find(levels, config.log_level, [](const char* each) { return std::string(each); }) == levels.end()) {
+    return top.wrong("log_level", *root.get("log_level"), "trace, debug, info, warning, error, critical or off");
+  }
   const auto section = [&](const char* name) -> const toml::table& {
     static const toml::table empty;
     const toml::table* table = root[name].as_table();
@@ -216,6 +228,18 @@ Result<Config> read_config(const std::string& path) {
   LOCKSTEP_TRY_STATUS(limits.number("default_side", accept.default_side, 64, 65'536));
   LOCKSTEP_TRY_STATUS(limits.text("strictness", accept.strictness));
   LOCKSTEP_TRY_STATUS(limits.no_others());
+  // A default that its own limit refuses would only show at the first request.
+  InferenceParameters defaults;
+  defaults.prompt = "x";
+  defaults.steps = accept.default_steps;
+  defaults.width = defaults.height = accept.default_side;
+  if (const Status status = inference::validate(defaults, 1, accept.limits); !status) {
+    return fail(ErrorCode::invalid_argument, cat(path, ": limits: the defaults are refused: ", status.error().message));
+  }
+  const PipelineOperation check{"safety_check", ModelId("x"), std::nullopt, accept.strictness};
+  if (const Status status = postprocessing::validate({check}); !status) {
+    return fail(ErrorCode::invalid_argument, cat(path, ": limits.", status.error().message));
+  }
 
   TableReader timing(section("timing"), "timing.", path);
   LOCKSTEP_TRY_STATUS(timing.duration("prepare", config.core.prepare_deadline));

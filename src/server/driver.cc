@@ -1,7 +1,9 @@
 #include "server/driver.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <csignal>
 
 #include <cerrno>
@@ -213,10 +215,18 @@ void Driver::carry_out(out::SpawnWorker& effect) {
   request.environment.push_back("LOCKSTEP_LINK_FD=3");
   request.environment.push_back(cat("LOCKSTEP_WORKER=", id.str()));
   request.environment.push_back(cat("LOCKSTEP_INCARNATION=", effect.incarnation.value));
-  request.environment.push_back(cat("LOCKSTEP_DEVICE=", effect.worker.kind == device::Kind::cpu ? "cpu" : "cuda:0"));
+  request.environment.push_back(
+      cat("LOCKSTEP_DEVICE=", effect.worker.kind == device::Kind::cpu ? "cpu" : cat("cuda:", effect.worker.gpu)));
   request.link = std::move(theirs);
   request.lock = *std::move(lock);
   request.log_path = log_path(id);
+  std::array<real::Fd, 2> life_reads;
+  for (std::size_t i = 0; i < life_reads.size(); ++i) {
+    int pipe[2];
+    if (::pipe2(pipe, O_CLOEXEC | O_NONBLOCK) != 0) return refuse(std::strerror(errno));
+    life_reads[i] = real::Fd(pipe[0]);
+    request.life_lines[i] = real::Fd(pipe[1]);
+  }
   auto child = real::spawn(std::move(request));
   if (!child) return refuse(child.error().message);
 
@@ -227,6 +237,11 @@ void Driver::carry_out(out::SpawnWorker& effect) {
   const Incarnation incarnation = effect.incarnation;
   worker.watch =
       reactor_.watch_readable(worker.child.handle.get(), [this, id, incarnation] { worker_ended(id, incarnation); });
+  for (std::size_t i = 0; i < life_reads.size(); ++i) {
+    worker.life_lines[i].pipe = std::move(life_reads[i]);
+    worker.life_lines[i].watch = reactor_.watch_readable(worker.life_lines[i].pipe.get(),
+                                                         [this, id, incarnation] { life_line_broke(id, incarnation); });
+  }
   worker.link = std::make_unique<real::FrameLink>(
       reactor_, std::move(ours),
       real::FrameLink::Hooks{
@@ -241,10 +256,25 @@ void Driver::carry_out(out::SpawnWorker& effect) {
   input(in::WorkerSpawned{id, incarnation, worker.child.pid, worker.child.start_ticks});
 }
 
+void Driver::forget_life_lines(Worker& worker) {
+  for (Worker::LifeLine& line : worker.life_lines) {
+    if (line.watch != 0) reactor_.unwatch(std::exchange(line.watch, 0));
+    line.pipe.reset();
+  }
+}
+
+void Driver::life_line_broke(const WorkerId& id, Incarnation incarnation) {
+  const auto place = workers_.find(id);
+  if (place == workers_.end() || place->second.incarnation != incarnation) return;
+  forget_life_lines(place->second);
+  input(in::WorkerDying{id, incarnation});
+}
+
 void Driver::worker_ended(const WorkerId& id, Incarnation incarnation) {
   const auto place = workers_.find(id);
   if (place == workers_.end() || place->second.incarnation != incarnation) return;
   reactor_.unwatch(place->second.watch);
+  forget_life_lines(place->second);
   const std::string how = real::reap(place->second.child);
   // The link goes with the process: what it still had to say is about work that died with it.
   auto link = std::shared_ptr<real::FrameLink>(std::move(place->second.link));

@@ -3,6 +3,7 @@
 // The real world around the orchestrator's step: it carries effects out with sockets, processes, files and threads,
 // and brings what happens back as inputs. It decides nothing. One thread (the reactor's); slow work on a pool.
 
+#include <array>
 #include <deque>
 #include <map>
 #include <memory>
@@ -41,6 +42,11 @@ class Driver {
   struct Worker {
     real::Child child;
     real::Reactor::WatchId watch = 0;
+    struct LifeLine {
+      real::Fd pipe;
+      real::Reactor::WatchId watch = 0;
+    };
+    std::array<LifeLine, 2> life_lines;
     Incarnation incarnation;
     std::unique_ptr<real::FrameLink> link;
   };
@@ -73,6 +79,8 @@ class Driver {
   void carry_out(out::Log& effect);
   void carry_out(out::Stop& effect);
 
+  void life_line_broke(const WorkerId& id, Incarnation incarnation);
+  void forget_life_lines(Worker& worker);
   void worker_ended(const WorkerId& id, Incarnation incarnation);
   void prove_gone(const out::ProveGone& effect, int tries);
   HandleId keep(real::Fd fd);

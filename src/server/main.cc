@@ -145,7 +145,8 @@ int main(int argc, char** argv) {
   make_tiny->add_flag("--force", tiny_force, "replace models that are there");
   CLI::App* journal = app.add_subcommand("journal", "look at the journal of a stopped server");
   journal->require_subcommand(1);
-  CLI::App* verify = journal->add_subcommand("verify", "check every row, replay, and print rev and digest of the state");
+  CLI::App* verify =
+      journal->add_subcommand("verify", "check every row, replay, and print rev and digest of the state");
   std::string verify_dir = lockstep::server::default_config().data_dir;
   bool verify_json = false;
   verify->add_option("--data-dir", verify_dir, "the server's data directory");

@@ -29,7 +29,7 @@ inline constexpr auto two_phase_commit = transition_table<TransactionState, Tran
     {TransactionState::preparing, TransactionEvent::vote_abort, TransactionState::aborted},
     {TransactionState::preparing, TransactionEvent::prepare_timeout, TransactionState::aborted},
     {TransactionState::preparing, TransactionEvent::participant_lost, TransactionState::aborted},
-    // Decided means decided: a participant that dies now is repaired, the decision stays (consistency rule 4).
+    // Decided means decided: a participant that dies now is repaired, the decision stays (docs/decisions/0006).
     {TransactionState::committing, TransactionEvent::acknowledged, TransactionState::committed},
     {TransactionState::committing, TransactionEvent::participant_lost, TransactionState::committed},
 });

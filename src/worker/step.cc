@@ -162,6 +162,11 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     case FrameType::model_load_request: {
       const ModelLoadRequest request = LOCKSTEP_TRY(json::from_text<ModelLoadRequest>(body));
       const LoadPlan* plan = participant_.held(request.model_id);
+      if (fenced && plan != nullptr) {
+        participant_.release(plan->model_id);
+        send_failure(turn, task, "unavailable", "the worker has fenced itself");
+        return {};
+      }
       if (plan == nullptr || handles.size() != plan->components.size()) {
         return fail(ErrorCode::invalid_transition,
                     cat("a load of ", request.model_id.str(), " that was not committed"));
@@ -193,6 +198,10 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     }
     case FrameType::postprocessing_request: {
       const PostprocessingRequest request = LOCKSTEP_TRY(json::from_text<PostprocessingRequest>(body));
+      if (fenced) {
+        send_failure(turn, task, "unavailable", "the worker has fenced itself");
+        return {};
+      }
       if (!request.source || handles.size() != 1) {
         return fail(ErrorCode::invalid_argument, "postprocessing without exactly one source", "/source");
       }
@@ -208,7 +217,6 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
         if (running.subject == envelope.subject) turn.effect(out::CancelTask{id});
       }
       return {};
-    case FrameType::drain: leave(turn, 0, "told to end"); return {};
     default: break;
   }
   return fail(ErrorCode::invalid_argument, cat("an orchestrator does not send frame type ", frame.header.type));

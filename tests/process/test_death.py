@@ -77,19 +77,27 @@ def test_a_worker_ends_itself_when_its_link_ends(tmp_path):
 
     from conftest import ROOT
 
+    # The descriptors a worker inherits: 3 its link, 4 its lock, 5 and 6 its life lines (docs/worker_sdk.md).
     ours, theirs = socket.socketpair()
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    lines = [os.pipe(), os.pipe()]
+    inherited = [theirs.fileno(), lock, lines[0][1], lines[1][1]]
+
+    def arrange():
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in inherited]
+        for target, fd in enumerate(high, start=3):
+            os.dup2(fd, target)
     # The handler's thread holds the interpreter lock for ever: only the runtime's own thread can end the process.
     script = ("import lockstep\n"
               "worker = lockstep.Worker.from_environment()\n"
               "import ctypes\n"
               "print('stuck', flush=True)\n"
               "ctypes.PyDLL(None).pause()\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "LOCKSTEP_LINK_FD": str(theirs.fileno()),
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "LOCKSTEP_LINK_FD": "3",
                    "LOCKSTEP_WORKER": "w", "LOCKSTEP_INCARNATION": "1"}
     process = subprocess.Popen([str(ROOT / ".venv/bin/python"), "-c", script], env=environment,
-                               pass_fds=[theirs.fileno(), lock], stdout=subprocess.PIPE)
+                               close_fds=False, preexec_fn=arrange, stdout=subprocess.PIPE)
     theirs.close()
     assert process.stdout.readline() == b"stuck\n"
     assert len(ours.recv(32, socket.MSG_WAITALL)) == 32  # its hello

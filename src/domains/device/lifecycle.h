@@ -8,8 +8,8 @@
 
 namespace lockstep::device {
 
-enum class Availability { offline, online, error };
-BOOST_DESCRIBE_ENUM(Availability, offline, online, error)
+enum class Availability { offline, online };
+BOOST_DESCRIBE_ENUM(Availability, offline, online)
 
 enum class DeviceEvent { worker_ready, worker_gone };
 BOOST_DESCRIBE_ENUM(DeviceEvent, worker_ready, worker_gone)

@@ -34,12 +34,6 @@ const Residency* residency(const Tables& tables, const ModelId& model, const Wor
   return tables.residencies.find(residency_key(model, worker));
 }
 
-std::size_t loading_count(const Tables& tables, const ModelId& model) {
-  return static_cast<std::size_t>(std::ranges::count_if(tables.residencies.entries(), [&](const auto& each) {
-    return each.second.row.model_id == model && each.second.row.state == ResidencyState::loading;
-  }));
-}
-
 Model with_known_digests(Model fresh, const Model* known) {
   if (known == nullptr) return fresh;
   const auto same_file = [](const File& a, const File& b) {

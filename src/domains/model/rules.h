@@ -1,7 +1,5 @@
 #pragma once
 
-#include <cstddef>
-
 #include "base/result.h"
 #include "domains/model/tables.h"
 
@@ -15,9 +13,6 @@ ModelId first_of_kind(const Tables& tables, Kind kind);
 
 /// The worker's residency of the model; nullptr when it holds none.
 const Residency* residency(const Tables& tables, const ModelId& model, const WorkerId& worker);
-
-/// Loads in flight of the model, on any worker: a further request joins them.
-std::size_t loading_count(const Tables& tables, const ModelId& model);
 
 /// `fresh` from a scan of the disk, with the digests that are still true of the same files taken over from `known`.
 Model with_known_digests(Model fresh, const Model* known);

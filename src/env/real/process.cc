@@ -59,6 +59,7 @@ Result<Child> spawn(SpawnRequest request) {
   const pid_t parent = ::getpid();
   const int link = request.link.get();
   const int lock = request.lock.get();
+  const std::array<int, 2> lives{request.life_lines[0].get(), request.life_lines[1].get()};
 
   const pid_t pid = ::fork();
   if (pid < 0) return fail(ErrorCode::unavailable, cat("cannot fork: ", std::strerror(errno)));
@@ -70,11 +71,14 @@ Result<Child> spawn(SpawnRequest request) {
     // Above the targets first, so that no dup2 overwrites a source.
     const int high_link = ::fcntl(link, F_DUPFD_CLOEXEC, 100);
     const int high_lock = ::fcntl(lock, F_DUPFD_CLOEXEC, 100);
+    const int high_life[2] = {::fcntl(lives[0], F_DUPFD_CLOEXEC, 100), ::fcntl(lives[1], F_DUPFD_CLOEXEC, 100)};
     ::dup2(null.get(), 0);
     ::dup2(log.get(), 1);
     ::dup2(log.get(), 2);
     ::dup2(high_link, 3);
     ::dup2(high_lock, 4);
+    ::dup2(high_life[0], 5);
+    ::dup2(high_life[1], 6);
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -3,6 +3,7 @@
 // Child processes: started with an inherited link, watched through their process handle (pidfd), and proven gone by
 // a lock that only a living process can hold.
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ struct SpawnRequest {
   std::vector<std::string> environment;  // "NAME=value", beside the parent's
   Fd link;                               // becomes descriptor 3
   Fd lock;                               // becomes descriptor 4, locked; held for as long as the process lives
+  std::array<Fd, 2> life_lines;          // become descriptors 5 and 6: pipes that break when the process begins to end
   std::string log_path;                  // stdout and stderr are appended there
 };
 

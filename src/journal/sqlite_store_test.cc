@@ -1,0 +1,295 @@
+#include "journal/sqlite_store.h"
+
+#include <sqlite3.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/text.h"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+class SqliteStoreTest : public testing::Test {
+ protected:
+  SqliteStoreTest() {
+    std::string name = (fs::temp_directory_path() / "lockstep_journal_XXXXXX").string();
+    if (::mkdtemp(name.data()) != nullptr) folder_ = name;
+  }
+  ~SqliteStoreTest() override { fs::remove_all(folder_); }
+  void SetUp() override { ASSERT_FALSE(folder_.empty()); }
+
+  std::string path() const { return (folder_ / "journal.db").string(); }
+
+  static std::unique_ptr<SqliteStore> open(const std::string& path) {
+    auto store = SqliteStore::open(path);
+    EXPECT_TRUE(store.has_value()) << (store ? "" : store.error().message);
+    return store ? *std::move(store) : nullptr;
+  }
+  static Error open_error(const std::string& path) {
+    const auto store = SqliteStore::open(path);
+    EXPECT_FALSE(store.has_value());
+    return store ? Error{} : store.error();
+  }
+  static Error recover_error(const std::string& path) {
+    const auto store = open(path);
+    if (!store) return {};
+    const auto recovered = store->recover();
+    EXPECT_FALSE(recovered.has_value());
+    return recovered ? Error{} : recovered.error();
+  }
+
+  /// Records first..last with the body "body <lsn>".
+  static std::vector<Record> records(std::uint64_t first, std::uint64_t last) {
+    std::vector<Record> out;
+    for (std::uint64_t lsn = first; lsn <= last; ++lsn) out.push_back({Lsn{lsn}, cat("body ", lsn)});
+    return out;
+  }
+  void write_three() const {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    ASSERT_TRUE(store->append(records(1, 3)).has_value());
+  }
+
+  /// Runs SQL on the closed journal, as damage or an older program would.
+  static void edit(const std::string& path, const std::string& sql) {
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open(path.c_str(), &db), SQLITE_OK);
+    char* message = nullptr;
+    EXPECT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, &message), SQLITE_OK) << message;
+    const int changed = sqlite3_changes(db);
+    EXPECT_TRUE(changed == 1 || sql.starts_with("PRAGMA") || sql.starts_with("CREATE")) << sql;
+    sqlite3_free(message);
+    sqlite3_close(db);
+  }
+
+  fs::path folder_;
+};
+
+void expect_records(const std::vector<Record>& records, std::uint64_t first, std::uint64_t last) {
+  ASSERT_EQ(records.size(), last - first + 1);
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    EXPECT_EQ(records[i].lsn, Lsn{first + i});
+    EXPECT_EQ(records[i].body, cat("body ", first + i));
+  }
+}
+
+TEST_F(SqliteStoreTest, a_new_journal_is_empty) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value());
+  EXPECT_EQ(recovered->snapshot_at, Lsn{});
+  EXPECT_TRUE(recovered->rows.empty());
+  EXPECT_TRUE(recovered->records.empty());
+}
+
+TEST_F(SqliteStoreTest, what_was_appended_is_recovered_in_order) {
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    ASSERT_TRUE(store->append(records(1, 2)).has_value());
+    ASSERT_TRUE(store->append(records(3, 3)).has_value());
+  }
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  expect_records(recovered->records, 1, 3);
+  // The chain goes on from what was recovered.
+  ASSERT_TRUE(store->append(records(4, 4)).has_value());
+  const auto again = store->recover();
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  expect_records(again->records, 1, 4);
+}
+
+TEST_F(SqliteStoreTest, bodies_keep_every_byte) {
+  const std::string body = std::string("a\0b", 3) + std::string(100'000, 'x') + "\xC3\xBC";
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  const std::vector<Record> one{{Lsn{1}, body}};
+  ASSERT_TRUE(store->append(one).has_value());
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  ASSERT_EQ(recovered->records.size(), 1u);
+  EXPECT_EQ(recovered->records[0].body, body);
+}
+
+TEST_F(SqliteStoreTest, a_second_open_is_refused_while_the_first_lives) {
+  auto first = open(path());
+  ASSERT_NE(first, nullptr);
+  const Error error = open_error(path());
+  EXPECT_EQ(error.code, ErrorCode::unavailable);
+  EXPECT_NE(error.message.find("another lockstep"), std::string::npos) << error.message;
+  EXPECT_NE(error.message.find(path()), std::string::npos) << error.message;
+  first.reset();
+  EXPECT_NE(open(path()), nullptr);
+}
+
+TEST_F(SqliteStoreTest, damage_in_a_body_names_the_record) {
+  write_three();
+  edit(path(), "UPDATE record SET body='body X' WHERE lsn=2");
+  const Error error = recover_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("record 2 failed its checksum"), std::string::npos) << error.message;
+}
+
+TEST_F(SqliteStoreTest, a_missing_record_is_named) {
+  write_three();
+  edit(path(), "DELETE FROM record WHERE lsn=2");
+  const Error error = recover_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("record 2 is missing; the next is 3"), std::string::npos) << error.message;
+}
+
+TEST_F(SqliteStoreTest, a_record_from_elsewhere_breaks_the_chain) {
+  write_three();
+  // The same body under the checksum that it has as a first record: right by itself, wrong in this chain.
+  const std::string other = (folder_ / "other.db").string();
+  {
+    const auto store = open(other);
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    const std::vector<Record> foreign{{Lsn{1}, "foreign"}, {Lsn{2}, "body 2"}};
+    ASSERT_TRUE(store->append(foreign).has_value());
+  }
+  edit(path(), cat("PRAGMA journal_mode=DELETE; ATTACH '", other,
+                   "' AS other; UPDATE record SET crc=(SELECT crc FROM other.record WHERE lsn=2) WHERE lsn=2"));
+  EXPECT_NE(recover_error(path()).message.find("record 2 failed its checksum"), std::string::npos);
+}
+
+TEST_F(SqliteStoreTest, a_foreign_database_is_refused_and_left_alone) {
+  edit(path(), "CREATE TABLE notes(text TEXT)");
+  const Error error = open_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("not a lockstep journal"), std::string::npos) << error.message;
+  edit(path(), "INSERT INTO notes VALUES('still mine')");
+}
+
+TEST_F(SqliteStoreTest, a_file_that_is_no_database_is_refused) {
+  std::ofstream(path()) << std::string(4096, 'x');
+  EXPECT_FALSE(SqliteStore::open(path()).has_value());
+}
+
+TEST_F(SqliteStoreTest, a_newer_format_is_refused_with_both_versions) {
+  write_three();
+  edit(path(), cat("PRAGMA user_version=", SqliteStore::format_version + 1));
+  const Error error = open_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("format version 2; this lockstep reads version 1"), std::string::npos) << error.message;
+}
+
+TEST_F(SqliteStoreTest, a_snapshot_replaces_the_records_up_to_it) {
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    ASSERT_TRUE(store->append(records(1, 3)).has_value());
+    const std::vector<SnapshotRow> rows{{"t", "a", "1", Rev{2}}, {"t", "b", "2", Rev{3}}, {"t", "c", "3", Rev{3}}};
+    ASSERT_TRUE(store->snapshot(Lsn{3}, rows).has_value());
+    ASSERT_TRUE(store->append(records(4, 5)).has_value());
+    const std::vector<SnapshotRow> changed{{"t", "a", "9", Rev{4}}, {"t", "b", std::nullopt, Rev{}}};
+    ASSERT_TRUE(store->snapshot(Lsn{5}, changed).has_value());
+    ASSERT_TRUE(store->append(records(6, 7)).has_value());
+  }
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  EXPECT_EQ(recovered->snapshot_at, Lsn{5});
+  ASSERT_EQ(recovered->rows.size(), 2u);
+  EXPECT_EQ(recovered->rows[0].key, "a");
+  EXPECT_EQ(recovered->rows[0].value, "9");
+  EXPECT_EQ(recovered->rows[0].mod_rev, Rev{4});
+  EXPECT_EQ(recovered->rows[1].key, "c");
+  expect_records(recovered->records, 6, 7);
+}
+
+TEST_F(SqliteStoreTest, damage_in_a_snapshot_row_names_the_row) {
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    ASSERT_TRUE(store->append(records(1, 1)).has_value());
+    const std::vector<SnapshotRow> rows{{"jobs", "j1", "{}", Rev{1}}};
+    ASSERT_TRUE(store->snapshot(Lsn{1}, rows).has_value());
+  }
+  edit(path(), "UPDATE snapshot_row SET value='[]'");
+  const Error error = recover_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("snapshot row jobs/j1 failed its checksum"), std::string::npos) << error.message;
+}
+
+// WAL, exclusive, without a shared-memory file: nobody else can read what we have not made durable.
+TEST_F(SqliteStoreTest, the_journal_is_a_wal_that_nobody_else_can_read) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  ASSERT_TRUE(store->append(records(1, 1)).has_value());
+  EXPECT_TRUE(fs::exists(path() + "-wal"));
+  EXPECT_FALSE(fs::exists(path() + "-shm"));
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open_v2(path().c_str(), &other, SQLITE_OPEN_READWRITE, nullptr), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(other, "SELECT count(*) FROM record", nullptr, nullptr, nullptr), SQLITE_BUSY);
+  sqlite3_close(other);
+}
+
+/// db and wal as they lie on the disk at this instant, under another name.
+void copy_as_crashed(const std::string& from, const std::string& to) {
+  fs::copy_file(from, to);
+  if (fs::exists(from + "-wal")) fs::copy_file(from + "-wal", to + "-wal");
+}
+
+TEST_F(SqliteStoreTest, after_a_crash_everything_appended_is_there) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  for (std::uint64_t lsn = 1; lsn <= 6; ++lsn) {
+    ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
+    const std::string copy = (folder_ / cat("crashed_", lsn, ".db")).string();
+    copy_as_crashed(path(), copy);  // the first is still open: nothing was checkpointed or closed
+    const auto crashed = open(copy);
+    ASSERT_NE(crashed, nullptr);
+    const auto recovered = crashed->recover();
+    ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+    expect_records(recovered->records, 1, lsn);
+  }
+}
+
+// A torn write: the log ends anywhere. What is recovered is a prefix of what was appended, whole batches only.
+TEST_F(SqliteStoreTest, after_a_torn_write_whole_batches_remain) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  for (std::uint64_t lsn = 1; lsn <= 6; lsn += 3) ASSERT_TRUE(store->append(records(lsn, lsn + 2)).has_value());
+  const auto size = fs::file_size(path() + "-wal");
+  std::size_t shorter = 0;
+  std::size_t number = 0;
+  for (std::uintmax_t cut = 0; cut <= size; cut += 512) {
+    const std::string copy = (folder_ / cat("torn_", number++, ".db")).string();
+    copy_as_crashed(path(), copy);
+    fs::resize_file(copy + "-wal", cut);
+    const auto torn = open(copy);
+    ASSERT_NE(torn, nullptr) << cut;
+    const auto recovered = torn->recover();
+    ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+    EXPECT_EQ(recovered->records.size() % 3, 0u) << cut;
+    if (!recovered->records.empty()) expect_records(recovered->records, 1, recovered->records.size());
+    shorter += recovered->records.size() < 6 ? 1 : 0;
+  }
+  EXPECT_GT(shorter, 0u);
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,138 @@
+#include "transactions/participant.h"
+
+#include <gtest/gtest.h>
+
+#include "transactions/two_phase_commit.h"
+
+namespace lockstep {
+namespace {
+
+const TransactionId tx1("tx_1_1");
+const TransactionId tx2("tx_1_2");
+const ModelId sdxl("sdxl");
+const ModelId upscaler("upscaler");
+
+TransactionPrepare prepare_of(const TransactionId& transaction, const ModelId& model, Bytes bytes) {
+  return {transaction, {.model_id = model, .kind = "sdxl", .path = "", .bytes = bytes, .components = {}}};
+}
+
+// §3.5 phase 1
+TEST(Participant, a_prepare_that_fits_is_promised_and_counted) {
+  Participant worker(8_GiB);
+  const TransactionVote vote = worker.prepare(prepare_of(tx1, sdxl, 6_GiB));
+  EXPECT_EQ(vote.transaction_id, tx1);
+  EXPECT_EQ(vote.prepare_result, Vote::vote_commit);
+  EXPECT_EQ(vote.reason, "");
+  EXPECT_EQ(worker.used(), 6_GiB);
+  EXPECT_EQ(worker.held(sdxl), nullptr);  // promised is not held
+}
+
+TEST(Participant, a_prepare_over_the_budget_votes_no_and_promises_nothing) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(worker.prepare(prepare_of(tx1, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+  const TransactionVote vote = worker.prepare(prepare_of(tx2, upscaler, 3_GiB));
+  EXPECT_EQ(vote.prepare_result, Vote::vote_abort);
+  EXPECT_EQ(vote.reason, "model upscaler needs 3GB, 2GB of 8GB are free");
+  EXPECT_EQ(worker.used(), 6_GiB);
+  EXPECT_EQ(worker.prepare(prepare_of(tx2, upscaler, 2_GiB)).prepare_result, Vote::vote_commit);
+}
+
+TEST(Participant, a_repeated_prepare_repeats_the_vote_and_counts_once) {
+  Participant worker(8_GiB);
+  const TransactionPrepare prepare = prepare_of(tx1, sdxl, 6_GiB);
+  ASSERT_EQ(worker.prepare(prepare).prepare_result, Vote::vote_commit);
+  EXPECT_EQ(worker.prepare(prepare).prepare_result, Vote::vote_commit);
+  EXPECT_EQ(worker.used(), 6_GiB);
+  ASSERT_TRUE(worker.commit(tx1));
+  EXPECT_EQ(worker.prepare(prepare).prepare_result, Vote::vote_commit);
+  EXPECT_EQ(worker.used(), 6_GiB);
+}
+
+// Anti-suspension: an abort that overtakes its prepare must not leave a promise behind for ever.
+TEST(Participant, a_prepare_after_its_abort_votes_no) {
+  Participant worker(8_GiB);
+  worker.abort(tx1);
+  const TransactionVote vote = worker.prepare(prepare_of(tx1, sdxl, 1_GiB));
+  EXPECT_EQ(vote.prepare_result, Vote::vote_abort);
+  EXPECT_NE(vote.reason, "");
+  EXPECT_EQ(worker.used(), 0_GiB);
+  EXPECT_FALSE(worker.commit(tx1));
+}
+
+TEST(Participant, an_abort_gives_the_promise_back) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(worker.prepare(prepare_of(tx1, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+  worker.abort(tx1);
+  worker.abort(tx1);
+  EXPECT_EQ(worker.used(), 0_GiB);
+  EXPECT_EQ(worker.prepare(prepare_of(tx1, sdxl, 6_GiB)).prepare_result, Vote::vote_abort);
+  EXPECT_EQ(worker.prepare(prepare_of(tx2, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+}
+
+// §3.5 phase 2
+TEST(Participant, a_commit_is_idempotent) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(worker.prepare(prepare_of(tx1, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+  EXPECT_TRUE(worker.commit(tx1));
+  EXPECT_TRUE(worker.commit(tx1));
+  EXPECT_EQ(worker.used(), 6_GiB);
+  ASSERT_NE(worker.held(sdxl), nullptr);
+  EXPECT_EQ(worker.held(sdxl)->bytes, 6_GiB);
+}
+
+TEST(Participant, a_commit_of_what_was_never_promised_is_refused) {
+  Participant worker(8_GiB);
+  EXPECT_FALSE(worker.commit(tx1));
+  EXPECT_EQ(worker.holdings().size(), 0u);
+  EXPECT_EQ(worker.used(), 0_GiB);
+}
+
+TEST(Participant, an_abort_after_the_commit_changes_nothing) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(worker.prepare(prepare_of(tx1, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+  ASSERT_TRUE(worker.commit(tx1));
+  worker.abort(tx1);
+  EXPECT_NE(worker.held(sdxl), nullptr);
+  EXPECT_EQ(worker.used(), 6_GiB);
+  EXPECT_TRUE(worker.commit(tx1));
+}
+
+TEST(Participant, one_model_is_promised_or_held_once) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(worker.prepare(prepare_of(tx1, sdxl, 1_GiB)).prepare_result, Vote::vote_commit);
+  EXPECT_EQ(worker.prepare(prepare_of(tx2, sdxl, 1_GiB)).prepare_result, Vote::vote_abort);
+  ASSERT_TRUE(worker.commit(tx1));
+  EXPECT_EQ(worker.prepare(prepare_of(tx2, sdxl, 1_GiB)).prepare_result, Vote::vote_abort);
+  worker.release(sdxl);
+  EXPECT_EQ(worker.used(), 0_GiB);
+  EXPECT_EQ(worker.prepare(prepare_of(tx2, sdxl, 8_GiB)).prepare_result, Vote::vote_commit);
+}
+
+TEST(Participant, a_budget_below_what_is_used_leaves_nothing_free) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(worker.prepare(prepare_of(tx1, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+  worker.set_budget(4_GiB);
+  EXPECT_EQ(worker.prepare(prepare_of(tx2, upscaler, Bytes{1})).prepare_result, Vote::vote_abort);
+}
+
+TEST(TwoPhaseCommit, transaction_ids_of_two_epochs_or_counters_never_meet) {
+  EXPECT_EQ(transaction_id(Epoch{12}, 3).str(), "tx_12_3");
+  EXPECT_NE(transaction_id(Epoch{1}, 12), transaction_id(Epoch{11}, 2));
+}
+
+// §3.5: a decision is never taken twice and never taken back.
+TEST(TwoPhaseCommit, nothing_leads_out_of_a_decision_but_its_end) {
+  using S = TransactionState;
+  using E = TransactionEvent;
+  for (const E event : {E::vote_commit, E::vote_abort, E::prepare_timeout}) {
+    EXPECT_EQ(two_phase_commit.next(S::committing, event), std::nullopt);
+  }
+  EXPECT_EQ(two_phase_commit.next(S::committing, E::participant_lost), S::committed);
+  for (const E event : {E::vote_commit, E::vote_abort, E::prepare_timeout, E::participant_lost, E::acknowledged}) {
+    EXPECT_EQ(two_phase_commit.next(S::committed, event), std::nullopt);
+    EXPECT_EQ(two_phase_commit.next(S::aborted, event), std::nullopt);
+  }
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,265 @@
+#pragma once
+
+// The real orchestrator, driven by hand: inputs in, effects and journal records out. A test says what the workers, the
+// disk and the clock do. With `manual` set nothing becomes durable before sync().
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "events/json_read.h"
+#include "events/link_messages.h"
+#include "events/model_events.h"
+#include "orchestrator/machine.h"
+#include "runtime/loop.h"
+
+namespace lockstep::design {
+
+inline const ModelId tiny("tiny");
+
+inline Settings settings_of(int workers) {
+  Settings settings;
+  settings.version = "test";
+  for (int i = 0; i < workers; ++i) {
+    settings.workers.push_back({WorkerId(cat("w", i)), DeviceId(cat("gpu_", i)), device::Kind::cuda, 1_GiB});
+  }
+  return settings;
+}
+
+/// A frame that left, opened.
+struct Sent {
+  out::SendFrame effect;
+  FrameType type;
+  Envelope envelope;
+
+  template <class Body>
+  Body body() const {
+    const auto read = json::from_text<Body>(envelope.body.text);
+    EXPECT_TRUE(read.has_value()) << envelope.body.text;
+    return read.value_or(Body{});
+  }
+};
+
+class Stage {
+ public:
+  explicit Stage(Settings settings, const std::vector<Record>& earlier = {})
+      : machine(std::move(settings)), journal(earlier), loop_(machine, recovered(machine, earlier)) {}
+
+  Orchestrator machine;
+  bool manual = false;
+  Nanos now = seconds(1000);
+  std::vector<Record> journal;   // what is durable
+  std::vector<Effect> released;  // effects that left, in order
+
+  template <class What>
+  void input(What what) {
+    loop_.input(Input{now, WallTime{now / 1'000'000}, std::move(what)});
+    if (!manual) sync();
+  }
+  /// Everything pending becomes durable, and what waited for it leaves.
+  void sync() {
+    for (Record& record : loop_.take_batch()) unsynced_.push_back(std::move(record));
+    std::ranges::move(unsynced_, std::back_inserter(journal));
+    unsynced_.clear();
+    loop_.durable(loop_.applied());
+    release();
+  }
+  void release() {
+    while (auto effect = loop_.next_effect()) released.push_back(*std::move(effect));
+  }
+
+  template <class What>
+  std::vector<What> all() const {
+    std::vector<What> out;
+    for (const Effect& each : released) {
+      if (const auto* what = std::get_if<What>(&each.what)) out.push_back(*what);
+    }
+    return out;
+  }
+  /// Position of the first effect of this kind; released.size() when there is none.
+  template <class What>
+  std::size_t index_of() const {
+    const auto is = [](const Effect& each) { return std::holds_alternative<What>(each.what); };
+    return static_cast<std::size_t>(std::ranges::find_if(released, is) - released.begin());
+  }
+  std::vector<Sent> sent(FrameType type) const {
+    std::vector<Sent> out;
+    for (const out::SendFrame& each : all<out::SendFrame>()) {
+      if (each.frame.header.type != static_cast<std::uint16_t>(type)) continue;
+      out.push_back({each, type, json::from_text<Envelope>(each.frame.body).value_or(Envelope{})});
+    }
+    return out;
+  }
+  const Tables& tables() const { return machine.tables(); }
+  processing::JobStage stage_of(const std::string& job) const { return tables().processing.jobs.at(job).stage; }
+
+  // ---- what the world does --------------------------------------------------------------------------------------
+
+  void start() { input(in::Started{"cluster"}); }
+  /// One model, "tiny", of two components.
+  void scan() {
+    in::ScannedModel scanned;
+    scanned.model = {.model_id = tiny,
+                     .kind = model::Kind::sdxl,
+                     .path = "/models/tiny",
+                     .availability = model::Availability::available,
+                     .reason = "",
+                     .bytes = 150_MiB,
+                     .components = {}};
+    for (const auto& [name, bytes] : {std::pair("unet", 100_MiB), std::pair("vae", 50_MiB)}) {
+      scanned.model.components.push_back(
+          {.name = name, .files = {}, .tensors = 1, .dtypes = {"F16"}, .segment_bytes = bytes, .sha256 = ""});
+      scanned.layouts.push_back(std::make_shared<const model::SegmentLayout>());
+    }
+    input(in::ModelsScanned{{scanned}, ""});
+  }
+  /// The newest incarnation that was ordered for this worker.
+  Incarnation incarnation(const std::string& worker) const {
+    Incarnation newest;
+    for (const out::SpawnWorker& each : all<out::SpawnWorker>()) {
+      if (each.worker.worker_id == WorkerId(worker)) newest = each.incarnation;
+    }
+    return newest;
+  }
+  /// The spawned process says hello and is ready.
+  void join(const std::string& worker) {
+    sequence_[worker] = 0;
+    input(in::WorkerSpawned{WorkerId(worker), incarnation(worker), 4000, 77});
+    say(worker, FrameType::hello, Hello{WorkerId(worker), "test", 4000});
+    say(worker, FrameType::ready, Ready{});
+  }
+  Frame frame_of(const std::string& worker, FrameType type, std::string body, std::size_t handles) const {
+    Frame frame;
+    frame.body = std::move(body);
+    frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
+    frame.header.type = static_cast<std::uint16_t>(type);
+    frame.header.descriptors = static_cast<std::uint8_t>(handles);
+    frame.header.epoch = machine.live().epoch;
+    frame.header.incarnation = incarnation(worker);
+    const auto sequence = sequence_.find(worker);
+    frame.header.sequence = sequence == sequence_.end() ? 1 : sequence->second + 1;
+    return frame;
+  }
+  template <class Body>
+  static std::string envelope(const Body& body, std::uint32_t attempt = 0, std::string subject = {}) {
+    return json::to_text(Envelope{Timestamp{}, attempt, std::move(subject), RawJson{json::to_text(body)}});
+  }
+  template <class Body>
+  void say(const std::string& worker, FrameType type, const Body& body, std::uint32_t attempt = 0,
+           std::string subject = {}, std::vector<HandleId> handles = {}) {
+    Frame frame = frame_of(worker, type, envelope(body, attempt, std::move(subject)), handles.size());
+    sequence_[worker] = frame.header.sequence;
+    input(in::FrameArrived{WorkerId(worker), incarnation(worker), std::move(frame), std::move(handles)});
+  }
+  void say_raw(const std::string& worker, Frame frame, std::vector<HandleId> handles = {}) {
+    input(in::FrameArrived{WorkerId(worker), incarnation(worker), std::move(frame), std::move(handles)});
+  }
+  void generate(ReplyId reply, bool wait = true, std::uint32_t n = 1) {
+    GenerateBody body;
+    body.prompt = "a lighthouse";
+    body.n = n;
+    input(in::Generate{reply, body, 7, wait});
+  }
+  void fill_segments() {
+    for (const out::FillSegment& each : all<out::FillSegment>()) {
+      const auto segment = machine.live().segments.find({each.model_id, each.component});
+      if (segment == machine.live().segments.end() || segment->second.state != SegmentState::filling) continue;
+      input(in::SegmentFilled{each.model_id, each.component, std::string(64, 'a')});
+    }
+  }
+  void die(const std::string& worker, std::string how = "signal 11 (Segmentation fault)") {
+    input(in::WorkerGone{WorkerId(worker), incarnation(worker), std::move(how)});
+  }
+
+  // ---- shortcuts along the main path ----------------------------------------------------------------------------
+
+  void ready() {
+    start();
+    scan();
+    for (const out::SpawnWorker& each : all<out::SpawnWorker>()) join(each.worker.worker_id.str());
+  }
+  /// The transaction that was prepared last.
+  TransactionId prepared() const {
+    const auto prepares = sent(FrameType::transaction_prepare);
+    EXPECT_FALSE(prepares.empty());
+    return prepares.empty() ? TransactionId() : prepares.back().body<TransactionPrepare>().transaction_id;
+  }
+  void vote(const std::string& worker, const TransactionId& transaction, Vote vote, std::string reason = "") {
+    say(worker, FrameType::transaction_vote, TransactionVote{transaction, vote, std::move(reason)}, 0,
+        transaction.str());
+  }
+  void loaded(const std::string& worker, const TransactionId& transaction) {
+    say(worker, FrameType::transaction_ack, TransactionAck{transaction}, 0, transaction.str());
+    say(worker, FrameType::model_loading_progress,
+        ModelLoadingProgress{tiny, "loaded", Percent{100}, 150_MiB, Timestamp{}, {}}, 0,
+        cat("load:", transaction.str()));
+  }
+  /// From an accepted request to its inference running on w0.
+  void until_inferring() {
+    fill_segments();
+    const TransactionId transaction = prepared();
+    vote("w0", transaction, Vote::vote_commit);
+    loaded("w0", transaction);
+  }
+  static ImageBuffer picture(std::string format) { return {std::move(format), 8, 8, 192, std::string(64, 'b')}; }
+  /// The worker's answer to the newest inference_request.
+  void inference_done(const std::string& worker, HandleId handle) {
+    const auto request = sent(FrameType::inference_request);
+    ASSERT_FALSE(request.empty());
+    InferenceCompleted done;
+    done.request_id = request.back().envelope.subject;
+    done.result_location = cat("sha256:", std::string(64, 'b'));
+    done.result = picture("rgb8");
+    say(worker, FrameType::inference_completed, done, request.back().envelope.attempt, done.request_id, {handle});
+  }
+  void postprocessing_done(const std::string& worker, HandleId handle) {
+    const auto request = sent(FrameType::postprocessing_request);
+    ASSERT_FALSE(request.empty());
+    PostprocessingCompleted done;
+    done.request_id = request.back().envelope.subject;
+    done.output = picture("png");
+    say(worker, FrameType::postprocessing_completed, done, request.back().envelope.attempt, done.request_id, {handle});
+  }
+  void stored() {
+    const auto orders = all<out::StorePixels>();
+    ASSERT_FALSE(orders.empty());
+    input(in::PixelsStored{orders.back().job_id, orders.back().attempt, orders.back().expected});
+  }
+  void finish_image() {
+    inference_done("w0", 100);
+    postprocessing_done("w0", 101);
+    stored();
+  }
+
+  /// Nothing of any load is left: no bytes, no lane, no residency, no decision.
+  void expect_no_trace_of_a_load() const {
+    EXPECT_EQ(tables().memory.allocations.size(), 0u);
+    EXPECT_EQ(tables().device.reservations.size(), 0u);
+    EXPECT_EQ(tables().model.residencies.size(), 0u);
+    EXPECT_EQ(tables().transactions.decisions.size(), 0u);
+  }
+  /// The rows of one load, all of them or the test fails.
+  void expect_one_load_held() const {
+    EXPECT_EQ(tables().memory.allocations.size(), 1u);
+    EXPECT_EQ(tables().model.residencies.size(), 1u);
+  }
+
+ private:
+  static Lsn recovered(Orchestrator& machine, const std::vector<Record>& earlier) {
+    const auto last = machine.recover(Recovered{Lsn{}, {}, earlier});
+    EXPECT_TRUE(last.has_value()) << (last ? "" : last.error().message);
+    return last.value_or(Lsn{});
+  }
+
+  Loop<Orchestrator> loop_;
+  std::vector<Record> unsynced_;
+  std::map<std::string, std::uint64_t> sequence_;
+};
+
+}  // namespace lockstep::design
