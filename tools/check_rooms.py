@@ -160,7 +160,7 @@ CASES = {
     "src/orchestrator/step.cc": ("\n" * 300, None),
     "sim/world/clock.cc": ('#include "env/clock.h"\n#include "sim/world/clock.h"\n', None),
     "src/base/up.h": ('#include "env/clock.h"\n', "base (rank 0) includes env (rank 1)"),
-    "src/state/side.h": ('#include "transactions/saga.h"\n', "state (rank 3) includes transactions (rank 3)"),
+    "src/liveness/side.h": ('#include "transactions/saga.h"\n', "liveness (rank 3) includes transactions (rank 3)"),
     "src/env/real/events.cc": ('#include "events/envelope.h"\n', "env (rank 1) includes events (rank 1)"),
     "src/base/unknown.h": ('\n#include "cellar/wine.h"\n', "unknown.h:2: "),
     "src/base/bare.h": ('#include "result.h"\n', "write includes from the source root"),

@@ -29,7 +29,7 @@ std::string Reader::pointer() const {
   std::string out;
   for (const Step& step : path_) {
     out += '/';
-    if (step.key.empty()) {
+    if (step.in_array) {
       out += cat(step.index);
       continue;
     }

@@ -55,8 +55,8 @@ class Reader {
   bool next_element(bool& first);
   bool end_of_text();
 
-  void push_key(std::string_view key) { path_.push_back({std::string(key), 0}); }
-  void push_index(std::size_t index) { path_.push_back({std::string(), index}); }
+  void push_key(std::string_view key) { path_.push_back({false, std::string(key), 0}); }
+  void push_index(std::size_t index) { path_.push_back({true, std::string(), index}); }
   void pop() { path_.pop_back(); }
 
   bool fail_here(std::string message);
@@ -71,6 +71,7 @@ class Reader {
 
  private:
   struct Step {
+    bool in_array;
     std::string key;
     std::size_t index;
   };

@@ -57,12 +57,18 @@ struct PipelineProgress {
 BOOST_DESCRIBE_STRUCT(PipelineProgress, (),
                       (current_operation, operations_completed, total_operations, current_operation_progress))
 
+struct QualityMetrics {
+  std::optional<double> upscaling_quality_score;  // 0 to 10
+  std::optional<double> processing_time;          // seconds so far
+};
+BOOST_DESCRIBE_STRUCT(QualityMetrics, (), (upscaling_quality_score, processing_time))
+
 /// worker -> orchestrator
 struct PostprocessingProgress {
   static constexpr std::string_view event_type = "postprocessing_progress";
   std::string request_id;
   PipelineProgress pipeline_progress;
-  std::map<std::string, double> quality_metrics;
+  QualityMetrics quality_metrics;
 };
 BOOST_DESCRIBE_STRUCT(PostprocessingProgress, (), (request_id, pipeline_progress, quality_metrics))
 

@@ -109,7 +109,6 @@ TEST(Design_3_2_model_cache, a_segment_whose_bytes_changed_breaks_the_model) {
   Stage next(settings_of(1), stage.journal);
   next.start();
   next.scan();
-  next.die("w0", "proven gone");
   next.input(in::WorkerGone{WorkerId("w0"), Incarnation{1}, "proven gone"});
   ASSERT_FALSE(next.all<out::SpawnWorker>().empty());
   next.join("w0");

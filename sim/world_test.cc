@@ -1,0 +1,83 @@
+#include "sim/world.h"
+
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/text.h"
+
+namespace lockstep::sim {
+namespace {
+
+Report run_seed(std::uint64_t seed) {
+  Options options;
+  options.seed = seed;
+  return run(options);
+}
+
+std::string told(const Report& report) {
+  std::string out = cat("seed ", report.seed, ":");
+  for (const std::string& each : report.violations) out += cat("\n", each);
+  return out;
+}
+
+void expect_good(const Report& report) {
+  EXPECT_TRUE(report.violations.empty()) << told(report);
+  EXPECT_GE(report.simulated_s, 60) << told(report);
+  EXPECT_GE(report.operations, 50u) << told(report);
+  EXPECT_GT(report.completed, 0u) << told(report);
+}
+
+TEST(World, the_same_seed_gives_the_same_trace) {
+  const Report first = run_seed(42);
+  const Report second = run_seed(42);
+  EXPECT_EQ(first.trace_hash, second.trace_hash);
+  EXPECT_EQ(first.commits, second.commits);
+  EXPECT_EQ(first.operations, second.operations);
+  EXPECT_EQ(first.faults, second.faults);
+  expect_good(first);
+}
+
+TEST(World, different_seeds_give_different_traces) {
+  EXPECT_NE(run_seed(42).trace_hash, run_seed(43).trace_hash);
+}
+
+TEST(World, faults_really_happen_and_can_be_left_out) {
+  const Report with = run_seed(42);
+  EXPECT_FALSE(with.faults.empty());
+  Options options;
+  options.seed = 42;
+  options.faults = false;
+  const Report without = run(options);
+  std::uint64_t faults = 0;
+  for (const auto& [kind, count] : without.faults) faults += count;
+  EXPECT_EQ(faults, 0u);
+  expect_good(without);
+}
+
+// A seed that failed once stays.
+TEST(World, every_seed_that_failed_once_passes) {
+  std::ifstream file(LOCKSTEP_SOURCE_DIR "/sim/seeds.txt");
+  ASSERT_TRUE(file.is_open());
+  std::size_t seeds = 0;
+  std::string line;
+  while (std::getline(file, line)) {
+    const std::string text = line.substr(0, line.find('#'));
+    std::istringstream words(text);
+    std::uint64_t seed = 0;
+    if (!(words >> seed)) {
+      EXPECT_EQ(text.find_first_not_of(" \t"), std::string::npos) << line;
+      continue;
+    }
+    EXPECT_NE(line.find('#'), std::string::npos) << "a seed says why it is here: " << line;
+    expect_good(run_seed(seed));
+    ++seeds;
+  }
+  EXPECT_GT(seeds, 0u);
+}
+
+}  // namespace
+}  // namespace lockstep::sim

@@ -1,0 +1,60 @@
+#include "domains/postprocessing/rules.h"
+
+#include <gtest/gtest.h>
+
+namespace lockstep::postprocessing {
+namespace {
+
+const PipelineOperation upscaling{"upscaling", ModelId("up"), "4096x4096", std::nullopt};
+const PipelineOperation check{"safety_check", ModelId("safe"), std::nullopt, "moderate"};
+
+PostprocessingCompleted with_verdict(std::string classification) {
+  PostprocessingCompleted completed;
+  completed.final_results.safety_analysis = SafetyAnalysis{0.31, std::move(classification), {"violence", "gore"}};
+  return completed;
+}
+
+// §2.6: silence is never a pass.
+TEST(PostprocessingRules, without_the_verdict_that_was_ordered_nothing_is_delivered) {
+  const Status status = may_deliver({upscaling, check}, PostprocessingCompleted{});
+  ASSERT_FALSE(status.has_value());
+  EXPECT_EQ(status.error().code, ErrorCode::internal);
+}
+
+TEST(PostprocessingRules, only_safe_is_safe) {
+  EXPECT_TRUE(may_deliver({check}, with_verdict("safe")).has_value());
+  for (const char* word : {"unsafe", "", "Safe", "unknown", "safe "}) {
+    const Status status = may_deliver({check}, with_verdict(word));
+    ASSERT_FALSE(status.has_value()) << word;
+    EXPECT_EQ(status.error().code, ErrorCode::safety_blocked);
+  }
+}
+
+TEST(PostprocessingRules, a_block_says_the_score_and_the_flags) {
+  const Status status = may_deliver({check}, with_verdict("unsafe"));
+  ASSERT_FALSE(status.has_value());
+  EXPECT_NE(status.error().message.find("0.31"), std::string::npos) << status.error().message;
+  EXPECT_NE(status.error().message.find("violence, gore"), std::string::npos) << status.error().message;
+}
+
+TEST(PostprocessingRules, a_pipeline_without_a_check_delivers) {
+  EXPECT_TRUE(may_deliver({upscaling}, PostprocessingCompleted{}).has_value());
+}
+
+TEST(PostprocessingRules, a_bad_operation_is_refused_with_its_place) {
+  EXPECT_TRUE(validate({upscaling, check}).has_value());
+  EXPECT_TRUE(validate({}).has_value());
+  const auto place = [](PipelineOperation second) { return validate({upscaling, std::move(second)}).error().pointer; };
+  PipelineOperation unknown = check;
+  unknown.operation = "colorize";
+  EXPECT_EQ(place(unknown), "/postprocessing_pipeline/1/operation");
+  PipelineOperation nameless = check;
+  nameless.model = ModelId();
+  EXPECT_EQ(place(nameless), "/postprocessing_pipeline/1/model");
+  PipelineOperation lax = check;
+  lax.strictness = "off";
+  EXPECT_EQ(place(lax), "/postprocessing_pipeline/1/strictness");
+}
+
+}  // namespace
+}  // namespace lockstep::postprocessing

@@ -1,0 +1,276 @@
+// Design §1, promise 3: nothing accepted is lost, nothing is delivered twice, and a poisonous job is set aside.
+
+#include <set>
+
+#include "tests/design/fixture.h"
+
+namespace lockstep::design {
+namespace {
+
+using processing::JobStage;
+
+constexpr const char* job0 = "req_000001_000001/00";
+constexpr const char* job1 = "req_000001_000001/01";
+
+TEST(Design_accept, an_image_goes_through_every_stage_and_is_answered_once) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(5);
+  EXPECT_EQ(stage.stage_of(job0), JobStage::queued);
+  stage.until_inferring();
+  EXPECT_EQ(stage.stage_of(job0), JobStage::inferring);
+  stage.inference_done("w0", 100);
+  EXPECT_EQ(stage.stage_of(job0), JobStage::postprocessing);
+  const auto posts = stage.sent(FrameType::postprocessing_request);
+  ASSERT_EQ(posts.size(), 1u);
+  ASSERT_EQ(posts[0].effect.attachments.size(), 1u);
+  EXPECT_EQ(posts[0].effect.attachments[0].handle, 100u);
+  stage.postprocessing_done("w0", 101);
+  EXPECT_EQ(stage.stage_of(job0), JobStage::storing);
+  EXPECT_TRUE(stage.all<out::ReplyImages>().empty());
+  stage.stored();
+  EXPECT_EQ(stage.stage_of(job0), JobStage::completed);
+  const auto replies = stage.all<out::ReplyImages>();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].reply, 5u);
+  EXPECT_EQ(replies[0].images.size(), 1u);
+  EXPECT_EQ(replies[0].images[0].seed, 7u);
+  stage.stored();  // said twice
+  EXPECT_EQ(stage.all<out::ReplyImages>().size(), 1u);
+}
+
+TEST(Design_accept, the_answer_waits_for_the_disk) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.manual = true;
+  stage.generate(1, false);
+  stage.release();
+  EXPECT_TRUE(stage.all<out::Reply>().empty());
+  stage.sync();
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].status, 202);
+}
+
+// Same commits, same state: the digest of a replay equals the digest of the life, at every rev.
+TEST(Design_accept, a_replay_of_any_prefix_has_the_digest_of_that_instant) {
+  Stage stage(settings_of(1));
+  std::map<std::size_t, std::string> digests;
+  const auto mark = [&] { digests[stage.journal.size()] = stage.machine.digest(); };
+  stage.start();
+  mark();
+  stage.scan();
+  mark();
+  stage.join("w0");
+  mark();
+  stage.generate(1, true, 2);
+  mark();
+  stage.until_inferring();
+  mark();
+  stage.inference_done("w0", 100);
+  mark();
+  stage.postprocessing_done("w0", 101);
+  mark();
+  stage.stored();
+  mark();
+  ASSERT_GE(digests.size(), 8u);
+  std::set<std::string> different;
+  for (const auto& [length, digest] : digests) {
+    const std::vector<Record> prefix(stage.journal.begin(),
+                                     stage.journal.begin() + static_cast<std::ptrdiff_t>(length));
+    EXPECT_EQ(Stage(settings_of(1), prefix).machine.digest(), digest) << length;
+    different.insert(digest);
+  }
+  EXPECT_EQ(different.size(), digests.size());
+}
+
+// A snapshot is the tables at a rev: rows and the records after them give the same state as all records.
+TEST(Design_accept, a_snapshot_and_the_records_after_it_have_the_same_digest) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  Recovered from_snapshot;
+  from_snapshot.snapshot_at = Lsn{stage.journal.size()};
+  from_snapshot.rows = stage.machine.take_changed_rows();
+  ASSERT_FALSE(from_snapshot.rows.empty());
+  stage.generate(1);
+  stage.until_inferring();
+  from_snapshot.records.assign(stage.journal.begin() + static_cast<std::ptrdiff_t>(from_snapshot.snapshot_at.value),
+                               stage.journal.end());
+  ASSERT_FALSE(from_snapshot.records.empty());
+  Orchestrator again(settings_of(1));
+  const auto last = again.recover(from_snapshot);
+  ASSERT_TRUE(last.has_value()) << last.error().message;
+  EXPECT_EQ(last->value, stage.journal.size());
+  EXPECT_EQ(again.digest(), stage.machine.digest());
+}
+
+// A crash at any record: the accepted request is there, and what was in flight starts over, whatever stage it was in.
+TEST(Design_accept, a_crash_at_any_record_loses_nothing_that_was_accepted) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  const std::size_t before = stage.journal.size();
+  stage.generate(1);
+  const std::size_t accepted = stage.journal.size();
+  ASSERT_GT(accepted, before);
+  stage.until_inferring();
+  stage.finish_image();
+  std::set<JobStage> crashed_in;
+  for (std::size_t length = before + 1; length <= stage.journal.size(); ++length) {
+    const std::vector<Record> prefix(stage.journal.begin(),
+                                     stage.journal.begin() + static_cast<std::ptrdiff_t>(length));
+    Stage next(settings_of(1), prefix);
+    ASSERT_TRUE(next.tables().processing.jobs.contains(job0)) << length;
+    const JobStage at = next.stage_of(job0);
+    crashed_in.insert(at);
+    next.start();
+    EXPECT_EQ(next.stage_of(job0), processing::is_terminal(at) ? at : JobStage::queued) << length;
+    EXPECT_EQ(next.tables().processing.jobs.at(job0).worker_id, WorkerId()) << length;
+    EXPECT_EQ(next.tables().processing.jobs.at(job0).deaths, 0u);  // the crash was ours
+    EXPECT_EQ(next.all<out::ProveGone>().size(), 1u);
+    next.scan();
+    next.input(in::WorkerGone{WorkerId("w0"), Incarnation{1}, "proven gone by its lock"});
+    next.expect_no_trace_of_a_load();
+    if (processing::is_terminal(at)) continue;
+    next.join("w0");
+    next.until_inferring();
+    next.finish_image();
+    EXPECT_EQ(next.stage_of(job0), JobStage::completed) << length;
+  }
+  EXPECT_EQ(crashed_in, (std::set<JobStage>{JobStage::queued, JobStage::inferring, JobStage::generated,
+                                            JobStage::postprocessing, JobStage::storing, JobStage::completed}));
+}
+
+// The third death on one job sets it aside; the next job goes on.
+TEST(Design_accept, a_poisonous_job_is_set_aside_and_the_others_go_on) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(1, true, 2);
+  for (std::uint32_t death = 1; death <= 3; ++death) {
+    stage.until_inferring();
+    ASSERT_EQ(stage.stage_of(job0), JobStage::inferring) << death;
+    stage.die("w0");
+    EXPECT_EQ(stage.tables().processing.jobs.at(job0).deaths, death);
+    stage.expect_no_trace_of_a_load();
+    stage.join("w0");
+  }
+  EXPECT_EQ(stage.stage_of(job0), JobStage::set_aside);
+  const auto failure = stage.tables().processing.jobs.at(job0).failure;
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->code, "poisonous");
+  EXPECT_NE(failure->message.find("signal 11"), std::string::npos) << failure->message;
+  stage.until_inferring();
+  EXPECT_EQ(stage.stage_of(job1), JobStage::inferring);
+  EXPECT_EQ(stage.tables().processing.jobs.at(job1).deaths, 0u);
+  stage.finish_image();
+  EXPECT_EQ(stage.stage_of(job1), JobStage::completed);
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].status, 500);
+  EXPECT_NE(replies[0].body.find("poisonous"), std::string::npos) << replies[0].body;
+}
+
+// Design §2: the attempt rises with the cancel; a late result is dropped and its descriptor released.
+TEST(Design_accept, the_late_result_of_a_cancelled_job_is_dropped_with_its_descriptor) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(1);
+  stage.until_inferring();
+  stage.input(in::Cancel{2, RequestId("req_000001_000001")});
+  EXPECT_EQ(stage.stage_of(job0), JobStage::failed);
+  const auto cancels = stage.sent(FrameType::task_cancel);
+  ASSERT_EQ(cancels.size(), 1u);
+  EXPECT_EQ(cancels[0].effect.frame.header.urgency, Urgency::p0_critical);
+  EXPECT_EQ(cancels[0].envelope.subject, stage.sent(FrameType::inference_request).back().envelope.subject);
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(replies[0].status, 200);
+  EXPECT_EQ(replies[1].status, 409);
+  EXPECT_NE(replies[1].body.find("cancelled"), std::string::npos);
+  const Rev rev = stage.machine.rev();
+  stage.inference_done("w0", 55);
+  const auto drops = stage.all<out::DropHandle>();
+  ASSERT_EQ(drops.size(), 1u);
+  EXPECT_EQ(drops[0].handle, 55u);
+  EXPECT_EQ(stage.machine.rev(), rev);
+  EXPECT_EQ(stage.stage_of(job0), JobStage::failed);
+  EXPECT_TRUE(stage.machine.live().pixels.empty());
+  // The worker is free again.
+  stage.generate(3);
+  EXPECT_EQ(stage.sent(FrameType::inference_request).size(), 2u);
+}
+
+TEST(Design_accept, a_cancelled_queued_job_is_never_dispatched) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(1);
+  stage.generate(2);
+  stage.input(in::Cancel{3, RequestId("req_000001_000002")});
+  stage.until_inferring();
+  stage.finish_image();
+  EXPECT_EQ(stage.stage_of(job0), JobStage::completed);
+  EXPECT_EQ(stage.sent(FrameType::inference_request).size(), 1u);
+}
+
+TEST(Design_accept, an_ended_request_cannot_be_cancelled) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(1);
+  stage.until_inferring();
+  stage.finish_image();
+  const Rev rev = stage.machine.rev();
+  stage.input(in::Cancel{2, RequestId("req_000001_000001")});
+  stage.input(in::Cancel{3, RequestId("nobody")});
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(replies[0].status, 409);
+  EXPECT_EQ(replies[1].status, 404);
+  EXPECT_EQ(stage.machine.rev(), rev);
+}
+
+TEST(Design_accept, an_unknown_model_is_not_found_with_the_list_of_known_ones) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  const Rev rev = stage.machine.rev();
+  GenerateBody body;
+  body.prompt = "x";
+  body.model = "nope";
+  stage.input(in::Generate{1, body, 7, true});
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].status, 404);
+  EXPECT_NE(replies[0].body.find("nope"), std::string::npos) << replies[0].body;
+  EXPECT_NE(replies[0].body.find("registered: tiny"), std::string::npos) << replies[0].body;
+  EXPECT_EQ(stage.machine.rev(), rev);
+}
+
+TEST(Design_accept, a_full_queue_refuses_with_429_and_keeps_what_it_has) {
+  Settings settings = settings_of(1);
+  settings.accept.open_jobs_max = 2;
+  Stage stage(settings);
+  stage.ready();
+  stage.generate(1, false, 2);
+  const Rev rev = stage.machine.rev();
+  stage.generate(2, false, 1);
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(replies[0].status, 202);
+  EXPECT_EQ(replies[1].status, 429);
+  EXPECT_NE(replies[1].body.find("the limit is 2"), std::string::npos) << replies[1].body;
+  EXPECT_EQ(stage.machine.rev(), rev);
+  EXPECT_EQ(stage.tables().processing.jobs.size(), 2u);
+}
+
+TEST(Design_accept, a_model_larger_than_every_device_fails_at_once_instead_of_waiting_for_ever) {
+  Settings settings = settings_of(1);
+  settings.workers[0].memory_budget = 100_MiB;
+  Stage stage(settings);
+  stage.ready();
+  stage.generate(1);
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].status, 400);
+  EXPECT_NE(replies[0].body.find("the largest has 100MB"), std::string::npos) << replies[0].body;
+}
+
+}  // namespace
+}  // namespace lockstep::design
