@@ -18,11 +18,11 @@ build: ## build the program: build/lockstep (PRESET=release|debug|tsan|portable)
 
 demo: ## set up, build, and show the main job from start to end
 	@tools/setup.sh
-	@tools/build.sh release
+	@tools/build.sh release lockstep lockstep_native
 	@tools/demo.sh
 
 serve: ## run the orchestrator in the foreground (ARGS="--help")
-	@tools/build.sh release
+	@tools/build.sh release lockstep lockstep_native
 	@build/lockstep serve $(ARGS)
 
 test: ## set up, build, and run every test; the last line is the total

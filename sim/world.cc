@@ -267,7 +267,7 @@ class World {
       loop_->durable(batch->back().lsn);
       if (loop_->pending() == 0 && disk_.records.size() > 150) {
         disk_.snapshot(loop_->durable(), machine_->take_changed_rows());
-        ++report_.faults["snapshot"];
+        ++report_.snapshots;
       }
       flush();
     });

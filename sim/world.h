@@ -32,6 +32,7 @@ struct Report {
   std::uint64_t failed = 0;      // that ended with a reason
   std::uint64_t commits = 0;
   std::uint64_t transactions = 0;  // loads that were decided
+  std::uint64_t snapshots = 0;     // of the journal
   std::map<std::string, std::uint64_t> faults;
   std::vector<std::string> violations;
 };

@@ -41,9 +41,7 @@ TEST(World, the_same_seed_gives_the_same_trace) {
   expect_good(first);
 }
 
-TEST(World, different_seeds_give_different_traces) {
-  EXPECT_NE(run_seed(42).trace_hash, run_seed(43).trace_hash);
-}
+TEST(World, different_seeds_give_different_traces) { EXPECT_NE(run_seed(42).trace_hash, run_seed(43).trace_hash); }
 
 TEST(World, faults_really_happen_and_can_be_left_out) {
   const Report with = run_seed(42);

@@ -9,6 +9,6 @@ class TaskFailed(Exception):
     """
 
     def __init__(self, code: str, message: str):
-        super().__init__(message)
+        super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

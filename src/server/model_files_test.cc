@@ -28,9 +28,9 @@ std::string safetensors(const std::string& header, const std::string& data) {
 
 /// Two tensors of 4 and 300 bytes, told apart by their bytes.
 std::string upscaler_file() {
-  return safetensors(
-      R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[300],"data_offsets":[4,304]}})",
-      "AAAA" + std::string(300, 'B'));
+  return safetensors(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+                     R"("b":{"dtype":"U8","shape":[300],"data_offsets":[4,304]}})",
+                     "AAAA" + std::string(300, 'B'));
 }
 
 class ModelFilesTest : public testing::Test {

@@ -220,8 +220,8 @@ TEST_F(Design_worker, a_frame_that_does_not_continue_the_link_ends_it) {
   const auto ends = [](auto spoil) {
     Machine other({WorkerId("w0"), Incarnation{4}, 4000, "test"});
     Frame frame;
-    frame.body = json::to_text(
-        Envelope{Timestamp{}, 0, "", RawJson{json::to_text(Welcome{DeviceId("gpu_0"), 1_GiB, 2000})}});
+    frame.body =
+        json::to_text(Envelope{Timestamp{}, 0, "", RawJson{json::to_text(Welcome{DeviceId("gpu_0"), 1_GiB, 2000})}});
     frame.header = {.type = static_cast<std::uint16_t>(FrameType::welcome),
                     .epoch = Epoch{1},
                     .incarnation = Incarnation{4},

@@ -1,5 +1,7 @@
 """Failures that a task reports to the orchestrator."""
 
+from lockstep import errors as base
+
 INVALID_ARGUMENT = "invalid_argument"
 RESOURCE_EXHAUSTED = "resource_exhausted"
 DATA_LOSS = "data_loss"
@@ -9,7 +11,7 @@ CANCELLED = "cancelled"
 CODES = frozenset({INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DATA_LOSS, INTERNAL, CANCELLED})
 
 
-class TaskFailed(Exception):
+class TaskFailed(base.TaskFailed):
     """A task ended without a result.
 
     `code` is one of CODES, `message` one sentence for the person who reads the task's record.
@@ -19,9 +21,7 @@ class TaskFailed(Exception):
     def __init__(self, code: str, message: str):
         if code not in CODES:
             raise ValueError(f"unknown failure code {code!r}")
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+        super().__init__(code, message)
 
 
 class Cancelled(TaskFailed):

@@ -108,8 +108,8 @@ TEST(InferenceRules, a_size_is_width_x_height) {
   ASSERT_TRUE(read_size("1024x768", p).has_value());
   EXPECT_EQ(p.width, 1024u);
   EXPECT_EQ(p.height, 768u);
-  for (const char* text : {"", "1024", "1024x", "x768", "1024X768", "1024x768x3", "1024x768 ", " 1x1", "-8x8", "8x-8",
-                           "99999999999x8"}) {
+  for (const char* text :
+       {"", "1024", "1024x", "x768", "1024X768", "1024x768x3", "1024x768 ", " 1x1", "-8x8", "8x-8", "99999999999x8"}) {
     const Status status = read_size(text, p);
     ASSERT_FALSE(status.has_value()) << text;
     EXPECT_EQ(status.error().pointer, "/size");

@@ -43,9 +43,9 @@ TEST(ProcessingRules, nothing_leads_out_of_an_end) {
   using E = JobEvent;
   for (const JobStage end : {JobStage::completed, JobStage::failed, JobStage::set_aside}) {
     EXPECT_TRUE(is_terminal(end));
-    for (const E event : {E::inference_dispatched, E::inference_completed, E::postprocessing_dispatched,
-                          E::postprocessing_completed, E::verdict_only, E::stored, E::worker_lost, E::pixels_lost,
-                          E::failed, E::poisonous}) {
+    for (const E event :
+         {E::inference_dispatched, E::inference_completed, E::postprocessing_dispatched, E::postprocessing_completed,
+          E::verdict_only, E::stored, E::worker_lost, E::pixels_lost, E::failed, E::poisonous}) {
       EXPECT_EQ(job_lifecycle.next(end, event), std::nullopt);
     }
   }

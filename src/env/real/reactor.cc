@@ -1,5 +1,6 @@
 #include "env/real/reactor.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -21,13 +22,13 @@ namespace asio = boost::asio;
 
 namespace {
 
-/// A watched descriptor. Asio only waits on it; it is released, never closed, at the end.
+/// A watched descriptor, on a duplicate of its own: epoll knows a descriptor once, and a link is watched for reading
+/// and for writing at the same time.
 struct Watch {
   asio::posix::stream_descriptor descriptor;
   std::function<void()> ready;
   bool once;
   bool stopped = false;
-  ~Watch() { descriptor.release(); }
 };
 
 void wait(const std::shared_ptr<Watch>& watch) {
@@ -52,7 +53,8 @@ struct Reactor::State {
 
   WatchId add(int fd, std::function<void()> ready, bool once) {
     const WatchId id = ++watches_made;
-    auto watch = std::make_shared<Watch>(asio::posix::stream_descriptor(context, fd), std::move(ready), once);
+    auto watch = std::make_shared<Watch>(asio::posix::stream_descriptor(context, ::fcntl(fd, F_DUPFD_CLOEXEC, 0)),
+                                         std::move(ready), once);
     watches.emplace(id, watch);
     wait(watch);
     return id;
@@ -106,7 +108,7 @@ void Reactor::unwatch(WatchId id) {
   const auto place = state_->watches.find(id);
   if (place == state_->watches.end()) return;
   place->second->stopped = true;
-  place->second->descriptor.release();  // the descriptor leaves the poll set before its owner closes it
+  place->second->descriptor.close();
   state_->watches.erase(place);
 }
 

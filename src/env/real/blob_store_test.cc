@@ -1,0 +1,90 @@
+#include "env/real/blob_store.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "base/digest.h"
+
+namespace lockstep::real {
+namespace {
+
+namespace fs = std::filesystem;
+
+class BlobStoreTest : public testing::Test {
+ protected:
+  BlobStoreTest() {
+    std::string name = (fs::temp_directory_path() / "lockstep_blobs_XXXXXX").string();
+    if (::mkdtemp(name.data()) != nullptr) folder_ = name;
+  }
+  ~BlobStoreTest() override { fs::remove_all(folder_); }
+  void SetUp() override { ASSERT_FALSE(folder_.empty()); }
+
+  static std::size_t files_in(const fs::path& folder) {
+    std::size_t count = 0;
+    for (const auto& each : fs::recursive_directory_iterator(folder)) count += each.is_regular_file() ? 1 : 0;
+    return count;
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(BlobStoreTest, what_is_put_is_got_under_its_digest) {
+  const BlobStore store(folder_.string());
+  const std::string bytes("pixels\0and more", 15);
+  const std::string name = sha256_hex(bytes);
+  ASSERT_TRUE(store.put(bytes, name).has_value());
+  EXPECT_EQ(*store.get(name), bytes);
+  EXPECT_EQ(store.path_of(name), (folder_ / name.substr(0, 2) / (name + ".png")).string());
+}
+
+TEST_F(BlobStoreTest, putting_twice_is_putting_once) {
+  const BlobStore store(folder_.string());
+  const std::string name = sha256_hex("x");
+  ASSERT_TRUE(store.put("x", name).has_value());
+  ASSERT_TRUE(store.put("x", name).has_value());
+  EXPECT_EQ(files_in(folder_), 1u);  // and nothing temporary beside it
+}
+
+TEST_F(BlobStoreTest, damage_is_noticed_on_reading) {
+  const BlobStore store(folder_.string());
+  const std::string name = sha256_hex("x");
+  ASSERT_TRUE(store.put("x", name).has_value());
+  std::ofstream(store.path_of(name)) << "y";
+  const auto bytes = store.get(name);
+  ASSERT_FALSE(bytes.has_value());
+  EXPECT_EQ(bytes.error().code, ErrorCode::data_loss);
+}
+
+TEST_F(BlobStoreTest, what_was_never_put_is_not_found) {
+  EXPECT_EQ(BlobStore(folder_.string()).get(sha256_hex("x")).error().code, ErrorCode::not_found);
+}
+
+TEST_F(BlobStoreTest, a_folder_that_cannot_be_written_is_an_error_with_its_path) {
+  const fs::path file = folder_ / "file";
+  std::ofstream(file) << "not a folder";
+  const Status status = BlobStore(file.string()).put("x", sha256_hex("x"));
+  ASSERT_FALSE(status.has_value());
+  EXPECT_EQ(status.error().code, ErrorCode::unavailable);
+  EXPECT_NE(status.error().message.find(file.string()), std::string::npos) << status.error().message;
+}
+
+TEST_F(BlobStoreTest, a_written_file_replaces_the_old_one_whole) {
+  const std::string path = (folder_ / "config").string();
+  ASSERT_TRUE(write_file(path, "a long first text").has_value());
+  ASSERT_TRUE(write_file(path, "short").has_value());
+  EXPECT_EQ(*read_file(path, 100), "short");
+  EXPECT_EQ(files_in(folder_), 1u);
+}
+
+TEST_F(BlobStoreTest, a_file_over_the_limit_is_too_large) {
+  const std::string path = (folder_ / "file").string();
+  ASSERT_TRUE(write_file(path, "12345").has_value());
+  EXPECT_TRUE(read_file(path, 5).has_value());
+  EXPECT_EQ(read_file(path, 4).error().code, ErrorCode::too_large);
+}
+
+}  // namespace
+}  // namespace lockstep::real
