@@ -119,5 +119,5 @@ say "Done"
 cat <<TEXT
    $dir/first.png   the image (file $(sha "$dir/first.png" | cut -c1-16)…)
    $dir/server.log  what the orchestrator said; $dir/data/logs has the workers
-   Now try: make serve
+   Now try: build/lockstep serve --data-dir demo-data/data --models-dir demo-data/models
 TEXT

@@ -35,18 +35,16 @@ echo "test: ctest"
 ctest_status=0
 ctest --preset release --output-on-failure --no-tests=error --output-junit "$results/ctest.xml" "$@" || ctest_status=$?
 
-echo "test: pytest"
-python_tests=()
+# One run for each folder: they have helpers of the same names.
+suites=("ctest:$ctest_status:$results/ctest.xml")
 for folder in python/tests tests/process; do
-  if [ -d "$folder" ]; then python_tests+=("$folder"); fi
+  name="${folder%/tests}"
+  name="${name#tests/}"
+  echo "test: $folder"
+  pytest_status=0
+  .venv/bin/python -m pytest -q -p no:cacheprovider --junitxml "$results/$name.xml" "$folder" || pytest_status=$?
+  suites+=("$name:$pytest_status:$results/$name.xml")
 done
-pytest_status=0
-if [ "${#python_tests[@]}" -gt 0 ]; then
-  .venv/bin/python -m pytest -q -p no:cacheprovider --junitxml "$results/pytest.xml" "${python_tests[@]}" ||
-    pytest_status=$?
-else
-  pytest_status=5
-fi
 
 totalled=yes
-python3 tools/test_totals.py "ctest:$ctest_status:$results/ctest.xml" "pytest:$pytest_status:$results/pytest.xml"
+python3 tools/test_totals.py "${suites[@]}"

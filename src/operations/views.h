@@ -76,7 +76,6 @@ struct StatusView {
   std::string cluster_id;
   Epoch epoch;
   Rev rev;
-  std::string digest;  // of the durable state at rev
   bool ready = false;
   std::string not_ready_because;
   QueueView queue;
@@ -87,8 +86,8 @@ struct StatusView {
   std::vector<ModelView> models;
 };
 BOOST_DESCRIBE_STRUCT(StatusView, (),
-                      (version, cluster_id, epoch, rev, digest, ready, not_ready_because, queue, cache_used,
-                       cache_limit, workers, devices, models))
+                      (version, cluster_id, epoch, rev, ready, not_ready_because, queue, cache_used, cache_limit,
+                       workers, devices, models))
 
 struct DevicesView {
   Rev rev;

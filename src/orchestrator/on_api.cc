@@ -92,7 +92,6 @@ StatusView status_view(const Turn& turn) {
   view.cluster_id = self.cluster_id;
   view.epoch = self.epoch;
   view.rev = turn.live.rev;
-  view.digest = digest_of(turn.live.rev, dump(turn.tables));
   view.not_ready_because = not_ready_because(turn);
   view.ready = view.not_ready_because.empty();
   view.queue.open = turn.live.open_jobs.size();
