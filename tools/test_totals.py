@@ -3,7 +3,7 @@
 
     tools/test_totals.py RUNNER:STATUS:JUNIT_FILE...
 
-A runner that executed nothing counts as one failure, and so does one whose exit status tells of a failure
+A runner without a test counts as one failure, and so does one whose exit status tells of a failure
 that its file does not show. Skipped tests count as neither. Exit status 1 if anything failed.
 """
 
@@ -41,7 +41,8 @@ def main():
         for group, name, kind in cases:
             if kind == "failed":
                 print(f"{runner}: failed: {group + '::' if group and group != name else ''}{name}")
-        if mine["passed"] + mine["failed"] == 0:
+        # A suite that skipped all of its tests said why (LOCKSTEP_TORCH=skip); one without any test is a mistake.
+        if mine["passed"] + mine["failed"] == 0 and not (mine["skipped"] and status == "0"):
             print(f"{runner}: executed nothing, which counts as a failure")
             mine["failed"] += 1
         elif status != "0" and mine["failed"] == 0:

@@ -1,7 +1,6 @@
 """Real processes: the real binary, real workers with the tiny models, real signals. No sleeps: everything waits for
 the thing itself, with a limit that only a hang can reach."""
 
-import base64  # noqa: F401  (re-exported for tests)
 import json
 import os
 import pathlib
@@ -18,8 +17,6 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("LOCKSTEP_BINARY", str(ROOT / "build/lockstep"))
 LIMIT = 120  # seconds; a wait this long is a failure
-
-pytest.importorskip("torch", reason="the image stack is not installed (LOCKSTEP_TORCH=skip)")
 
 
 def until(what, check, limit=LIMIT):
@@ -130,6 +127,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
+    pytest.importorskip("torch", reason="the image stack is not installed (LOCKSTEP_TORCH=skip)")
     folder = tmp_path_factory.mktemp("models")
     subprocess.run([BINARY, "models", "make-tiny", str(folder)], check=True, stdout=subprocess.DEVNULL)
     return folder
