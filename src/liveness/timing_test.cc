@@ -13,7 +13,8 @@ TEST(RestartBackoff, the_first_death_costs_nothing_and_the_wait_doubles_up_to_it
   EXPECT_EQ(restart_backoff(3), seconds(1));
   EXPECT_EQ(restart_backoff(4), seconds(2));
   EXPECT_EQ(restart_backoff(1000), seconds(30));
-  for (std::uint32_t deaths = 1; deaths < 100; ++deaths) EXPECT_LE(restart_backoff(deaths), restart_backoff(deaths + 1));
+  for (std::uint32_t deaths = 1; deaths < 100; ++deaths)
+    EXPECT_LE(restart_backoff(deaths), restart_backoff(deaths + 1));
 }
 
 // §3.7: the worker fences itself before the orchestrator gives it up, so that there are never two owners.
