@@ -11,7 +11,7 @@
 namespace lockstep::real {
 
 FrameLink::FrameLink(Reactor& reactor, Fd socket, Hooks hooks)
-    : reactor_(reactor), socket_(std::move(socket)), hooks_(std::move(hooks)) {
+    : reactor_(reactor), socket_(std::move(socket)), hooks_(std::make_shared<Hooks>(std::move(hooks))) {
   ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
   reading_ = reactor_.watch_readable(socket_.get(), [this] { read(); });
 }
@@ -27,7 +27,8 @@ void FrameLink::close(std::string reason) {
   if (reading_ != 0) reactor_.unwatch(std::exchange(reading_, 0));
   if (writing_ != 0) reactor_.unwatch(std::exchange(writing_, 0));
   socket_.reset();
-  hooks_.closed(std::move(reason));
+  const auto hooks = hooks_;
+  hooks->closed(std::move(reason));
 }
 
 void FrameLink::read() {
@@ -84,7 +85,8 @@ bool FrameLink::deliver() {
     descriptors.push_back(std::move(arrived_.front()));
     arrived_.pop_front();
   }
-  hooks_.frame(std::move(frame), std::move(descriptors));
+  const auto hooks = hooks_;
+  hooks->frame(std::move(frame), std::move(descriptors));
   return true;
 }
 

@@ -17,9 +17,10 @@ namespace lockstep::real {
 
 class FrameLink {
  public:
+  /// The link may be destroyed from inside either.
   struct Hooks {
     std::function<void(Frame, std::vector<Fd>)> frame;
-    /// Once; nothing is called after it. The link may be destroyed from inside.
+    /// Once; nothing is called after it.
     std::function<void(std::string reason)> closed;
   };
   FrameLink(Reactor& reactor, Fd socket, Hooks hooks);
@@ -44,7 +45,7 @@ class FrameLink {
 
   Reactor& reactor_;
   Fd socket_;
-  Hooks hooks_;
+  std::shared_ptr<Hooks> hooks_;  // a callback that destroys the link must outlive it
   Reactor::WatchId reading_ = 0;
   Reactor::WatchId writing_ = 0;
   std::string buffer_;
