@@ -86,7 +86,8 @@ void hold_life_lines(int first) {
       }
       mine = apart;
       holding.count_down();  // nothing of the caller's frame is touched after this
-      while (apart) ::pause();
+      if (!apart) return;
+      for (;;) ::pause();
     }).detach();
   }
   holding.wait();
