@@ -120,7 +120,7 @@ void finish_postprocessing(const Tables& tables, const Request& request, const J
   }
   const Status deliver = postprocessing::may_deliver(request.pipeline, message);
   if (!deliver) {
-    fail_job(tables, job, {std::string(error_facts(deliver.error().code).name), deliver.error().message}, now, change);
+    fail_job(tables, job, processing::failure_of(deliver.error()), now, change);
   } else if (!message.output) {
     fail_job(tables, job, {"internal", "postprocessing completed without an image"}, now, change);
   } else {

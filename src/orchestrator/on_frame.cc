@@ -218,7 +218,7 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   const Job* job = turn.tables.processing.jobs.find(job_id.str());
   if (job == nullptr || processing::is_terminal(job->stage) || job->attempt != arrival.envelope.attempt) return {};
   drop_pixels(turn, job_id);
-  fail_job(turn.tables, *job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
+  fail_job(turn.tables, *job, processing::failure_of(why), turn.wall, turn.change);
   return {};
 }
 

@@ -91,9 +91,7 @@ void on_pixels_opened(Turn& turn, const in::PixelsOpened& input) {
     return;
   }
   if (!input.handle) {
-    return fail_job(turn.tables, *job,
-                    {std::string(error_facts(input.handle.error().code).name), input.handle.error().message}, turn.wall,
-                    turn.change);
+    return fail_job(turn.tables, *job, processing::failure_of(input.handle.error()), turn.wall, turn.change);
   }
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
   turn.live.pixels[input.job_id] = {*input.handle, *request.source};
@@ -104,8 +102,7 @@ void on_pixels_stored(Turn& turn, const in::PixelsStored& input) {
   if (job == nullptr || job->stage != processing::JobStage::storing || job->attempt != input.attempt) return;
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
   if (!input.image) {
-    fail_job(turn.tables, *job, {std::string(error_facts(input.image.error().code).name), input.image.error().message},
-             turn.wall, turn.change);
+    fail_job(turn.tables, *job, processing::failure_of(input.image.error()), turn.wall, turn.change);
   } else {
     finish_storing(turn.tables, request, *job, *input.image, turn.wall, turn.change);
   }
@@ -126,7 +123,7 @@ void blame_load(Turn& turn, const JobId& wanted_by, const Error& why) {
   const bool hopeless = error_facts(why.code).retry == Retry::never;
   if (hopeless || job.load_failures >= processing::load_failures_max) {
     drop_pixels(turn, wanted_by);
-    return fail_job(turn.tables, job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
+    return fail_job(turn.tables, job, processing::failure_of(why), turn.wall, turn.change);
   }
   turn.change.put(turn.tables.processing.jobs, wanted_by.str(), job);
   turn.warn(cat("loading for ", wanted_by.str(), " failed (", job.load_failures, " of ", processing::load_failures_max,

@@ -88,7 +88,7 @@ bool is_pinned(const Turn& turn, const ModelId& model) {
 
 Outcome give_up(Turn& turn, const Job& job, const Error& why) {
   drop_pixels(turn, job.job_id);
-  fail_job(turn.tables, job, {std::string(error_facts(why.code).name), why.message}, turn.wall, turn.change);
+  fail_job(turn.tables, job, processing::failure_of(why), turn.wall, turn.change);
   return Outcome::decided;
 }
 

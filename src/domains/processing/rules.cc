@@ -6,6 +6,8 @@
 
 namespace lockstep::processing {
 
+Failure failure_of(const Error& error) { return {std::string(error_facts(error.code).name), error.message}; }
+
 Job after(Job job, JobEvent event) {
   const auto next = job_lifecycle.next(job.stage, event);
   LOCKSTEP_CHECK(next.has_value());

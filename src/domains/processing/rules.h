@@ -10,6 +10,9 @@ namespace lockstep::processing {
 inline constexpr std::uint32_t deaths_max = 3;         // the third death on one job sets it aside
 inline constexpr std::uint32_t load_failures_max = 3;  // then the job fails with the load's reason
 
+/// An error in the words that a job or request keeps.
+Failure failure_of(const Error& error);
+
 /// The job after an event; an event its stage does not accept is a defect.
 Job after(Job job, JobEvent event);
 
