@@ -277,7 +277,7 @@ void Driver::worker_ended(const WorkerId& id, Incarnation incarnation) {
   forget_life_lines(place->second);
   const std::string how = real::reap(place->second.child);
   // The link goes with the process: what it still had to say is about work that died with it.
-  auto link = std::shared_ptr<real::FrameLink>(std::move(place->second.link));
+  auto link = std::shared_ptr<real::Link>(std::move(place->second.link));
   reactor_.post([link] {});
   workers_.erase(place);
   if (!machine_.live().stopping) {

@@ -48,7 +48,7 @@ class Driver {
     };
     std::array<LifeLine, 2> life_lines;
     Incarnation incarnation;
-    std::unique_ptr<real::FrameLink> link;
+    std::unique_ptr<real::Link> link;
   };
 
   Status open();

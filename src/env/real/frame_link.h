@@ -5,30 +5,24 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "env/frame.h"
-#include "env/real/fd.h"
+#include "env/real/link.h"
 #include "env/real/reactor.h"
 
 namespace lockstep::real {
 
-class FrameLink {
+class FrameLink : public Link {
  public:
-  /// The link may be destroyed from inside either.
-  struct Hooks {
-    std::function<void(Frame, std::vector<Fd>)> frame;
-    /// Once; nothing is called after it.
-    std::function<void(std::string reason)> closed;
-  };
+  using Hooks = LinkHooks;
   FrameLink(Reactor& reactor, Fd socket, Hooks hooks);
-  ~FrameLink();
+  ~FrameLink() override;
   FrameLink(const FrameLink&) = delete;
   FrameLink& operator=(const FrameLink&) = delete;
 
-  void send(const Frame& frame, std::vector<SharedFd> descriptors);
+  void send(const Frame& frame, std::vector<SharedFd> descriptors) override;
 
   static constexpr std::size_t unsent_max = 64u << 20;  // bytes; a peer that does not read for so long is lost
 

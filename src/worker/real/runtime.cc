@@ -109,7 +109,7 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   real::Reactor reactor;
   Machine machine;
   Loop<Machine> loop;
-  std::unique_ptr<real::FrameLink> link;
+  std::unique_ptr<real::Link> link;
   std::map<HandleId, real::Fd> handles;
   HandleId handles_made = 0;
   std::map<TaskId, std::weak_ptr<Task>> tasks;

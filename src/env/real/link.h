@@ -1,0 +1,29 @@
+#pragma once
+
+// A connection that carries frames, with descriptors beside them where the transport can pass them. FrameLink is the
+// Unix socket.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "env/frame.h"
+#include "env/real/fd.h"
+
+namespace lockstep::real {
+
+/// All of it is called, and calls back, on the reactor's thread. A link may be destroyed from inside either hook.
+struct LinkHooks {
+  std::function<void(Frame, std::vector<Fd>)> frame;
+  /// Once; nothing is called after it.
+  std::function<void(std::string reason)> closed;
+};
+
+class Link {
+ public:
+  virtual ~Link() = default;
+  /// In order; a peer that does not read is lost, through closed().
+  virtual void send(const Frame& frame, std::vector<SharedFd> descriptors) = 0;
+};
+
+}  // namespace lockstep::real
