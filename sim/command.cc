@@ -31,6 +31,8 @@ struct Summary {
   std::uint64_t operations = 0;
   std::uint64_t commits = 0;
   std::uint64_t transactions = 0;
+  std::uint64_t rejoins = 0;
+  std::uint64_t segments_adopted = 0;
   std::uint64_t requests_completed = 0;
   std::uint64_t requests_failed = 0;
   std::map<std::string, std::uint64_t> faults;
@@ -38,8 +40,8 @@ struct Summary {
   std::optional<std::string> trace_hash;  // of a single seed
 };
 BOOST_DESCRIBE_STRUCT(Summary, (),
-                      (bench, rows, runs, simulated_s, operations, commits, transactions, requests_completed,
-                       requests_failed, faults, violations, trace_hash))
+                      (bench, rows, runs, simulated_s, operations, commits, transactions, rejoins, segments_adopted,
+                       requests_completed, requests_failed, faults, violations, trace_hash))
 
 std::string hex(std::uint64_t number) {
   char text[17];
@@ -97,6 +99,8 @@ std::optional<int> Command::run() {
     summary.operations += report.operations;
     summary.commits += report.commits;
     summary.transactions += report.transactions;
+    summary.rejoins += report.rejoins;
+    summary.segments_adopted += report.segments_adopted;
     summary.requests_completed += report.completed;
     summary.requests_failed += report.failed;
     for (const auto& [kind, count] : report.faults) summary.faults[kind] += count;
@@ -114,7 +118,8 @@ std::optional<int> Command::run() {
   } else {
     std::cout << summary.runs << " seeds, " << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in "
               << wall << " s: " << summary.operations << " operations, " << summary.transactions
-              << " load transactions, " << summary.commits << " commits, " << summary.requests_completed
+              << " load transactions, " << summary.commits << " commits, " << summary.rejoins << " rejoins, "
+              << summary.segments_adopted << " segments taken back, " << summary.requests_completed
               << " requests completed, " << summary.requests_failed << " failed with a reason\nfaults:";
     for (const auto& [kind, count] : summary.faults) std::cout << " " << kind << " " << count;
     std::cout << "\nviolations: " << summary.violations.size() << "\n";

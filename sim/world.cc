@@ -65,9 +65,16 @@ struct Disk {
   }
 };
 
+/// A segment's content names its fill, so that two fills of one component are two memories: "base-a/unet#7".
+std::string component_of(const Content& segment) { return segment.substr(0, segment.find('#')); }
+
+const WorkerId guest("guest");       // dials by itself, and is started again by somebody else
+const std::string secret("sesame");  // what it must know
+
 struct Message {
   Frame frame;
   std::vector<Content> contents;
+  LinkId link = 0;
 };
 
 /// A worker process. It exists from spawn to death; the machine inside is the real one.
@@ -81,8 +88,12 @@ struct Process {
   std::map<worker::HandleId, Content> handles;
   worker::HandleId handles_made = 0;
   std::map<worker::TaskId, bool> cancelled;
+  std::map<std::pair<ModelId, std::string>, Content> segments;  // kept
+  std::map<std::string, std::uint64_t> timers;
   bool alive = true;
-  bool link_up = true;
+  LinkId link = 0;         // the connection as the worker sees it
+  bool link_up = false;    // bytes still cross it
+  bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
   bool hung = false;       // its handlers answer no more
   Nanos to_worker_at = 0;  // order inside a direction
   Nanos to_orchestrator_at = 0;
@@ -92,7 +103,13 @@ struct Process {
         incarnation(life),
         pid(number),
         budget(memory),
-        machine({id, life, number, "sim"}),
+        machine({.worker_id = id,
+                 .incarnation = life,
+                 .pid = number,
+                 .version = "sim",
+                 .reconnect_limit = seconds(30),
+                 .secret = id == guest ? std::optional(secret) : std::nullopt,
+                 .device = id == guest ? std::optional(OfferedDevice{"cpu", memory}) : std::nullopt}),
         loop(machine, Lsn{}) {}
 };
 
@@ -131,6 +148,7 @@ class World {
 
   Report run() {
     start_orchestrator();
+    if (random_.chance(700'000)) start_guest();
     plan_clients();
     if (options_.faults) plan_faults();
     while (!events_.empty() && report_.violations.empty()) {
@@ -215,7 +233,7 @@ class World {
     digests_.erase(digests_.upper_bound(last->value), digests_.end());
     loop_ = std::make_unique<Loop<Orchestrator>>(*machine_, *last);
     trace("orchestrator", cat("start, life ", life, ", rev ", last->value));
-    input(in::Started{"sim-cluster"});
+    input(in::Started{"sim-cluster", sha256_hex(secret)});
   }
 
   template <class What>
@@ -287,7 +305,8 @@ class World {
     for (auto& [pid, process] : processes_) {
       if (!process->alive || !process->link_up) continue;
       process->link_up = false;
-      after(network_.between(1000, 5'000'000), [this, number = pid] { close_at_worker(number); });
+      after(network_.between(1000, 5'000'000),
+            [this, number = pid, link = process->link] { close_at_worker(number, link); });
     }
     after(milliseconds(crashes_.between(1, 3000)), [this] {
       if (!loop_) start_orchestrator();
@@ -337,8 +356,9 @@ class World {
     }
     after(wait, [this, life = life_, effect, key] {
       if (life != life_) return;
-      segments_.insert(key);
-      input(in::SegmentFilled{effect.model_id, effect.component, sha256_hex(cat(key.first, "/", key.second))});
+      const std::string name = cat(key.first, "/", key.second);
+      segments_[key] = cat(name, "#", ++fills_made_);
+      input(in::SegmentFilled{effect.model_id, effect.component, sha256_hex(name), segments_[key]});
     });
   }
   void carry_out(out::DropSegment& effect) { segments_.erase({effect.model_id.str(), effect.component}); }
@@ -391,9 +411,20 @@ class World {
     }
     const std::int64_t pid = ++pids_made_;
     auto process = std::make_unique<Process>(id, effect.incarnation, pid, effect.worker.memory_budget);
+    process->link = ++links_made_;
+    process->link_up = true;
+    process->accepted = true;
+    const LinkId link = process->link;
     processes_[pid] = std::move(process);
-    input_soon(in::WorkerSpawned{id, effect.incarnation, pid, 1});
-    after(milliseconds(handlers_.between(1, 20)), [this, pid] { worker_input(pid, win::Started{}); });
+    input_soon(in::WorkerSpawned{id, effect.incarnation, pid, 1, link, cat("token ", link)});
+    after(milliseconds(handlers_.between(1, 20)), [this, pid] { worker_input(pid, win::LinkOpened{}); });
+    after(milliseconds(handlers_.between(500, 3000)), [this, pid] { worker_input(pid, win::HandlersReady{}); });
+  }
+  void start_guest() {
+    const std::int64_t pid = ++pids_made_;
+    processes_[pid] = std::make_unique<Process>(guest, Incarnation{}, pid, 6_GiB);
+    trace("guest", cat("starts as process ", pid));
+    after(milliseconds(handlers_.between(1, 20)), [this, pid] { worker_input(pid, win::DialNow{}); });
     after(milliseconds(handlers_.between(500, 3000)), [this, pid] { worker_input(pid, win::HandlersReady{}); });
   }
   template <class What>
@@ -407,21 +438,25 @@ class World {
   }
   Process* living(const WorkerId& id, Incarnation incarnation) {
     for (auto& [pid, process] : processes_) {
-      if (process->alive && process->worker_id == id && process->incarnation == incarnation) return process.get();
+      if (process->alive && process->worker_id == id && process->incarnation == incarnation) {
+        return process.get();
+      }
     }
     return nullptr;
   }
 
   void end_process(Process& process, const std::string& how) {
     if (!process.alive) return;
-    trace(process.worker_id.str(), cat("incarnation ", process.incarnation.value, " ends: ", how));
+    const Incarnation incarnation = process.incarnation;
+    trace(process.worker_id.str(), cat("incarnation ", incarnation.value, " ends: ", how));
     process.alive = false;
     process.link_up = false;
     if (network_.chance(700'000)) {
-      later(network_.between(1'000, 9'000), in::WorkerDying{process.worker_id, process.incarnation});
+      later(network_.between(1'000, 9'000), in::WorkerDying{process.worker_id, incarnation});
     }
     // What it had sent may still be read before its end is noticed, or not.
-    later(network_.between(10'000, 5'000'000), in::WorkerGone{process.worker_id, process.incarnation, how});
+    later(network_.between(10'000, 5'000'000), in::WorkerGone{process.worker_id, incarnation, how});
+    if (process.worker_id == guest) after(milliseconds(handlers_.between(10, 3000)), [this] { start_guest(); });
   }
 
   template <class What>
@@ -440,8 +475,64 @@ class World {
     }
   }
 
-  void close_at_worker(std::int64_t pid) {
-    if (Process* process = living(pid)) worker_input(process->pid, win::LinkClosed{"the other side closed it"});
+  void close_at_worker(std::int64_t pid, LinkId link) {
+    Process* process = living(pid);
+    if (process == nullptr || process->link != link) return;
+    process->link_up = false;
+    process->link = 0;
+    worker_input(process->pid, win::LinkClosed{"the other side closed it"});
+  }
+
+  // ------------------------------------------------------------------ ways in
+
+  void carry_out(Process& process, wout::Dial&) { connect(process.pid, network_.between(20'000, 2'000'000)); }
+  void connect(std::int64_t pid, Nanos delay) {
+    after(delay, [this, pid] {
+      Process* process = living(pid);
+      if (process == nullptr) return;
+      if (!loop_ || !machine_->live().started) return worker_input(pid, win::DialFailed{"nobody listens"});
+      process->link = ++links_made_;
+      process->link_up = true;
+      process->accepted = false;
+      worker_input(pid, win::LinkOpened{});
+    });
+  }
+  void carry_out(Process& process, wout::DropLink&) {
+    process.link_up = false;
+    process.link = 0;
+  }
+  void carry_out(Process& process, wout::KeepSegment& effect) {
+    process.segments[{effect.model_id, effect.component}] = process.handles.at(effect.handle);
+  }
+  void carry_out(Process& process, wout::ForgetSegments& effect) {
+    std::erase_if(process.segments, [&](const auto& each) { return each.first.first == effect.model_id; });
+  }
+  void carry_out(out::AcceptLink& effect) {
+    if (effect.worker_id != guest) ++report_.rejoins;
+    for (auto& [pid, process] : processes_) {
+      if (process->link != effect.link) continue;
+      process->accepted = true;
+      process->incarnation = effect.incarnation;
+    }
+  }
+  void carry_out(out::RefuseLink& effect) {
+    for (auto& [pid, process] : processes_) {
+      if (process->link != effect.link) continue;
+      auto message = std::make_shared<Message>();
+      message->frame = effect.frame;
+      message->link = effect.link;
+      deliver_to_worker(*process, message);
+      const LinkId link = effect.link;
+      at(process->to_worker_at + 1, [this, number = pid, link] { close_at_worker(number, link); });
+    }
+  }
+  void carry_out(out::AdoptSegment& effect) {
+    const Content content = handles_.at(effect.handle);
+    handles_.erase(effect.handle);
+    if (component_of(content) != cat(effect.model_id.str(), "/", effect.component))
+      violation("a foreign segment was adopted");
+    segments_[{effect.model_id.str(), effect.component}] = content;
+    ++report_.segments_adopted;
   }
 
   void carry_out(out::KillWorker& effect) {
@@ -454,11 +545,12 @@ class World {
   void carry_out(out::ProveGone& effect) {
     after(milliseconds(10), [this, life = life_, effect] {
       if (life != life_) return;
-      Process* process = living(effect.worker_id, effect.incarnation);
+      Process* process = processes_.contains(effect.pid) ? living(effect.pid) : nullptr;
+      if (process != nullptr && !effect.kill) return;  // its end will be seen
       if (process == nullptr) {
         return input(in::WorkerGone{effect.worker_id, effect.incarnation, "proven gone by its lock"});
       }
-      process->alive = false;  // killed; the proof comes with the next look
+      end_process(*process, "signal 9 (Killed)");  // the proof comes with the next look
       auto again = effect;
       carry_out(again);
     });
@@ -476,20 +568,24 @@ class World {
     return last;
   }
   bool cut(Process& process) {
-    if (!strikes(network_, 200)) return false;
-    fault("link_cut");
+    if (!strikes(network_, 800)) return false;
+    // One side may learn of it much later than the other, or only when another connection takes its place.
+    const bool half_open = network_.chance(300'000);
+    fault(half_open ? "link_half_open" : "link_cut");
     process.link_up = false;
     const std::int64_t pid = process.pid;
-    after(milliseconds(1), [this, pid] { close_at_worker(pid); });
-    later(milliseconds(1), in::LinkClosed{process.worker_id, process.incarnation, "connection reset"});
+    after(milliseconds(1), [this, pid, link = process.link] { close_at_worker(pid, link); });
+    const Nanos noticed = half_open ? seconds(network_.between(1, 20)) : milliseconds(1);
+    later(noticed, in::LinkClosed{process.worker_id, process.incarnation, "connection reset", process.link});
     return true;
   }
 
   void carry_out(out::SendFrame& effect) {
     Process* process = living(effect.worker_id, effect.incarnation);
-    if (process == nullptr || !process->link_up || cut(*process)) return;
+    if (process == nullptr || process->link != effect.link || !process->link_up || cut(*process)) return;
     auto message = std::make_shared<Message>();
     message->frame = effect.frame;
+    message->link = effect.link;
     for (const out::Attachment& each : effect.attachments) {
       if (each.model_id.empty()) {
         message->contents.push_back(handles_.at(each.handle));
@@ -497,11 +593,14 @@ class World {
       }
       const std::pair key{each.model_id.str(), each.component};
       if (!segments_.contains(key)) return violation(cat("segment ", key.first, "/", key.second, " is sent but gone"));
-      message->contents.push_back(cat(key.first, "/", key.second));
+      message->contents.push_back(segments_.at(key));
     }
-    at(arrival(process->to_worker_at), [this, pid = process->pid, message] {
+    deliver_to_worker(*process, message);
+  }
+  void deliver_to_worker(Process& process, std::shared_ptr<Message> message) {
+    at(arrival(process.to_worker_at), [this, pid = process.pid, message] {
       Process* target = living(pid);
-      if (target == nullptr || !target->link_up) return;
+      if (target == nullptr || !target->link_up || target->link != message->link) return;
       win::FrameArrived arrived{message->frame, {}};
       for (const Content& content : message->contents) {
         target->handles[++target->handles_made] = content;
@@ -519,24 +618,42 @@ class World {
       message->contents.push_back(process.handles.at(id));
       process.handles.erase(id);
     }
+    for (const HeldSegment& each : effect.segments) {
+      message->contents.push_back(process.segments.at({each.model_id, each.component}));
+    }
+    message->link = process.link;
     if (!process.link_up || cut(process)) return;
-    at(arrival(process.to_orchestrator_at),
-       [this, life = life_, id = process.worker_id, incarnation = process.incarnation, pid = process.pid, message] {
-         const auto place = processes_.find(pid);
-         // A dead process's last bytes arrive as long as its end is not noticed; a cut link's never do.
-         if (life != life_ || !loop_ || (place->second->alive && !place->second->link_up)) return;
-         in::FrameArrived arrived{id, incarnation, message->frame, {}};
-         for (const Content& content : message->contents) arrived.handles.push_back(keep(content));
-         trace("orchestrator", cat("<- ", id.str(), " ", message->frame.header.type, " ", message->frame.body));
-         input(std::move(arrived));
-       });
+    const bool first = !process.accepted && message->frame.header.sequence == 1;
+    at(arrival(process.to_orchestrator_at), [this, life = life_, pid = process.pid, message, first] {
+      // A dead process's last bytes, and those of a link that was cut or replaced, arrive late: as long as nothing
+      // closed the link on this side they are read, and it is the core that must tell what they are worth.
+      if (life != life_ || !loop_) return;
+      const Process& sender = *processes_.at(pid);
+      const Incarnation incarnation = sender.incarnation;
+      std::vector<HandleId> handles;
+      for (const Content& content : message->contents) handles.push_back(keep(content));
+      trace("orchestrator",
+            cat("<- ", sender.worker_id.str(), " ", message->frame.header.type, " ", message->frame.body));
+      if (first) {
+        in::Peer peer;
+        peer.pid = pid;
+        peer.start_ticks = 1;
+        return input(in::WorkerDialed{message->link, peer, cat("token ", message->link), message->frame, handles,
+                                      message->contents});
+      }
+      input(in::FrameArrived{sender.worker_id, incarnation, message->frame, std::move(handles), message->link});
+    });
   }
 
   // ------------------------------------------------------------------ handlers
 
   void carry_out(Process& process, wout::ArmTimer& effect) {
-    at(std::max(now_, effect.deadline),
-       [this, pid = process.pid, name = effect.name] { worker_input(pid, win::TimerFired{name}); });
+    const std::uint64_t number = ++timers_made_;
+    process.timers[effect.name] = number;
+    at(std::max(now_, effect.deadline), [this, pid = process.pid, name = effect.name, number] {
+      const Process* owner = living(pid);
+      if (owner != nullptr && owner->timers.at(name) == number) worker_input(pid, win::TimerFired{name});
+    });
   }
   void carry_out(Process& process, wout::CancelTask& effect) { process.cancelled[effect.task] = true; }
   void carry_out(Process& process, wout::DropHandle& effect) { process.handles.erase(effect.handle); }
@@ -562,7 +679,11 @@ class World {
       process.hung = true;
       return;
     }
-    const Nanos duration = milliseconds(handlers_.between(30, 1500));
+    Nanos duration = milliseconds(handlers_.between(30, 1500));
+    if (strikes(handlers_, 10'000)) {
+      fault("handler_slow");
+      duration *= handlers_.between(5, 30);
+    }
     if (strikes(handlers_, 15'000)) {
       fault(effect.kind == "load" ? "load_failed" : "handler_failed");
       const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
@@ -601,8 +722,9 @@ class World {
       const auto task = json::from_text<LoadTask>(start.body);
       LOCKSTEP_CHECK(task.has_value() && contents.size() == task->components.size());
       for (std::size_t i = 0; i < contents.size(); ++i) {
-        if (contents[i] != cat(task->model_id.str(), "/", task->components[i].name)) violation("wrong segment arrived");
-        if (task->components[i].sha256 != sha256_hex(contents[i])) violation("wrong digest was promised");
+        const std::string name = component_of(contents[i]);
+        if (name != cat(task->model_id.str(), "/", task->components[i].name)) violation("wrong segment arrived");
+        if (task->components[i].sha256 != sha256_hex(name)) violation("wrong digest was promised");
       }
       progress(pid, start.task, duration / 2, json::to_text(LoadReport{task->components[0].name, Ratio{0.5}, 1_GiB}));
       finish(json::to_text(LoadDone{1_GiB, 1.0}), std::nullopt);
@@ -717,7 +839,8 @@ class World {
   void check_invariants() {
     if (!machine_) return;
     const Tables& tables = machine_->tables();
-    for (const WorkerSettings& worker : settings_.workers) {
+    for (const auto& [device_key, device_entry] : tables.device.devices.entries()) {
+      const device::Device& worker = device_entry.row;
       const Bytes allocated = memory::allocated_on(tables.memory, worker.device_id);
       const Bytes promised = promised_on(machine_->live().intents, worker.device_id);
       if (allocated + promised > worker.memory_budget) {  // S10
@@ -813,6 +936,7 @@ class World {
     for (const auto& [pid, process] : processes_) {
       if (!process->alive) continue;
       if (!process->handles.empty()) violation(cat(process->worker_id.str(), " leaked a descriptor"));
+      if (process->worker_id == guest && !tables.liveness.workers.contains("guest")) continue;
       // L6: the ledger and the worker's own account agree to the byte.
       const WorkerRecord& record = tables.liveness.workers.at(process->worker_id.str());
       const Bytes ledger = memory::allocated_on(tables.memory, record.device_id);
@@ -854,7 +978,9 @@ class World {
   std::uint64_t timers_made_ = 0;
   std::map<HandleId, Content> handles_;
   HandleId handles_made_ = 0;
-  std::set<std::pair<std::string, std::string>> segments_;
+  std::map<std::pair<std::string, std::string>, Content> segments_;
+  std::uint64_t fills_made_ = 0;
+  LinkId links_made_ = 0;
 
   std::map<std::int64_t, std::unique_ptr<Process>> processes_;
   std::int64_t pids_made_ = 1000;

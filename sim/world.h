@@ -33,6 +33,8 @@ struct Report {
   std::uint64_t commits = 0;
   std::uint64_t transactions = 0;  // loads that were decided
   std::uint64_t snapshots = 0;     // of the journal
+  std::uint64_t rejoins = 0;       // workers that came back over a new link
+  std::uint64_t segments_adopted = 0;
   std::map<std::string, std::uint64_t> faults;
   std::vector<std::string> violations;
 };

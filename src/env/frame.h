@@ -10,11 +10,9 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "base/urgency.h"
 
 namespace lockstep {
-
-/// Urgency P0 to P3 (§2.7): P0 is the most urgent.
-enum class Urgency : std::uint8_t { p0_critical, p1_high, p2_normal, p3_low };
 
 struct FrameHeader {
   std::uint32_t body_length = 0;

@@ -2,7 +2,7 @@
 
 // What crosses a worker link beside the events of §2: joining, liveness, the two-phase commit (§3.5), failure of a
 // task, release of a model. The frame header (env/frame.h) carries type, epoch, incarnation and sequence; the body
-// is one Envelope. docs/formats/wire.md.
+// is one Envelope (events/envelope.h). docs/formats/wire.md.
 
 #include <cstdint>
 #include <optional>
@@ -33,6 +33,7 @@ enum class FrameType : std::uint16_t {
   task_failed = 12,
   model_release = 13,
   model_released = 14,
+  refused = 15,
   // the events of §2.1-2.6 that the path uses
   device_health_update = 32,
   vram_usage_update = 33,
@@ -47,34 +48,86 @@ enum class FrameType : std::uint16_t {
 };
 BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
                     transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
-                    model_released, device_health_update, vram_usage_update, model_load_request, model_loading_progress,
-                    inference_request, inference_progress, inference_completed, postprocessing_request,
-                    postprocessing_progress, postprocessing_completed)
+                    model_released, refused, device_health_update, vram_usage_update, model_load_request,
+                    model_loading_progress, inference_request, inference_progress, inference_completed,
+                    postprocessing_request, postprocessing_progress, postprocessing_completed)
 
-/// attempt   which try of the task this belongs to; a late result of an older one is dropped
-/// subject   the task: "load:<transaction>", "release:<model>", the inference or postprocessing request id; empty when
-/// there is none
-struct Envelope {
-  Timestamp time;
-  std::uint32_t attempt = 0;
-  std::string subject;
-  RawJson body{"{}"};
+/// promised   voted for, not decided        loading, releasing   a handler works on it, or its answer is on the way
+/// committed  decided, no load was begun    loaded               it can be used
+enum class HoldingState { promised, committed, loading, loaded, releasing };
+BOOST_DESCRIBE_ENUM(HoldingState, promised, committed, loading, loaded, releasing)
+
+/// A model whose bytes the worker counts as used.
+struct Holding {
+  TransactionId transaction_id;
+  ModelId model_id;
+  Bytes bytes;
+  HoldingState state = HoldingState::promised;
 };
-BOOST_DESCRIBE_STRUCT(Envelope, (), (time, attempt, subject, body))
+BOOST_DESCRIBE_STRUCT(Holding, (), (transaction_id, model_id, bytes, state))
 
-struct Hello {  // worker -> orchestrator, first frame
+/// A cache segment the worker maps; its descriptor rides with the hello, in the order of the list.
+struct HeldSegment {
+  ModelId model_id;
+  std::string component;
+  std::string sha256;  // of the component's files, as the load plan said
+};
+BOOST_DESCRIBE_STRUCT(HeldSegment, (), (model_id, component, sha256))
+
+/// A task that runs, or whose answer was not sent yet and follows the welcome.
+struct HeldTask {
+  std::string op_id;
+  std::uint32_t attempt = 0;
+};
+BOOST_DESCRIBE_STRUCT(HeldTask, (), (op_id, attempt))
+
+/// The device of a worker that no configuration names. kind "cpu" or "cuda"; memory_budget is what lockstep may use.
+struct OfferedDevice {
+  std::string kind = "cpu";
+  Bytes memory_budget;
+};
+BOOST_DESCRIBE_STRUCT(OfferedDevice, (), (kind, memory_budget))
+
+/// What a worker that was here before still has: a new link continues its incarnation.
+struct Rejoin {
+  std::string cluster_id;
+  std::string token;  // of its last welcome
+  Epoch last_epoch;
+  std::vector<Holding> holdings;
+  std::vector<HeldTask> tasks;
+  std::vector<HeldSegment> segments;
+};
+BOOST_DESCRIBE_STRUCT(Rejoin, (), (cluster_id, token, last_epoch, holdings, tasks, segments))
+
+/// worker -> orchestrator, first frame. `secret` and `device` come with the first hello of a worker that dialed.
+struct Hello {
   WorkerId worker_id;
   std::string runtime_version;
   std::int64_t pid = 0;
+  std::optional<std::string> secret;
+  std::optional<OfferedDevice> device;
+  std::optional<Rejoin> rejoin;
 };
-BOOST_DESCRIBE_STRUCT(Hello, (), (worker_id, runtime_version, pid))
+BOOST_DESCRIBE_STRUCT(Hello, (), (worker_id, runtime_version, pid, secret, device, rejoin))
 
-struct Welcome {  // orchestrator -> worker
+/// orchestrator -> worker. `token` proves the next hello of this incarnation; with `keep_segments` the worker keeps
+/// the descriptors of what it maps, and returns them when it rejoins.
+struct Welcome {
   DeviceId device_id;
   Bytes memory_budget;
   std::uint64_t heartbeat_ms = 2000;
+  std::string cluster_id;
+  std::string token;
+  bool keep_segments = false;
 };
-BOOST_DESCRIBE_STRUCT(Welcome, (), (device_id, memory_budget, heartbeat_ms))
+BOOST_DESCRIBE_STRUCT(Welcome, (), (device_id, memory_budget, heartbeat_ms, cluster_id, token, keep_segments))
+
+/// orchestrator -> worker that dialed: it is not let in. With `retry` the same hello may succeed later.
+struct Refused {
+  std::string reason;
+  bool retry = false;
+};
+BOOST_DESCRIBE_STRUCT(Refused, (), (reason, retry))
 
 struct Ready {};  // worker -> orchestrator: the handlers are there
 BOOST_DESCRIBE_STRUCT(Ready, (), ())

@@ -15,6 +15,8 @@ struct LivenessTiming {
   Nanos freeze = seconds(30);              // §3.7; then a local worker is killed, which is the proof that it is gone
   Nanos start_deadline = seconds(120);     // imports of a cold disk included
   Nanos progress_deadline = seconds(120);  // a task that reports nothing for so long is hung
+  Nanos rejoin = seconds(10);              // a local worker without its link is back by then, or it is ended
+  Nanos rejoin_remote = seconds(36);       // silence + freeze: by then a remote worker has fenced itself (§3.7)
   Nanos cancel_grace = seconds(20);        // a cancelled task that does not stop by then loses its process
   Nanos drain_limit = seconds(30);         // after SIGTERM
 };

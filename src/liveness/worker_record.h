@@ -20,13 +20,17 @@ namespace lockstep {
 enum class WorkerState { spawning, online, ready, ending, gone };
 BOOST_DESCRIBE_ENUM(WorkerState, spawning, online, ready, ending, gone)
 
-enum class WorkerEvent { hello, handlers_ready, told_to_end, proven_gone, registered };
-BOOST_DESCRIBE_ENUM(WorkerEvent, hello, handlers_ready, told_to_end, proven_gone, registered)
+enum class WorkerEvent { hello, rejoined, handlers_ready, told_to_end, proven_gone, registered };
+BOOST_DESCRIBE_ENUM(WorkerEvent, hello, rejoined, handlers_ready, told_to_end, proven_gone, registered)
 
 inline constexpr auto worker_lifecycle = transition_table<WorkerState, WorkerEvent>({
     {WorkerState::gone, WorkerEvent::registered, WorkerState::spawning},
     {WorkerState::spawning, WorkerEvent::hello, WorkerState::online},
     {WorkerState::online, WorkerEvent::handlers_ready, WorkerState::ready},
+    // The same life over a new link, after a cut or a restart of the orchestrator.
+    {WorkerState::spawning, WorkerEvent::rejoined, WorkerState::online},
+    {WorkerState::online, WorkerEvent::rejoined, WorkerState::online},
+    {WorkerState::ready, WorkerEvent::rejoined, WorkerState::online},
     {WorkerState::spawning, WorkerEvent::told_to_end, WorkerState::ending},
     {WorkerState::online, WorkerEvent::told_to_end, WorkerState::ending},
     {WorkerState::ready, WorkerEvent::told_to_end, WorkerState::ending},
@@ -38,7 +42,14 @@ inline constexpr auto worker_lifecycle = transition_table<WorkerState, WorkerEve
 });
 static_assert(worker_lifecycle.deterministic());
 
-/// pid and start_ticks identify the process on this host (the ticks tell a reused pid apart); 0 until it was spawned.
+/// spawned  our process: it inherited its link, and dials the path when that ended
+/// path     dialed the path socket: a process of this host that somebody else runs
+/// tls      dialed over the network: its end can be seen in its silence only
+enum class Origin { spawned, path, tls };
+BOOST_DESCRIBE_ENUM(Origin, spawned, path, tls)
+
+/// pid and start_ticks identify the process on this host (the ticks tell a reused pid apart); 0 until it was spawned,
+/// and for a remote one. token_sha256 is of the secret that lets this incarnation come back over a new link.
 struct WorkerRecord {
   WorkerId worker_id;
   DeviceId device_id;
@@ -48,9 +59,12 @@ struct WorkerRecord {
   std::uint64_t start_ticks = 0;
   std::uint32_t deaths_in_a_row = 0;  // without a ready in between
   std::string last_end;               // why the previous incarnation ended
+  Origin origin = Origin::spawned;
+  std::string token_sha256;
 };
 BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
-                      (worker_id, device_id, incarnation, state, pid, start_ticks, deaths_in_a_row, last_end))
+                      (worker_id, device_id, incarnation, state, pid, start_ticks, deaths_in_a_row, last_end, origin,
+                       token_sha256))
 
 struct LivenessTables {
   Table<WorkerRecord> workers{"liveness.workers"};

@@ -174,10 +174,15 @@ void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::st
   gone.start_ticks = 0;
   gone.deaths_in_a_row += counts_as_death ? 1 : 0;
   gone.last_end = how;
+  gone.token_sha256.clear();
   change.put(tables.liveness.workers, worker.worker_id.str(), gone);
   const device::Device& device = tables.device.devices.at(worker.device_id.str());
-  change.put(tables.device.devices, worker.device_id.str(),
-             device::after(device, device::DeviceEvent::worker_gone, cat(worker.worker_id.str(), ": ", how)));
+  if (worker.origin == Origin::spawned) {
+    change.put(tables.device.devices, worker.device_id.str(),
+               device::after(device, device::DeviceEvent::worker_gone, cat(worker.worker_id.str(), ": ", how)));
+  } else {
+    change.erase(tables.device.devices, worker.device_id.str());  // nobody here brings it back
+  }
   change.event("worker_gone", worker.worker_id.str(), WorkerEventBody{worker.worker_id, worker.incarnation, how});
 }
 

@@ -29,12 +29,32 @@ struct KillWorker {
   Incarnation incarnation;
   std::string why;
 };
-/// Answer WorkerGone only when the process of an earlier orchestrator's life is proven gone; kill it if need be.
+/// Answer WorkerGone only when this process is proven gone. Without `kill` it is waited for only: it may rejoin, and
+/// its AcceptLink ends the wait.
 struct ProveGone {
   WorkerId worker_id;
   Incarnation incarnation;
   std::int64_t pid;
   std::uint64_t start_ticks;
+  Origin origin = Origin::spawned;
+  bool kill = true;
+};
+/// The connection is this worker's from now on, in place of any other.
+struct AcceptLink {
+  LinkId link;
+  WorkerId worker_id;
+  Incarnation incarnation;
+};
+/// The last thing it hears.
+struct RefuseLink {
+  LinkId link;
+  Frame frame;
+};
+/// A segment that a worker gave back is the cache's again.
+struct AdoptSegment {
+  ModelId model_id;
+  std::string component;
+  HandleId handle;  // given up with this effect
 };
 /// A descriptor that rides with a frame: a cache segment or a handle.
 struct Attachment {
@@ -47,6 +67,7 @@ struct SendFrame {
   Incarnation incarnation;
   Frame frame;
   std::vector<Attachment> attachments;
+  LinkId link = 0;
 };
 struct ArmTimer {
   std::string name;
@@ -114,9 +135,10 @@ struct Stop {
 }  // namespace out
 
 struct Effect {
-  std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::SendFrame, out::ArmTimer,
-               out::DisarmTimer, out::ScanModels, out::FillSegment, out::DropSegment, out::OpenPixels, out::StorePixels,
-               out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
+  std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::AcceptLink, out::RefuseLink,
+               out::AdoptSegment, out::SendFrame, out::ArmTimer, out::DisarmTimer, out::ScanModels, out::FillSegment,
+               out::DropSegment, out::OpenPixels, out::StorePixels, out::DropHandle, out::Reply, out::ReplyImages,
+               out::Publish, out::Log, out::Stop>
       what;
 };
 

@@ -14,6 +14,7 @@
 #include "domains/model/safetensors.h"
 #include "domains/model/types.h"
 #include "env/frame.h"
+#include "liveness/worker_record.h"
 #include "operations/accept.h"
 
 namespace lockstep {
@@ -23,17 +24,41 @@ using ReplyId = std::uint64_t;
 /// A descriptor that the environment keeps for the core: pixels, mostly.
 using HandleId = std::uint64_t;
 
+/// One connection to a worker; numbers are not used again in this process.
+using LinkId = std::uint64_t;
+
 namespace in {
 
 /// Recovery is complete. new_cluster_id is used when the journal is empty.
+/// worker_secret_sha256 is of what a worker that dials the path for the first time must know; empty: none may.
 struct Started {
   std::string new_cluster_id;
+  std::string worker_secret_sha256;
 };
+/// `token` is fresh and random: it goes to the worker with its welcome.
 struct WorkerSpawned {
   WorkerId worker_id;
   Incarnation incarnation;
   std::int64_t pid;
   std::uint64_t start_ticks;
+  LinkId link = 0;
+  std::string token;
+};
+/// Who is at the other end, from the transport and not from what it says.
+struct Peer {
+  Origin origin = Origin::path;  // path or tls
+  std::int64_t pid = 0;          // path
+  std::uint64_t start_ticks = 0;
+  std::string certificate_name;  // tls
+};
+/// A connection came in and this is its first frame. AcceptLink or RefuseLink answers.
+struct WorkerDialed {
+  LinkId link;
+  Peer peer;
+  std::string token;  // fresh and random
+  Frame frame;
+  std::vector<HandleId> handles;
+  std::vector<std::string> identities;  // of the handles, see memory::Segment
 };
 /// The process is gone, seen through its handle (or it could not be started, or an earlier one is proven gone).
 struct WorkerGone {
@@ -51,11 +76,13 @@ struct FrameArrived {
   Incarnation incarnation;
   Frame frame;
   std::vector<HandleId> handles;
+  LinkId link = 0;
 };
 struct LinkClosed {
   WorkerId worker_id;
   Incarnation incarnation;
   std::string reason;
+  LinkId link = 0;
 };
 struct TimerFired {
   std::string name;
@@ -73,6 +100,7 @@ struct SegmentFilled {
   ModelId model_id;
   std::string component;
   Result<std::string> sha256;
+  std::string identity;  // see memory::Segment
 };
 /// The picture of a check was opened from the store.
 struct PixelsOpened {
@@ -113,9 +141,9 @@ struct StopRequested {};
 struct Input {
   Nanos now = 0;
   WallTime wall;
-  std::variant<in::Started, in::WorkerSpawned, in::WorkerGone, in::WorkerDying, in::FrameArrived, in::LinkClosed,
-               in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored, in::Generate,
-               in::Check, in::View, in::Cancel, in::ReplyGone, in::StopRequested>
+  std::variant<in::Started, in::WorkerSpawned, in::WorkerDialed, in::WorkerGone, in::WorkerDying, in::FrameArrived,
+               in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
+               in::Generate, in::Check, in::View, in::Cancel, in::ReplyGone, in::StopRequested>
       what;
 };
 

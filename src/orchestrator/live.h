@@ -20,8 +20,11 @@ namespace lockstep {
 /// One worker as it is now. `task` is what it was told to do last and has not answered: a run id, "load:<tx>",
 /// "release:<model>"; empty when it is idle.
 struct WorkerLive {
+  LinkId link = 0;  // of the present connection; frames of another one are too late
   bool link_open = false;
-  bool silent = false;  // no heartbeat for LivenessTiming::silence: nothing new goes there
+  bool awaited = false;  // it lives, without a link, and may come back
+  std::string token;     // for its welcome
+  bool silent = false;   // no heartbeat for LivenessTiming::silence: nothing new goes there
   std::uint64_t sequence_out = 0;
   std::uint64_t sequence_in = 0;
   Nanos heard = 0;
@@ -70,10 +73,12 @@ struct Live {
   bool stopping = false;
   bool stopped = false;
   bool drain_over = false;  // the limit passed: running tasks are given up
+  std::string worker_secret_sha256;
   Epoch epoch;
   Rev rev;
   std::uint64_t requests_made = 0;
   std::uint64_t transactions_made = 0;
+  std::uint64_t messages_made = 0;
   std::uint64_t uses = 0;  // a clock for least-recently-used
   std::map<WorkerId, WorkerLive> workers;
   LoadIntents intents;

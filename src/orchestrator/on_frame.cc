@@ -36,7 +36,7 @@ Result<Body> body_of(const Arrival& arrival) {
 const model::Residency* residency_of_load(const Turn& turn, const Arrival& arrival) {
   for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
     if (entry.row.worker_id == arrival.worker.worker_id &&
-        arrival.envelope.subject == cat("load:", entry.row.transaction_id.str())) {
+        arrival.envelope.op_id == cat("load:", entry.row.transaction_id.str())) {
       return &entry.row;
     }
   }
@@ -46,7 +46,7 @@ const model::Residency* residency_of_load(const Turn& turn, const Arrival& arriv
 /// The job whose current run this report belongs to; nullptr when it is late or never was.
 const Job* job_of_run(const Turn& turn, const Arrival& arrival, JobStage stage) {
   const Job* job = turn.tables.processing.jobs.find(arrival.live.task_job.str());
-  if (job == nullptr || arrival.live.task != arrival.envelope.subject || job->stage != stage ||
+  if (job == nullptr || arrival.live.task != arrival.envelope.op_id || job->stage != stage ||
       job->attempt != arrival.envelope.attempt || job->worker_id != arrival.worker.worker_id) {
     return nullptr;
   }
@@ -72,9 +72,7 @@ Status on_hello(Turn& turn, Arrival& arrival) {
   WorkerRecord online = arrival.worker;
   online.state = *next;
   turn.change.put(turn.tables.liveness.workers, online.worker_id.str(), online);
-  const device::Device& device = turn.tables.device.devices.at(online.device_id.str());
-  const auto beat = static_cast<std::uint64_t>(turn.settings.timing.heartbeat / milliseconds(1));
-  send(turn, online, FrameType::welcome, Welcome{device.device_id, device.memory_budget, beat});
+  welcome_worker(turn, online, turn.tables.device.devices.at(online.device_id.str()));
   return {};
 }
 
@@ -100,7 +98,8 @@ Status on_vote(Turn& turn, Arrival& arrival) {
   if (place == turn.live.intents.end()) {
     // Unknown means aborted (presumed): the worker may forget its promise. The replay is over, so silence is final.
     if (!turn.tables.transactions.decisions.contains(vote.transaction_id.str())) {
-      send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id});
+      send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id},
+           transaction_operation(vote.transaction_id));
     }
     return {};
   }
@@ -112,21 +111,22 @@ Status on_vote(Turn& turn, Arrival& arrival) {
   turn.effect(out::DisarmTimer{cat("prepare:", vote.transaction_id.str())});
   if (vote.prepare_result == Vote::vote_abort) {
     task_over(turn, intent.worker_id);
-    send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id});
+    send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id},
+         transaction_operation(vote.transaction_id));
     blame_load(turn, intent.wanted_by,
                fail(ErrorCode::resource_exhausted, cat(intent.worker_id.str(), " cannot load ",
                                                        intent.plan.model_id.str(), ": ", shortened(vote.reason, 500))));
     return {};
   }
   decide_load(turn.tables, intent, turn.change);
-  send(turn, arrival.worker, FrameType::transaction_commit, TransactionDecision{intent.transaction_id}, 0,
-       intent.transaction_id.str(), {}, Urgency::p1_high);
+  send(turn, arrival.worker, FrameType::transaction_commit, TransactionDecision{intent.transaction_id},
+       transaction_operation(intent.transaction_id), {}, Urgency::p1_high);
   std::vector<out::Attachment> segments;
   for (const ComponentPlan& component : intent.plan.components) {
     segments.push_back({intent.plan.model_id, component.name, 0});
   }
-  send(turn, arrival.worker, FrameType::model_load_request, load_message(intent), 0,
-       cat("load:", intent.transaction_id.str()), std::move(segments), Urgency::p1_high);
+  send(turn, arrival.worker, FrameType::model_load_request, load_message(intent), load_operation(intent.transaction_id),
+       std::move(segments), Urgency::p1_high);
   expect_progress(turn, intent.worker_id);
   return {};
 }
@@ -163,7 +163,7 @@ Status on_inference_progress(Turn& turn, Arrival& arrival) {
 Status on_inference_completed(Turn& turn, Arrival& arrival) {
   const InferenceCompleted completed = LOCKSTEP_TRY(body_of<InferenceCompleted>(arrival));
   const Job* job = job_of_run(turn, arrival, JobStage::inferring);
-  if (arrival.live.task == arrival.envelope.subject) task_over(turn, arrival.worker.worker_id);
+  if (arrival.live.task == arrival.envelope.op_id) task_over(turn, arrival.worker.worker_id);
   if (job == nullptr) return {};
   if (!completed.result || arrival.handles.size() != 1) {
     return fail(ErrorCode::invalid_argument, "inference_completed without exactly one image", "/result");
@@ -185,7 +185,7 @@ Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
 Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
   const PostprocessingCompleted completed = LOCKSTEP_TRY(body_of<PostprocessingCompleted>(arrival));
   const Job* job = job_of_run(turn, arrival, JobStage::postprocessing);
-  if (arrival.live.task == arrival.envelope.subject) task_over(turn, arrival.worker.worker_id);
+  if (arrival.live.task == arrival.envelope.op_id) task_over(turn, arrival.worker.worker_id);
   if (job == nullptr) return {};
   if (completed.output.has_value() != (arrival.handles.size() == 1)) {
     return fail(ErrorCode::invalid_argument, "postprocessing_completed names an image that does not ride with it",
@@ -205,7 +205,7 @@ Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
 
 Status on_task_failed(Turn& turn, Arrival& arrival) {
   const TaskFailed failed = LOCKSTEP_TRY(body_of<TaskFailed>(arrival));
-  if (arrival.live.task != arrival.envelope.subject) return {};
+  if (arrival.live.task != arrival.envelope.op_id) return {};
   const Error why = fail(error_code_named(failed.code), shortened(failed.message, 2000));
   const JobId job_id = arrival.live.task_job;
   const model::Residency* residency = residency_of_load(turn, arrival);
@@ -244,7 +244,7 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::ready: return on_ready(turn, arrival);
     case FrameType::heartbeat:
       LOCKSTEP_TRY(body_of<Heartbeat>(arrival));
-      send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{}, 0, {}, {}, Urgency::p1_high);
+      send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{}, {}, {}, Urgency::p1_high);
       return {};
     case FrameType::transaction_vote: return on_vote(turn, arrival);
     case FrameType::transaction_ack: {
@@ -289,6 +289,7 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
     return drop(input.handles);
   }
   WorkerLive& live = turn.live.workers[input.worker_id];
+  if (live.link != input.link) return drop(input.handles);  // late bytes of a connection that was replaced
   const bool first = type == FrameType::hello;
   if (header.incarnation != worker->incarnation || (!first && header.epoch != turn.live.epoch) ||
       header.sequence != live.sequence_in + 1) {
@@ -305,8 +306,9 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
   turn.effect(out::DisarmTimer{cat("freeze:", input.worker_id.str())});
   turn.effect(out::ArmTimer{cat("silence:", input.worker_id.str()), turn.now + turn.settings.timing.silence});
 
-  const auto envelope = json::from_text<Envelope>(input.frame.body);
+  const auto envelope = from_frame(input.frame);
   if (!envelope) {
+    ++live.frames_refused;
     drop(input.handles);
     return end_worker(turn, input.worker_id,
                       cat("it sent a broken envelope at ", envelope.error().pointer, ": ", envelope.error().message));

@@ -1,8 +1,10 @@
 // The lives of worker processes: start, death, silence, restart, the end (§3.7, design §6).
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "base/check.h"
+#include "base/digest.h"
 #include "base/text.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
@@ -31,11 +33,46 @@ void register_incarnation(Turn& turn, const WorkerSettings& settings, WorkerReco
   turn.effect(out::ArmTimer{timer("start", record.worker_id), turn.now + turn.settings.timing.start_deadline});
 }
 
+void prove_gone(Turn& turn, const WorkerRecord& worker, bool kill) {
+  turn.effect(
+      out::ProveGone{worker.worker_id, worker.incarnation, worker.pid, worker.start_ticks, worker.origin, kill});
+}
+
+void disarm(Turn& turn, const WorkerId& worker, std::initializer_list<std::string_view> timers) {
+  for (const std::string_view what : timers) turn.effect(out::DisarmTimer{timer(what, worker)});
+}
+
+/// preparing + participant_lost -> aborted, and nothing was written
+void drop_intents(Turn& turn, const WorkerId& worker) {
+  for (auto intent = turn.live.intents.begin(); intent != turn.live.intents.end();) {
+    if (intent->second.worker_id != worker) {
+      ++intent;
+      continue;
+    }
+    turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
+    intent = turn.live.intents.erase(intent);
+  }
+}
+
 bool any_task_running(const Turn& turn) {
   return std::ranges::any_of(turn.live.open_jobs, [&](const JobId& id) {
     const processing::JobStage stage = turn.tables.processing.jobs.at(id.str()).stage;
     return stage != processing::JobStage::queued;
   });
+}
+
+/// Rows of an earlier life's segments that no worker has given back: nobody holds that memory for us any more.
+bool forget_lost_segments(Turn& turn) {
+  const auto awaited = [](const auto& each) { return each.second.awaited; };
+  if (std::ranges::any_of(turn.live.workers, awaited)) return false;
+  bool any = false;
+  for (const auto& [key, entry] : turn.tables.memory.segments.entries()) {
+    const auto held = turn.live.segments.find({entry.row.model_id, entry.row.component});
+    if (held != turn.live.segments.end() && held->second.state == SegmentState::ready) continue;
+    turn.change.erase(turn.tables.memory.segments, key);
+    any = true;
+  }
+  return any;
 }
 
 }  // namespace
@@ -47,6 +84,7 @@ void on_started(Turn& turn, const in::Started& input) {
   self.version = turn.settings.version;
   turn.live.epoch = self.epoch;
   turn.live.started = true;
+  turn.live.worker_secret_sha256 = input.worker_secret_sha256;
   turn.change.put(turn.tables.identity, "self", self);
 
   for (const WorkerSettings& worker : turn.settings.workers) {
@@ -67,14 +105,25 @@ void on_started(Turn& turn, const in::Started& input) {
         entry.row.stage == processing::JobStage::generated &&
         turn.tables.processing.requests.at(entry.row.request_id.str()).kind == processing::RequestKind::check;
     if (check_waits) continue;
+    // A worker that lives may still run it: it says so when it comes back, or is proven gone.
+    const WorkerRecord* runs_it = turn.tables.liveness.workers.find(entry.row.worker_id.str());
+    const bool running =
+        entry.row.stage == processing::JobStage::inferring || entry.row.stage == processing::JobStage::postprocessing;
+    if (running && runs_it != nullptr && runs_it->state != WorkerState::gone) continue;
     restart_job(turn.tables, entry.row, turn.change);
     ++restarted;
   }
-  // Nothing that an earlier life granted is granted again before its process is proven gone.
+  // Nothing that an earlier life granted is granted again before its process has rejoined or is proven gone.
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
-    if (entry.row.state == WorkerState::gone) continue;
-    turn.live.workers[entry.row.worker_id].kill_sent = true;
-    turn.effect(out::ProveGone{entry.row.worker_id, entry.row.incarnation, entry.row.pid, entry.row.start_ticks});
+    const WorkerRecord& worker = entry.row;
+    if (worker.state == WorkerState::gone) continue;
+    const bool wanted = worker.origin != Origin::spawned || configured(turn, worker.worker_id) != nullptr;
+    if (wanted && worker.state != WorkerState::ending) {
+      await_worker(turn, worker);
+    } else {
+      turn.live.workers[worker.worker_id].kill_sent = true;
+      prove_gone(turn, worker, true);
+    }
   }
   turn.log(cat("epoch ", self.epoch.value, ", rev ", turn.live.rev.value, ": ", turn.live.open_jobs.size(),
                " accepted images to do", restarted > 0 ? cat(", ", restarted, " of them start over") : ""));
@@ -88,8 +137,12 @@ void on_worker_spawned(Turn& turn, const in::WorkerSpawned& input) {
   WorkerRecord named = *worker;
   named.pid = input.pid;
   named.start_ticks = input.start_ticks;
+  named.token_sha256 = sha256_hex(input.token);
   turn.change.put(turn.tables.liveness.workers, named.worker_id.str(), named);
-  turn.live.workers[input.worker_id].link_open = true;
+  WorkerLive& live = turn.live.workers[input.worker_id];
+  live.link = input.link;
+  live.link_open = true;
+  live.token = input.token;
   turn.log(cat(named.worker_id.str(), " started as process ", named.pid, ", incarnation ", named.incarnation.value));
 }
 
@@ -98,20 +151,11 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   if (worker == nullptr || worker->incarnation != input.incarnation || worker->state == WorkerState::gone) return;
   WorkerLive& live = turn.live.workers[input.worker_id];
   // It counts against a job only when it died of itself or was ended for hanging, not when we stop or take over.
-  const bool ours =
-      worker->state == WorkerState::ending || (live.kill_sent && live.end_reason.empty() && !live.died_by_itself);
+  const bool ours = worker->state == WorkerState::ending || live.awaited ||
+                    (live.kill_sent && live.end_reason.empty() && !live.died_by_itself);
   std::string how = live.end_reason.empty() ? input.how : cat(live.end_reason, " (", input.how, ")");
-  for (auto intent = turn.live.intents.begin(); intent != turn.live.intents.end();) {
-    if (intent->second.worker_id != input.worker_id) {
-      ++intent;
-      continue;
-    }
-    turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
-    intent = turn.live.intents.erase(intent);  // preparing + participant_lost -> aborted, and nothing was written
-  }
-  for (const std::string_view what : {"start", "silence", "progress", "freeze", "cancel"}) {
-    turn.effect(out::DisarmTimer{timer(what, input.worker_id)});
-  }
+  drop_intents(turn, input.worker_id);
+  disarm(turn, input.worker_id, {"start", "silence", "progress", "freeze", "cancel", "rejoin"});
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
   live = WorkerLive{};
@@ -137,9 +181,23 @@ void on_worker_dying(Turn& turn, const in::WorkerDying& input) {
 void on_link_closed(Turn& turn, const in::LinkClosed& input) {
   const WorkerRecord* worker = turn.tables.liveness.workers.find(input.worker_id.str());
   if (worker == nullptr || worker->incarnation != input.incarnation || worker->state == WorkerState::gone) return;
-  turn.live.workers[input.worker_id].link_open = false;
-  // A worker ends itself without its link; killing it makes that certain and gives the proof.
-  if (worker->state != WorkerState::ending) end_worker(turn, input.worker_id, cat("its link closed: ", input.reason));
+  WorkerLive& live = turn.live.workers[input.worker_id];
+  if (live.link != input.link) return;  // another connection has taken its place
+  live.link_open = false;
+  if (worker->state == WorkerState::ending || live.kill_sent) return;
+  turn.log(cat(input.worker_id.str(), " lost its link (", input.reason, "); waiting for it to come back"));
+  drop_intents(turn, input.worker_id);
+  disarm(turn, input.worker_id, {"silence", "progress", "freeze"});
+  await_worker(turn, *worker);
+}
+
+void await_worker(Turn& turn, const WorkerRecord& worker) {
+  WorkerLive& live = turn.live.workers[worker.worker_id];
+  live.awaited = true;
+  const LivenessTiming& timing = turn.settings.timing;
+  const Nanos limit = worker.origin == Origin::tls ? timing.rejoin_remote : timing.rejoin;
+  turn.effect(out::ArmTimer{timer("rejoin", worker.worker_id), turn.now + limit});
+  prove_gone(turn, worker, false);
 }
 
 void end_worker(Turn& turn, const WorkerId& id, const std::string& why) {
@@ -149,6 +207,7 @@ void end_worker(Turn& turn, const WorkerId& id, const std::string& why) {
   live.kill_sent = true;
   live.end_reason = why;
   turn.warn(cat("ending ", id.str(), ": ", why));
+  if (live.awaited) return prove_gone(turn, worker, true);  // no handle of ours may lead to it
   turn.effect(out::KillWorker{id, worker.incarnation, why});
 }
 
@@ -177,7 +236,7 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     turn.live.intents.erase(intent);  // preparing + prepare_timeout -> aborted
     task_over(turn, load.worker_id);
     send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
-         TransactionDecision{load.transaction_id}, 0, subject);
+         TransactionDecision{load.transaction_id}, transaction_operation(load.transaction_id));
     blame_load(turn, load.wanted_by,
                fail(ErrorCode::deadline_exceeded,
                     cat(load.worker_id.str(), " did not vote on loading ", load.plan.model_id.str(), " in time")));
@@ -199,6 +258,10 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
   } else if (what == "cancel") {
     end_worker(turn, worker->worker_id,
                cat("it did not stop ", turn.live.workers[worker->worker_id].task, ", which was cancelled"));
+  } else if (what == "rejoin") {
+    if (turn.live.workers[worker->worker_id].awaited) {
+      end_worker(turn, worker->worker_id, "it did not come back after its link ended");
+    }
   } else if (what == "start") {
     if (worker->state != WorkerState::ready) end_worker(turn, worker->worker_id, "it was not ready in time");
   }
@@ -219,13 +282,18 @@ bool settle_workers(Turn& turn) {
     if (!turn.live.drain_over && any_task_running(turn)) return false;
     bool all_gone = true;
     for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
-      if (entry.row.state == WorkerState::gone) continue;
+      // Workers that somebody else runs stay: they look for the next orchestrator, with what they hold.
+      if (entry.row.state == WorkerState::gone || entry.row.origin != Origin::spawned) continue;
       all_gone = false;
       if (entry.row.state == WorkerState::ending) continue;
       WorkerRecord ending = entry.row;
       ending.state = *worker_lifecycle.next(entry.row.state, WorkerEvent::told_to_end);
       turn.change.put(turn.tables.liveness.workers, key, ending);
-      turn.effect(out::KillWorker{entry.row.worker_id, entry.row.incarnation, "the orchestrator stops"});
+      if (turn.live.workers[entry.row.worker_id].awaited) {
+        prove_gone(turn, entry.row, true);
+      } else {
+        turn.effect(out::KillWorker{entry.row.worker_id, entry.row.incarnation, "the orchestrator stops"});
+      }
       return true;
     }
     if (!all_gone) return false;
@@ -246,7 +314,7 @@ bool settle_workers(Turn& turn) {
     register_incarnation(turn, *settings, entry.row);
     return true;
   }
-  return false;
+  return forget_lost_segments(turn);
 }
 
 }  // namespace lockstep

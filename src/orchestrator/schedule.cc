@@ -112,7 +112,7 @@ Outcome evict_one(Turn& turn, const WorkerRecord& worker, const std::vector<Mode
   turn.log(cat("releasing ", victim->model_id.str(), " on ", worker.worker_id.str(), " to make room"));
   begin_release(turn.tables, *victim, turn.change);
   give_task(turn, worker, task, {});
-  send(turn, worker, FrameType::model_release, ModelRelease{victim->model_id}, 0, task);
+  send(turn, worker, FrameType::model_release, ModelRelease{victim->model_id}, release_operation(victim->model_id));
   expect_progress(turn, worker.worker_id);
   return Outcome::decided;
 }
@@ -135,6 +135,7 @@ bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId
   }
   if (victim != turn.live.segments.end()) {
     turn.effect(out::DropSegment{victim->first.first, victim->first.second});
+    forget_segment(turn, victim->first);
     turn.live.segments.erase(victim);
     outcome = Outcome::decided;
     return false;
@@ -190,8 +191,8 @@ Outcome load(Turn& turn, Pass& pass, const Job& job, const WorkerRecord& worker,
   turn.live.intents.emplace(transaction, *intent);
   give_task(turn, worker, cat("load:", transaction.str()), job.job_id);
   turn.live.progress[job.job_id] = {cat("loading ", wanted.model_id.str()), 0};
-  send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan}, 0,
-       transaction.str());
+  send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan},
+       transaction_operation(transaction));
   turn.effect(out::ArmTimer{cat("prepare:", transaction.str()), turn.now + turn.settings.prepare_deadline});
   return Outcome::decided;
 }
@@ -201,14 +202,15 @@ void dispatch(Turn& turn, const Request& request, const Job& job, const WorkerRe
   if (job.stage == JobStage::queued) {
     const InferenceRequest message = start_inference(turn.tables, request, job, worker, turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
-    send(turn, worker, FrameType::inference_request, message, attempt, message.request_id);
+    send(turn, worker, FrameType::inference_request, message,
+         run_operation(message.request_id, attempt, request.request_id));
   } else {
     const Pixels& pixels = turn.live.pixels.at(job.job_id);
     const PostprocessingRequest message =
         start_postprocessing(turn.tables, request, job, worker, pixels.image, turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
-    send(turn, worker, FrameType::postprocessing_request, message, attempt, message.request_id,
-         {{ModelId(), "", pixels.handle}});
+    send(turn, worker, FrameType::postprocessing_request, message,
+         run_operation(message.request_id, attempt, request.request_id), {{ModelId(), "", pixels.handle}});
   }
   expect_progress(turn, worker.worker_id);
 }
@@ -224,7 +226,11 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   const Request& request = turn.tables.processing.requests.at(job.request_id.str());
   if (job.stage == JobStage::generated && !turn.live.pixels.contains(job.job_id)) {
     if (turn.live.opening.contains(job.job_id)) return Outcome::waits;
-    LOCKSTEP_CHECK(request.source.has_value());  // a generation's pixels are here or the job was restarted
+    if (!request.source) {
+      // Its postprocessing was lost with a worker of an earlier life, and so were the pixels.
+      restart_job(turn.tables, job, turn.change);
+      return Outcome::decided;
+    }
     turn.live.opening.insert(job.job_id);
     turn.effect(out::OpenPixels{job.job_id, *request.source});
     return Outcome::decided;

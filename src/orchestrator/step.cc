@@ -35,6 +35,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
   std::visit(Match{
                  [&](const in::Started& x) { on_started(turn, x); },
                  [&](const in::WorkerSpawned& x) { on_worker_spawned(turn, x); },
+                 [&](const in::WorkerDialed& x) { on_worker_dialed(turn, x); },
                  [&](const in::WorkerGone& x) { on_worker_gone(turn, x); },
                  [&](const in::WorkerDying& x) { on_worker_dying(turn, x); },
                  [&](const in::FrameArrived& x) { on_frame(turn, x); },

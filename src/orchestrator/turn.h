@@ -6,10 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.h"
 #include "orchestrator/effect.h"
 #include "orchestrator/input.h"
 #include "orchestrator/live.h"
 #include "orchestrator/settings.h"
+#include "propagation/framing.h"
 #include "runtime/plan.h"
 
 namespace lockstep {
@@ -38,25 +40,36 @@ struct Turn {
 
 /// Frames one message for a worker, with the next sequence number of its link.
 template <class Body>
-void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, std::uint32_t attempt = 0,
-          std::string subject = {}, std::vector<out::Attachment> attachments = {},
-          Urgency urgency = Urgency::p2_normal) {
+void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, Operation operation = {},
+          std::vector<out::Attachment> attachments = {}, Urgency urgency = Urgency::p2_normal) {
   WorkerLive& live = turn.live.workers[worker.worker_id];
-  Frame frame;
-  frame.body =
-      json::to_text(Envelope{Timestamp::of(turn.wall), attempt, std::move(subject), RawJson{json::to_text(body)}});
-  frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
-  frame.header.type = static_cast<std::uint16_t>(type);
-  frame.header.urgency = urgency;
-  frame.header.descriptors = static_cast<std::uint8_t>(attachments.size());
-  frame.header.epoch = turn.live.epoch;
-  frame.header.incarnation = worker.incarnation;
-  frame.header.sequence = ++live.sequence_out;
-  turn.effect(out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments)});
+  Envelope envelope;
+  envelope.id = cat("o", turn.live.epoch.value, ".", ++turn.live.messages_made);
+  envelope.source = {Side::orchestrator, worker.worker_id, worker.incarnation};
+  envelope.epoch = turn.live.epoch;
+  envelope.sequence = ++live.sequence_out;
+  envelope.time = Timestamp::of(turn.wall);
+  envelope.urgency = urgency;
+  envelope.op_id = std::move(operation.op_id);
+  envelope.attempt = operation.attempt;
+  envelope.correlation = std::move(operation.correlation);
+  envelope.body = RawJson{json::to_text(body)};
+  Frame frame = to_frame(type, std::move(envelope), attachments.size());
+  turn.effect(
+      out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments), live.link});
+}
+
+/// The operations of the path, by the names that both sides use.
+inline Operation transaction_operation(const TransactionId& id) { return {id.str(), 0, {.transaction = id}}; }
+inline Operation load_operation(const TransactionId& id) { return {cat("load:", id.str()), 0, {.transaction = id}}; }
+inline Operation release_operation(const ModelId& id) { return {cat("release:", id.str()), 0, {}}; }
+inline Operation run_operation(const std::string& run, std::uint32_t attempt, const RequestId& request) {
+  return {run, attempt, {.transaction = {}, .session = {}, .request = request}};
 }
 
 // The rooms of a turn; each takes one kind of input. All of them run on the loop's thread.
 void on_started(Turn& turn, const in::Started& input);
+void on_worker_dialed(Turn& turn, const in::WorkerDialed& input);
 void on_worker_spawned(Turn& turn, const in::WorkerSpawned& input);
 void on_worker_gone(Turn& turn, const in::WorkerGone& input);
 void on_worker_dying(Turn& turn, const in::WorkerDying& input);
@@ -79,6 +92,10 @@ bool settle_answers(Turn& turn);
 bool settle_workers(Turn& turn);
 bool settle_jobs(Turn& turn);
 
+/// The answer to a hello.
+void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device& device);
+/// The worker lives, without a link: it has until a deadline to come back.
+void await_worker(Turn& turn, const WorkerRecord& worker);
 /// Ends a worker that must not go on; its process handle reports the rest.
 void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
 /// The deadline for the next sign of progress of the worker's task.
@@ -86,6 +103,8 @@ void expect_progress(Turn& turn, const WorkerId& worker);
 void task_over(Turn& turn, const WorkerId& worker);
 /// The load is taken back and the job it was for pays: it waits for another try, or fails with the reason.
 void blame_load(Turn& turn, const JobId& wanted_by, const Error& why);
+/// The cache has no such segment any more.
+void forget_segment(Turn& turn, const std::pair<ModelId, std::string>& key);
 void drop_pixels(Turn& turn, const JobId& job);
 /// The error body of the HTTP side, in the OpenAI shape.
 void reply_error(Turn& turn, ReplyId reply, const Error& error);

@@ -213,6 +213,7 @@ Result<Config> read_config(const std::string& path) {
   std::vector<std::string> environment;
   LOCKSTEP_TRY_STATUS(workers.texts("environment", environment));
   config.worker_environment.insert(config.worker_environment.end(), environment.begin(), environment.end());
+  LOCKSTEP_TRY_STATUS(workers.duration("reconnect", config.reconnect));
   LOCKSTEP_TRY_STATUS(workers.no_others());
   if (config.worker_command.empty()) {
     return fail(ErrorCode::invalid_argument, cat(path, ": workers.command is empty; it must name a program"));

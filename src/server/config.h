@@ -22,6 +22,8 @@ struct Config {
   std::vector<std::string> worker_command;
   /// "NAME=value" for worker processes.
   std::vector<std::string> worker_environment;
+  /// How long a worker that lost its orchestrator looks for the next one; 0: it ends at once.
+  Nanos reconnect = seconds(30);
   std::size_t pool_threads = 2;
   std::string log_level = "info";
 };

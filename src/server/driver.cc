@@ -18,6 +18,7 @@
 #include "env/real/memory_file.h"
 #include "server/model_files.h"
 #include "server/png_header.h"
+#include "server/random_id.h"
 
 namespace lockstep::server {
 
@@ -27,10 +28,6 @@ namespace {
 
 constexpr std::uint64_t commits_per_snapshot = 2000;
 constexpr int prove_tries_max = 1000;  // 10 ms apart
-
-std::string random_id(std::mt19937_64& random) {
-  return sha256_hex(cat(random(), "-", random(), "-", random())).substr(0, 32);
-}
 
 }  // namespace
 
@@ -53,7 +50,7 @@ Ended Driver::run() {
     spdlog::info("{} received", signal == SIGINT ? "Ctrl-C" : "SIGTERM");
     input(in::StopRequested{});
   });
-  input(in::Started{random_id(random_)});
+  input(in::Started{random_id(), sha256_hex(worker_secret_)});
   reactor_.run();
   return ended_;
 }
@@ -79,6 +76,7 @@ Status Driver::open() {
   const Recovered recovered = LOCKSTEP_TRY(store_->recover());
   const Lsn last = LOCKSTEP_TRY(machine_.recover(recovered));
   loop_ = std::make_unique<Loop<Orchestrator>>(machine_, last);
+  LOCKSTEP_TRY_STATUS(read_worker_secret());
   http_ = std::make_unique<http::Server>(
       reactor_, config_.http,
       http::ServerHooks{.submit = [this](decltype(Input::what) what) { input(std::move(what)); },
@@ -94,8 +92,7 @@ Status Driver::open() {
   return {};
 }
 
-template <class What>
-void Driver::input(What what) {
+void Driver::input(decltype(Input::what) what) {
   inputs_.push_back({real::Reactor::now(), real::Reactor::wall(), std::move(what)});
   if (pump_posted_) return;
   pump_posted_ = true;
@@ -194,6 +191,11 @@ void Driver::carry_out(out::Listen&) {
     reactor_.stop();
     return;
   }
+  if (const Status status = open_ways_in(); !status) {
+    ended_ = {1, status.error().message};
+    reactor_.stop();
+    return;
+  }
   spdlog::info("listening on http://{}:{}", config_.http.address, http_->port());
 }
 
@@ -220,6 +222,9 @@ void Driver::carry_out(out::SpawnWorker& effect) {
   request.link = std::move(theirs);
   request.lock = *std::move(lock);
   request.log_path = log_path(id);
+  request.dies_with_us = config_.reconnect == 0;
+  request.environment.push_back(cat("LOCKSTEP_LINK_PATH=", fs::absolute(link_path()).string()));
+  request.environment.push_back(cat("LOCKSTEP_RECONNECT_S=", config_.reconnect / seconds(1)));
   std::array<real::Fd, 2> life_reads;
   for (std::size_t i = 0; i < life_reads.size(); ++i) {
     int pipe[2];
@@ -230,30 +235,27 @@ void Driver::carry_out(out::SpawnWorker& effect) {
   auto child = real::spawn(std::move(request));
   if (!child) return refuse(child.error().message);
 
-  Worker& worker = workers_[id];
-  worker = Worker{};
-  worker.child = *std::move(child);
-  worker.incarnation = effect.incarnation;
   const Incarnation incarnation = effect.incarnation;
-  worker.watch =
-      reactor_.watch_readable(worker.child.handle.get(), [this, id, incarnation] { worker_ended(id, incarnation); });
+  watch_process(id, incarnation, *std::move(child));
+  Worker& worker = workers_.at(id);
   for (std::size_t i = 0; i < life_reads.size(); ++i) {
     worker.life_lines[i].pipe = std::move(life_reads[i]);
     worker.life_lines[i].watch = reactor_.watch_readable(worker.life_lines[i].pipe.get(),
                                                          [this, id, incarnation] { life_line_broke(id, incarnation); });
   }
-  worker.link = std::make_unique<real::FrameLink>(
-      reactor_, std::move(ours),
-      real::FrameLink::Hooks{
-          .frame =
-              [this, id, incarnation](Frame frame, std::vector<real::Fd> descriptors) {
-                in::FrameArrived arrived{id, incarnation, std::move(frame), {}};
-                for (real::Fd& each : descriptors) arrived.handles.push_back(keep(std::move(each)));
-                input(std::move(arrived));
-              },
-          .closed = [this, id,
-                     incarnation](std::string reason) { input(in::LinkClosed{id, incarnation, std::move(reason)}); }});
-  input(in::WorkerSpawned{id, incarnation, worker.child.pid, worker.child.start_ticks});
+  in::Peer peer;
+  peer.origin = Origin::spawned;
+  auto socket = std::make_shared<real::Fd>(std::move(ours));
+  worker.link = connect(
+      [this, socket](real::LinkHooks hooks) {
+        return std::make_unique<real::FrameLink>(reactor_, std::move(*socket), std::move(hooks));
+      },
+      peer);
+  Connection& connection = connections_.at(worker.link);
+  connection.worker_id = id;
+  connection.incarnation = incarnation;
+  connection.bound = true;
+  input(in::WorkerSpawned{id, incarnation, worker.child.pid, worker.child.start_ticks, worker.link, random_id()});
 }
 
 void Driver::forget_life_lines(Worker& worker) {
@@ -277,8 +279,7 @@ void Driver::worker_ended(const WorkerId& id, Incarnation incarnation) {
   forget_life_lines(place->second);
   const std::string how = real::reap(place->second.child);
   // The link goes with the process: what it still had to say is about work that died with it.
-  auto link = std::shared_ptr<real::Link>(std::move(place->second.link));
-  reactor_.post([link] {});
+  drop_link(place->second.link);
   workers_.erase(place);
   if (!machine_.live().stopping) {
     spdlog::info("{} ended: {}; its last words ({}):\n{}", id.str(), how, log_path(id), real::tail_of(log_path(id), 5));
@@ -288,23 +289,41 @@ void Driver::worker_ended(const WorkerId& id, Incarnation incarnation) {
 
 void Driver::carry_out(out::KillWorker& effect) {
   const auto place = workers_.find(effect.worker_id);
-  if (place != workers_.end() && place->second.incarnation == effect.incarnation) real::kill_child(place->second.child);
+  if (place == workers_.end() || place->second.incarnation != effect.incarnation) return;
+  if (place->second.child.handle) return real::kill_child(place->second.child);
+  // On another machine: it ends, or fences itself, without its link; what it did is refused by its incarnation.
+  drop_link(place->second.link);
+  workers_.erase(place);
+  input(in::WorkerGone{effect.worker_id, effect.incarnation, "its link was closed"});
 }
 
 void Driver::carry_out(out::ProveGone& effect) { prove_gone(effect, 0); }
 
 void Driver::prove_gone(const out::ProveGone& effect, int tries) {
-  const auto lock = real::try_lock(lock_path(effect.worker_id));
-  if (lock && *lock) {  // only a living process can hold it, so nobody does
-    return input(in::WorkerGone{effect.worker_id, effect.incarnation,
-                                "it ended with the earlier orchestrator (its lock is free)"});
+  const auto here = workers_.find(effect.worker_id);
+  if (here != workers_.end() && here->second.incarnation == effect.incarnation && here->second.child.handle) {
+    if (effect.kill) real::kill_child(here->second.child);
+    return;  // its handle tells the end
   }
-  if (tries == 0 && effect.pid > 0 && real::start_ticks_of(effect.pid) == effect.start_ticks) {
+  const auto gone = [&](std::string how) {
+    input(in::WorkerGone{effect.worker_id, effect.incarnation, std::move(how)});
+  };
+  const bool runs = effect.pid > 0 && real::start_ticks_of(effect.pid) == effect.start_ticks;
+  if (effect.origin == Origin::tls) {
+    if (effect.kill) gone("it has been silent for longer than it may hold anything");
+    return;
+  }
+  if (effect.origin == Origin::path) {
+    if (!runs) return gone("its process is gone");
+  } else if (const auto lock = real::try_lock(lock_path(effect.worker_id)); lock && *lock) {
+    return gone("it ended with the earlier orchestrator (its lock is free)");  // only a living process can hold it
+  }
+  if (effect.kill && tries == 0 && runs) {
     spdlog::warn("{} of the earlier orchestrator still runs as process {}; ending it", effect.worker_id.str(),
                  effect.pid);
     ::kill(static_cast<pid_t>(effect.pid), SIGKILL);
   }
-  if (tries == prove_tries_max) {
+  if (effect.kill && tries == prove_tries_max) {
     spdlog::error("{} of the earlier orchestrator cannot be proven gone ({} is locked); its memory stays reserved",
                   effect.worker_id.str(), lock_path(effect.worker_id));
   }
@@ -314,8 +333,8 @@ void Driver::prove_gone(const out::ProveGone& effect, int tries) {
 }
 
 void Driver::carry_out(out::SendFrame& effect) {
-  const auto place = workers_.find(effect.worker_id);
-  if (place == workers_.end() || place->second.incarnation != effect.incarnation) return;  // it died meanwhile
+  const auto place = connections_.find(effect.link);
+  if (place == connections_.end()) return;  // it ended meanwhile
   std::vector<real::SharedFd> descriptors;
   for (const out::Attachment& each : effect.attachments) {
     if (each.model_id.empty()) {
@@ -342,9 +361,10 @@ void Driver::carry_out(out::ScanModels&) {
 void Driver::carry_out(out::FillSegment& effect) {
   in_pool([effect] { return fill_segment(effect); },
           [this, model = effect.model_id, component = effect.component](Result<FilledSegment> filled) {
-            if (!filled) return input(in::SegmentFilled{model, component, filled.error()});
+            if (!filled) return input(in::SegmentFilled{model, component, filled.error(), {}});
+            const std::string identity = real::identity_of(filled->file.get());
             segments_[{model, component}] = real::share(std::move(filled->file));
-            input(in::SegmentFilled{model, component, filled->sha256});
+            input(in::SegmentFilled{model, component, filled->sha256, identity});
           });
 }
 void Driver::carry_out(out::DropSegment& effect) { segments_.erase({effect.model_id, effect.component}); }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -13,6 +14,7 @@
 
 #include "env/real/blob_store.h"
 #include "env/real/frame_link.h"
+#include "env/real/path_listener.h"
 #include "env/real/pool.h"
 #include "env/real/process.h"
 #include "env/real/reactor.h"
@@ -48,12 +50,20 @@ class Driver {
     };
     std::array<LifeLine, 2> life_lines;
     Incarnation incarnation;
+    LinkId link = 0;
+  };
+  /// A link, and whose it is once the core has said so.
+  struct Connection {
     std::unique_ptr<real::Link> link;
+    in::Peer peer;
+    WorkerId worker_id;
+    Incarnation incarnation;
+    bool bound = false;
+    bool spoke = false;  // its first frame went to the core
   };
 
   Status open();
-  template <class What>
-  void input(What what);
+  void input(decltype(Input::what) what);
   void pump();
   void sync();
   void snapshot_if_due();
@@ -64,6 +74,9 @@ class Driver {
   void carry_out(out::SpawnWorker& effect);
   void carry_out(out::KillWorker& effect);
   void carry_out(out::ProveGone& effect);
+  void carry_out(out::AcceptLink& effect);
+  void carry_out(out::RefuseLink& effect);
+  void carry_out(out::AdoptSegment& effect);
   void carry_out(out::SendFrame& effect);
   void carry_out(out::ArmTimer& effect);
   void carry_out(out::DisarmTimer& effect);
@@ -81,6 +94,14 @@ class Driver {
 
   void life_line_broke(const WorkerId& id, Incarnation incarnation);
   void forget_life_lines(Worker& worker);
+  Status read_worker_secret();
+  Status open_ways_in();
+  LinkId connect(const real::LinkFactory& make, in::Peer peer);
+  void worker_dialed(const real::LinkFactory& make, in::Peer peer);
+  void link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptors);
+  void link_closed(LinkId id, std::string reason);
+  void drop_link(LinkId id);
+  void watch_process(const WorkerId& id, Incarnation incarnation, real::Child child);
   void worker_ended(const WorkerId& id, Incarnation incarnation);
   void prove_gone(const out::ProveGone& effect, int tries);
   HandleId keep(real::Fd fd);
@@ -88,6 +109,7 @@ class Driver {
   void store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done);
   std::string lock_path(const WorkerId& id) const;
   std::string log_path(const WorkerId& id) const;
+  std::string link_path() const;
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
   template <class Work, class Done>
   void in_pool(Work work, Done done);
@@ -110,6 +132,10 @@ class Driver {
   std::unique_ptr<real::Pool> disk_;  // one thread
 
   std::map<WorkerId, Worker> workers_;
+  std::map<LinkId, Connection> connections_;
+  LinkId links_made_ = 0;
+  std::unique_ptr<real::PathListener> path_listener_;
+  std::string worker_secret_;
   std::map<std::pair<ModelId, std::string>, real::SharedFd> segments_;
   std::map<HandleId, real::SharedFd> handles_;
   HandleId handles_made_ = 0;

@@ -31,6 +31,7 @@ bool Participant::commit(const TransactionId& transaction) {
   const auto promise = promised_.find(transaction);
   if (promise == promised_.end()) return false;
   held_.emplace(promise->second.model_id, promise->second);
+  held_by_[promise->second.model_id] = transaction;
   promised_.erase(promise);
   committed_.insert(transaction);
   return true;
@@ -47,7 +48,21 @@ const LoadPlan* Participant::held(const ModelId& model) const {
   return place == held_.end() ? nullptr : &place->second;
 }
 
-void Participant::release(const ModelId& model) { held_.erase(model); }
+void Participant::release(const ModelId& model) {
+  held_.erase(model);
+  held_by_.erase(model);
+}
+
+std::vector<Holding> Participant::inventory() const {
+  std::vector<Holding> out;
+  for (const auto& [transaction, plan] : promised_) {
+    out.push_back({transaction, plan.model_id, plan.bytes, HoldingState::promised});
+  }
+  for (const auto& [model, plan] : held_) {
+    out.push_back({held_by_.at(model), model, plan.bytes, HoldingState::committed});
+  }
+  return out;
+}
 
 Bytes Participant::used() const {
   Bytes sum;

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/ids.h"
 #include "base/units.h"
@@ -30,6 +31,8 @@ class Participant {
 
   /// The plan that was committed for a model; nullptr when none is held.
   const LoadPlan* held(const ModelId& model) const;
+  /// Promises and holdings, for a hello: state promised or committed.
+  std::vector<Holding> inventory() const;
   /// The model is gone: its bytes are free again. A no-op for an unknown one.
   void release(const ModelId& model);
 
@@ -45,6 +48,7 @@ class Participant {
   std::set<TransactionId> committed_;
   std::set<TransactionId> tombstones_;
   std::map<ModelId, LoadPlan> held_;
+  std::map<ModelId, TransactionId> held_by_;
 };
 
 }  // namespace lockstep

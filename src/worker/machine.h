@@ -1,10 +1,13 @@
 #pragma once
 
 // A worker as a pure machine, the participant's side of everything: it answers prepares, holds promises, hands tasks
-// to handlers and turns their reports into messages. runtime/loop.h drives it; nothing of it is durable.
+// to handlers and turns their reports into messages. Links come and go: what it holds, and answers that could not be
+// sent, outlive a link and are told to the next one. runtime/loop.h drives it; nothing of it is durable.
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -13,6 +16,7 @@
 #include "base/units.h"
 #include "env/frame.h"
 #include "events/device_events.h"
+#include "events/envelope.h"
 #include "events/link_messages.h"
 #include "runtime/plan.h"
 #include "transactions/participant.h"
@@ -23,8 +27,13 @@ using HandleId = std::uint64_t;  // a descriptor the environment keeps for the m
 using TaskId = std::uint64_t;
 
 namespace in {
-/// Open link, first thing.
-struct Started {};
+/// The first thing for a worker that has no link yet.
+struct DialNow {};
+/// A link is open: inherited, or dialed.
+struct LinkOpened {};
+struct DialFailed {
+  std::string reason;
+};
 struct FrameArrived {
   Frame frame;
   std::vector<HandleId> handles;
@@ -60,15 +69,29 @@ struct Telemetry {
 struct Input {
   Nanos now = 0;
   WallTime wall;
-  std::variant<in::Started, in::FrameArrived, in::LinkClosed, in::TimerFired, in::HandlersReady, in::TaskProgress,
-               in::TaskDone, in::TaskFailed, in::Telemetry>
+  std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
+               in::HandlersReady, in::TaskProgress, in::TaskDone, in::TaskFailed, in::Telemetry>
       what;
 };
 
 namespace out {
 struct Send {
   Frame frame;
-  std::vector<HandleId> handles;  // given up with the frame
+  std::vector<HandleId> handles;      // given up with the frame
+  std::vector<HeldSegment> segments;  // kept descriptors whose duplicates ride behind the handles
+};
+/// Opens a link to the orchestrator's address; LinkOpened or DialFailed follows.
+struct Dial {};
+/// Nothing more is said or heard over the present link.
+struct DropLink {};
+/// Keeps a duplicate of a segment's descriptor.
+struct KeepSegment {
+  HandleId handle;
+  ModelId model_id;
+  std::string component;
+};
+struct ForgetSegments {
+  ModelId model_id;
 };
 /// kind "load", "release", "inference", "postprocess"; `handles` become the handler's.
 struct StartTask {
@@ -96,16 +119,21 @@ struct Exit {
 }  // namespace out
 
 struct Effect {
-  std::variant<out::Send, out::StartTask, out::CancelTask, out::DropHandle, out::ArmTimer, out::SampleTelemetry,
-               out::Exit>
+  std::variant<out::Send, out::Dial, out::DropLink, out::KeepSegment, out::ForgetSegments, out::StartTask,
+               out::CancelTask, out::DropHandle, out::ArmTimer, out::SampleTelemetry, out::Exit>
       what;
 };
 
+/// incarnation      0 for a worker that dials: its first welcome says which it is
+/// reconnect_limit  how long it looks for an orchestrator before it ends; 0: it ends with its link
 struct Identity {
   WorkerId worker_id;
   Incarnation incarnation;
   std::int64_t pid = 0;
   std::string version;
+  Nanos reconnect_limit = 0;
+  std::optional<std::string> secret;
+  std::optional<OfferedDevice> device;
 };
 
 class Machine {
@@ -127,14 +155,25 @@ class Machine {
  private:
   struct Task {
     std::string kind;
-    std::string subject;
-    std::uint32_t attempt;
+    Operation operation;
     ModelId model_id;    // load, release
     std::string run_id;  // inference, postprocess
   };
+  /// The answer of a task, kept while there is no link to send it over.
+  struct Answer {
+    FrameType type;
+    RawJson body;
+    Operation operation;
+    std::vector<HandleId> handles;
+    ModelId model_id;  // load, release
+  };
   struct Turn;
 
-  void started(Turn& turn);
+  void link_opened(Turn& turn);
+  void link_closed(Turn& turn, const std::string& reason);
+  void dial_failed(Turn& turn, const std::string& reason);
+  void welcome(Turn& turn, const FrameHeader& header, const Welcome& welcome);
+  std::vector<Holding> inventory() const;
   void frame(Turn& turn, const in::FrameArrived& input);
   Status dispatch(Turn& turn, const Frame& frame, const Envelope& envelope, std::vector<HandleId>& handles);
   void timer(Turn& turn, const in::TimerFired& input);
@@ -142,19 +181,38 @@ class Machine {
   void done(Turn& turn, const in::TaskDone& input);
   void failed(Turn& turn, const in::TaskFailed& input);
   void telemetry(Turn& turn, const in::Telemetry& input);
+  /// The model's bytes are free again.
+  void forget(Turn& turn, const ModelId& model);
   void leave(Turn& turn, int status, std::string reason);
   template <class Body>
   void start(Turn& turn, Task task, const Body& body, std::vector<HandleId>& handles);
+  /// Nothing, without a link that was welcomed: what is said there is about the moment.
   template <class Body>
-  void send(Turn& turn, FrameType type, const Body& body, std::uint32_t attempt = 0, std::string subject = {},
-            std::vector<HandleId> handles = {}, Urgency urgency = Urgency::p2_normal);
-  void send_failure(Turn& turn, const Task& task, std::string code, std::string message);
+  void send(Turn& turn, FrameType type, const Body& body, Operation operation = {},
+            Urgency urgency = Urgency::p2_normal);
+  void transmit(Turn& turn, FrameType type, RawJson body, Operation operation, Urgency urgency,
+                std::vector<HandleId> handles, std::vector<HeldSegment> segments);
+  /// The answer of a task: now, or after the next welcome.
+  template <class Body>
+  void answer(Turn& turn, const Task& task, FrameType type, const Body& body, std::vector<HandleId> handles = {});
+  void answer_failure(Turn& turn, const Task& task, std::string code, std::string message);
 
   Identity identity_;
-  Epoch epoch_;  // 0 until the welcome
+  Epoch epoch_;  // 0 until the first welcome
+  std::string cluster_id_;
+  std::string token_;
+  bool link_open_ = false;
+  bool welcomed_ = false;  // over the present link
+  bool keep_segments_ = false;
+  Nanos dial_until_ = 0;  // 0 while there is a link
+  Nanos dial_wait_ = 0;
   DeviceId device_id_;
   Participant participant_{Bytes{}};
   std::map<TaskId, Task> tasks_;
+  std::vector<Answer> answers_;                           // in order, not sent yet
+  std::map<ModelId, std::vector<HeldSegment>> segments_;  // kept
+  std::set<ModelId> loaded_;
+  std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;
   std::uint64_t sequence_in_ = 0;
   std::uint64_t sequence_out_ = 0;
@@ -165,6 +223,10 @@ class Machine {
   bool handlers_ready_ = false;
   bool ended_ = false;
 };
+
+/// Between tries to reach an orchestrator: a local one is back within a second of its start.
+inline constexpr Nanos dial_wait_first = milliseconds(50);
+inline constexpr Nanos dial_wait_max = seconds(1);
 
 /// Without an acknowledgement for so long the worker fences itself: no new work, no claim to be the owner (§3.7).
 inline constexpr Nanos self_fence = seconds(20);

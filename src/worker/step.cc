@@ -1,10 +1,13 @@
 // The main path of a worker: frames, timers and handlers' reports in; messages, tasks and the end out.
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/text.h"
 #include "events/json_read.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
+#include "propagation/framing.h"
 #include "worker/machine.h"
 #include "worker/reports.h"
 
@@ -44,13 +47,18 @@ Plan<Effect> Machine::step(const Input& input) {
   Turn turn{input.now, input.wall, {}};
   if (ended_) return {};
   std::visit(Match{
-                 [&](const in::Started&) { started(turn); },
+                 [&](const in::DialNow&) {
+                   dial_until_ = turn.now + identity_.reconnect_limit;
+                   turn.effect(out::Dial{});
+                 },
+                 [&](const in::LinkOpened&) { link_opened(turn); },
+                 [&](const in::DialFailed& x) { dial_failed(turn, x.reason); },
                  [&](const in::FrameArrived& x) { frame(turn, x); },
-                 [&](const in::LinkClosed& x) { leave(turn, 0, cat("the link ended: ", x.reason)); },
+                 [&](const in::LinkClosed& x) { link_closed(turn, x.reason); },
                  [&](const in::TimerFired& x) { timer(turn, x); },
                  [&](const in::HandlersReady&) {
                    handlers_ready_ = true;
-                   if (epoch_ != Epoch{}) send(turn, FrameType::ready, Ready{});
+                   send(turn, FrameType::ready, Ready{});
                  },
                  [&](const in::TaskProgress& x) { progress(turn, x); },
                  [&](const in::TaskDone& x) { done(turn, x); },
@@ -63,25 +71,40 @@ Plan<Effect> Machine::step(const Input& input) {
 
 void Machine::apply(const Commit&) { LOCKSTEP_CHECK(false); }
 
-template <class Body>
-void Machine::send(Turn& turn, FrameType type, const Body& body, std::uint32_t attempt, std::string subject,
-                   std::vector<HandleId> handles, Urgency urgency) {
-  Frame frame;
-  frame.body =
-      json::to_text(Envelope{Timestamp::of(turn.wall), attempt, std::move(subject), RawJson{json::to_text(body)}});
-  frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
-  frame.header.type = static_cast<std::uint16_t>(type);
-  frame.header.urgency = urgency;
-  frame.header.descriptors = static_cast<std::uint8_t>(handles.size());
-  frame.header.epoch = epoch_;
-  frame.header.incarnation = identity_.incarnation;
-  frame.header.sequence = ++sequence_out_;
-  turn.effect(out::Send{std::move(frame), std::move(handles)});
+void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation operation, Urgency urgency,
+                       std::vector<HandleId> handles, std::vector<HeldSegment> segments) {
+  Envelope envelope;
+  envelope.id = cat("w", identity_.incarnation.value, ".", ++messages_made_);
+  envelope.source = {Side::worker, identity_.worker_id, identity_.incarnation};
+  envelope.epoch = welcomed_ ? epoch_ : Epoch{};
+  envelope.sequence = ++sequence_out_;
+  envelope.time = Timestamp::of(turn.wall);
+  envelope.urgency = urgency;
+  envelope.op_id = std::move(operation.op_id);
+  envelope.attempt = operation.attempt;
+  envelope.correlation = std::move(operation.correlation);
+  envelope.body = std::move(body);
+  Frame frame = to_frame(type, std::move(envelope), handles.size() + segments.size());
+  turn.effect(out::Send{std::move(frame), std::move(handles), std::move(segments)});
 }
 
-void Machine::send_failure(Turn& turn, const Task& task, std::string code, std::string message) {
-  send(turn, FrameType::task_failed, lockstep::TaskFailed{std::move(code), std::move(message)}, task.attempt,
-       task.subject, {}, Urgency::p1_high);
+template <class Body>
+void Machine::send(Turn& turn, FrameType type, const Body& body, Operation operation, Urgency urgency) {
+  if (!welcomed_) return;
+  transmit(turn, type, RawJson{json::to_text(body)}, std::move(operation), urgency, {}, {});
+}
+
+template <class Body>
+void Machine::answer(Turn& turn, const Task& task, FrameType type, const Body& body, std::vector<HandleId> handles) {
+  if (!welcomed_) {
+    answers_.push_back({type, RawJson{json::to_text(body)}, task.operation, std::move(handles), task.model_id});
+    return;
+  }
+  transmit(turn, type, RawJson{json::to_text(body)}, task.operation, Urgency::p2_normal, std::move(handles), {});
+}
+
+void Machine::answer_failure(Turn& turn, const Task& task, std::string code, std::string message) {
+  answer(turn, task, FrameType::task_failed, lockstep::TaskFailed{std::move(code), std::move(message)});
 }
 
 void Machine::leave(Turn& turn, int status, std::string reason) {
@@ -89,22 +112,103 @@ void Machine::leave(Turn& turn, int status, std::string reason) {
   turn.effect(out::Exit{status, std::move(reason)});
 }
 
-void Machine::started(Turn& turn) {
-  send(turn, FrameType::hello, Hello{identity_.worker_id, identity_.version, identity_.pid});
+std::vector<Holding> Machine::inventory() const {
+  std::vector<Holding> holdings = participant_.inventory();
+  const auto works_on = [&](const Holding& holding, std::string_view kind, FrameType answered) {
+    const auto same = [&](const auto& each) { return each.model_id == holding.model_id; };
+    return std::ranges::any_of(tasks_,
+                               [&](const auto& each) { return each.second.kind == kind && same(each.second); }) ||
+           std::ranges::any_of(answers_, [&](const Answer& each) { return each.type == answered && same(each); });
+  };
+  for (Holding& each : holdings) {
+    if (each.state == HoldingState::promised) continue;
+    if (works_on(each, "release", FrameType::model_released)) {
+      each.state = HoldingState::releasing;
+    } else if (works_on(each, "load", FrameType::model_loading_progress)) {
+      each.state = HoldingState::loading;
+    } else if (loaded_.contains(each.model_id)) {
+      each.state = HoldingState::loaded;
+    }
+  }
+  return holdings;
+}
+
+void Machine::link_opened(Turn& turn) {
+  link_open_ = true;
+  welcomed_ = false;
+  sequence_in_ = 0;
+  sequence_out_ = 0;
+  Hello hello{identity_.worker_id, identity_.version, identity_.pid, std::nullopt, std::nullopt, std::nullopt};
+  std::vector<HeldSegment> segments;
+  if (token_.empty()) {
+    hello.secret = identity_.secret;
+    hello.device = identity_.device;
+  } else {
+    for (const auto& [model, kept] : segments_) segments.insert(segments.end(), kept.begin(), kept.end());
+    Rejoin rejoin{cluster_id_, token_, epoch_, inventory(), {}, segments};
+    for (const auto& [id, task] : tasks_) rejoin.tasks.push_back({task.operation.op_id, task.operation.attempt});
+    for (const Answer& each : answers_) rejoin.tasks.push_back({each.operation.op_id, each.operation.attempt});
+    hello.rejoin = std::move(rejoin);
+  }
+  transmit(turn, FrameType::hello, RawJson{json::to_text(hello)}, {}, Urgency::p1_high, {}, std::move(segments));
+}
+
+void Machine::link_closed(Turn& turn, const std::string& reason) {
+  link_open_ = false;
+  welcomed_ = false;
+  if (identity_.reconnect_limit == 0) return leave(turn, 0, cat("the link ended: ", reason));
+  // A link that was refused or broke before its welcome is one more failed try, not a new beginning.
+  if (dial_until_ != 0) return dial_failed(turn, reason);
+  dial_until_ = turn.now + identity_.reconnect_limit;
+  dial_wait_ = dial_wait_first;
+  turn.effect(out::Dial{});
+}
+
+void Machine::dial_failed(Turn& turn, const std::string& reason) {
+  if (turn.now >= dial_until_) {
+    return leave(turn, 0, cat("no orchestrator for ", identity_.reconnect_limit / seconds(1), " s: ", reason));
+  }
+  dial_wait_ = dial_wait_ == 0 ? dial_wait_first : std::min(2 * dial_wait_, dial_wait_max);
+  turn.effect(out::ArmTimer{"dial", turn.now + dial_wait_});
+}
+
+void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welcome) {
+  epoch_ = header.epoch;
+  identity_.incarnation = header.incarnation;
+  cluster_id_ = welcome.cluster_id;
+  token_ = welcome.token;
+  keep_segments_ = welcome.keep_segments;
+  device_id_ = welcome.device_id;
+  participant_.set_budget(welcome.memory_budget);
+  heartbeat_ = milliseconds(static_cast<std::int64_t>(welcome.heartbeat_ms));
+  acknowledged_ = turn.now;
+  welcomed_ = true;
+  dial_until_ = 0;
+  dial_wait_ = 0;
+  turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
+  if (handlers_ready_) send(turn, FrameType::ready, Ready{});
+  for (Answer& each : answers_) {
+    transmit(turn, each.type, std::move(each.body), std::move(each.operation), Urgency::p2_normal,
+             std::move(each.handles), {});
+  }
+  answers_.clear();
 }
 
 void Machine::frame(Turn& turn, const in::FrameArrived& input) {
   std::vector<HandleId> handles = input.handles;
   const FrameHeader& header = input.frame.header;
-  const bool welcome = header.type == static_cast<std::uint16_t>(FrameType::welcome);
-  const bool current = header.incarnation == identity_.incarnation && (welcome || header.epoch == epoch_);
-  if (!current || header.sequence != sequence_in_ + 1) {
+  if (!link_open_) return turn.drop(handles);  // the last bytes of a link that was given up
+  const auto type = static_cast<FrameType>(header.type);
+  const bool joining = type == FrameType::welcome || type == FrameType::refused;
+  const bool ours = header.incarnation == identity_.incarnation || (joining && identity_.incarnation == Incarnation{});
+  if (!ours || joining == welcomed_ || (!joining && header.epoch != epoch_) || header.sequence != sequence_in_ + 1) {
     turn.drop(handles);
     return leave(turn, 3,
-                 cat("frame ", header.sequence, " of epoch ", header.epoch.value, " does not continue this link"));
+                 cat("frame ", header.sequence, " of epoch ", header.epoch.value, ", type ", header.type,
+                     ", does not continue this link"));
   }
   sequence_in_ = header.sequence;
-  const auto envelope = json::from_text<Envelope>(input.frame.body);
+  const auto envelope = from_frame(input.frame);
   const Status status = envelope ? dispatch(turn, input.frame, *envelope, handles) : Status(envelope.error());
   turn.drop(handles);
   if (!status) {
@@ -123,18 +227,19 @@ void Machine::start(Turn& turn, Task task, const Body& body, std::vector<HandleI
 
 Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelope, std::vector<HandleId>& handles) {
   const std::string& body = envelope.body.text;
-  const Task task{"", envelope.subject, envelope.attempt, {}, {}};
-  const bool fenced = epoch_ != Epoch{} && turn.now - acknowledged_ > self_fence;
+  const Task task{"", {envelope.op_id, envelope.attempt, envelope.correlation}, {}, {}};
+  const bool fenced = turn.now - acknowledged_ > self_fence;
   switch (static_cast<FrameType>(frame.header.type)) {
-    case FrameType::welcome: {
-      const Welcome welcome = LOCKSTEP_TRY(json::from_text<Welcome>(body));
-      epoch_ = frame.header.epoch;
-      device_id_ = welcome.device_id;
-      participant_.set_budget(welcome.memory_budget);
-      heartbeat_ = milliseconds(static_cast<std::int64_t>(welcome.heartbeat_ms));
-      acknowledged_ = turn.now;
-      turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
-      if (handlers_ready_) send(turn, FrameType::ready, Ready{});
+    case FrameType::welcome: welcome(turn, frame.header, LOCKSTEP_TRY(json::from_text<Welcome>(body))); return {};
+    case FrameType::refused: {
+      const Refused refused = LOCKSTEP_TRY(json::from_text<Refused>(body));
+      if (!refused.retry || identity_.reconnect_limit == 0) {
+        leave(turn, 5, cat("the orchestrator refused this worker: ", refused.reason));
+        return {};
+      }
+      link_open_ = false;
+      turn.effect(out::DropLink{});
+      dial_failed(turn, refused.reason);
       return {};
     }
     case FrameType::heartbeat_ack: acknowledged_ = turn.now; return {};
@@ -145,7 +250,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
         participant_.abort(prepare.transaction_id);
         vote = {prepare.transaction_id, Vote::vote_abort, "the worker has fenced itself: no acknowledged heartbeat"};
       }
-      send(turn, FrameType::transaction_vote, vote, 0, envelope.subject, {}, Urgency::p1_high);
+      send(turn, FrameType::transaction_vote, vote, task.operation, Urgency::p1_high);
       return {};
     }
     case FrameType::transaction_commit: {
@@ -153,7 +258,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       if (!participant_.commit(decision.transaction_id)) {
         return fail(ErrorCode::invalid_transition, cat(decision.transaction_id.str(), " was never promised"));
       }
-      send(turn, FrameType::transaction_ack, TransactionAck{decision.transaction_id}, 0, envelope.subject);
+      send(turn, FrameType::transaction_ack, TransactionAck{decision.transaction_id}, task.operation);
       return {};
     }
     case FrameType::transaction_abort:
@@ -163,22 +268,29 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       const ModelLoadRequest request = LOCKSTEP_TRY(json::from_text<ModelLoadRequest>(body));
       const LoadPlan* plan = participant_.held(request.model_id);
       if (fenced && plan != nullptr) {
-        participant_.release(plan->model_id);
-        send_failure(turn, task, "unavailable", "the worker has fenced itself");
+        forget(turn, ModelId(plan->model_id));
+        answer_failure(turn, task, "unavailable", "the worker has fenced itself");
         return {};
       }
       if (plan == nullptr || handles.size() != plan->components.size()) {
         return fail(ErrorCode::invalid_transition,
                     cat("a load of ", request.model_id.str(), " that was not committed"));
       }
-      start(turn, {"load", task.subject, task.attempt, plan->model_id, {}},
+      if (keep_segments_) {
+        std::vector<HeldSegment>& kept = segments_[plan->model_id];
+        for (std::size_t i = 0; i < handles.size(); ++i) {
+          const ComponentPlan& component = plan->components[i];
+          kept.push_back({plan->model_id, component.name, component.sha256});
+          turn.effect(out::KeepSegment{handles[i], plan->model_id, component.name});
+        }
+      }
+      start(turn, {"load", task.operation, plan->model_id, {}},
             LoadTask{plan->model_id, plan->kind, plan->path, plan->components}, handles);
       return {};
     }
     case FrameType::model_release: {
       const ModelRelease release = LOCKSTEP_TRY(json::from_text<ModelRelease>(body));
-      start(turn, {"release", task.subject, task.attempt, release.model_id, {}}, ReleaseTask{release.model_id},
-            handles);
+      start(turn, {"release", task.operation, release.model_id, {}}, ReleaseTask{release.model_id}, handles);
       return {};
     }
     case FrameType::inference_request: {
@@ -186,11 +298,11 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       const InferenceParameters& p = request.inference_parameters;
       const ModelId& model = request.model_configuration.base_model;
       if (fenced || participant_.held(model) == nullptr) {
-        send_failure(turn, task, "unavailable",
-                     fenced ? "the worker has fenced itself" : cat(model.str(), " is not here"));
+        answer_failure(turn, task, "unavailable",
+                       fenced ? "the worker has fenced itself" : cat(model.str(), " is not here"));
         return {};
       }
-      start(turn, {"inference", task.subject, task.attempt, {}, request.request_id},
+      start(turn, {"inference", task.operation, {}, request.request_id},
             InferenceTask{request.request_id, model, p.prompt, p.negative_prompt.value_or(""), p.steps,
                           p.guidance_scale, p.width, p.height, p.seed.value_or(0)},
             handles);
@@ -199,13 +311,13 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     case FrameType::postprocessing_request: {
       const PostprocessingRequest request = LOCKSTEP_TRY(json::from_text<PostprocessingRequest>(body));
       if (fenced) {
-        send_failure(turn, task, "unavailable", "the worker has fenced itself");
+        answer_failure(turn, task, "unavailable", "the worker has fenced itself");
         return {};
       }
       if (!request.source || handles.size() != 1) {
         return fail(ErrorCode::invalid_argument, "postprocessing without exactly one source", "/source");
       }
-      start(turn, {"postprocess", task.subject, task.attempt, {}, request.request_id},
+      start(turn, {"postprocess", task.operation, {}, request.request_id},
             PostprocessTask{
                 request.request_id, *request.source, request.postprocessing_pipeline, request.parameters.value_or(""),
                 request.metadata.value_or(std::map<std::string, RawJson>{}), request.output_requirements.format},
@@ -214,7 +326,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     }
     case FrameType::task_cancel:
       for (const auto& [id, running] : tasks_) {
-        if (running.subject == envelope.subject) turn.effect(out::CancelTask{id});
+        if (running.operation.op_id == envelope.op_id) turn.effect(out::CancelTask{id});
       }
       return {};
     default: break;
@@ -222,16 +334,25 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
   return fail(ErrorCode::invalid_argument, cat("an orchestrator does not send frame type ", frame.header.type));
 }
 
+void Machine::forget(Turn& turn, const ModelId& model) {
+  participant_.release(model);
+  loaded_.erase(model);
+  if (segments_.erase(model) > 0) turn.effect(out::ForgetSegments{model});
+}
+
 void Machine::timer(Turn& turn, const in::TimerFired& input) {
-  if (input.name != "heartbeat") return;
-  send(turn, FrameType::heartbeat, Heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size())}, 0, {}, {},
+  if (input.name == "dial") {
+    if (dial_until_ != 0 && !link_open_) turn.effect(out::Dial{});
+    return;
+  }
+  if (input.name != "heartbeat" || !welcomed_) return;  // the next welcome arms it again
+  send(turn, FrameType::heartbeat, Heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size())}, {},
        Urgency::p1_high);
   turn.effect(out::SampleTelemetry{});
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
 }
 
 void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
-  if (epoch_ == Epoch{}) return;
   HealthMetrics health = input.health;
   health.error_count = handler_failures_;
   const Bytes total = participant_.budget();
@@ -239,14 +360,14 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
     health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
   }
   send(turn, FrameType::device_health_update,
-       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), "normal"}, 0, {}, {}, Urgency::p3_low);
+       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), "normal"}, {}, Urgency::p3_low);
   const PressureLevel level = pressure_of(input.used, total);
   send(turn, FrameType::vram_usage_update,
        VramUsageUpdate{device_id_,
                        {total, input.used, total - input.used, input.fragmentation},
                        level,
                        level == PressureLevel::critical},
-       0, {}, {}, level >= PressureLevel::high ? Urgency::p1_high : Urgency::p3_low);
+       {}, level >= PressureLevel::high ? Urgency::p1_high : Urgency::p3_low);
 }
 
 void Machine::progress(Turn& turn, const in::TaskProgress& input) {
@@ -263,7 +384,7 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
                                          report->bytes,
                                          after(turn.wall, 0),
                                          {}};
-      send(turn, FrameType::model_loading_progress, message, task.attempt, task.subject, {}, Urgency::p3_low);
+      send(turn, FrameType::model_loading_progress, message, task.operation, Urgency::p3_low);
     }
   } else if (task.kind == "inference") {
     if (const auto report = json::from_text<InferenceReport>(input.report)) {
@@ -272,12 +393,12 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
           task.run_id,
           {report->step, report->total_steps, report->step_time_avg, after(turn.wall, left * report->step_time_avg)},
           {SizeText::of(participant_.used()), Percent{0}}};
-      send(turn, FrameType::inference_progress, message, task.attempt, task.subject, {}, Urgency::p3_low);
+      send(turn, FrameType::inference_progress, message, task.operation, Urgency::p3_low);
     }
   } else if (task.kind == "postprocess") {
     if (const auto report = json::from_text<PipelineProgress>(input.report)) {
-      send(turn, FrameType::postprocessing_progress, PostprocessingProgress{task.run_id, *report, {}}, task.attempt,
-           task.subject, {}, Urgency::p3_low);
+      send(turn, FrameType::postprocessing_progress, PostprocessingProgress{task.run_id, *report, {}}, task.operation,
+           Urgency::p3_low);
     }
   }
 }
@@ -292,22 +413,21 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
   const auto bad = [&](const Error& error) {
     ++handler_failures_;
     turn.drop(handles);
-    if (task.kind == "load") participant_.release(task.model_id);
-    send_failure(turn, task, "internal",
-                 cat("the ", task.kind, " handler answered badly at \"", error.pointer, "\": ", error.message));
+    if (task.kind == "load") forget(turn, task.model_id);
+    answer_failure(turn, task, "internal",
+                   cat("the ", task.kind, " handler answered badly at \"", error.pointer, "\": ", error.message));
   };
   if (task.kind == "load") {
     const auto report = json::from_text<LoadDone>(input.report);
     if (!report) return bad(report.error());
-    send(turn, FrameType::model_loading_progress,
-         ModelLoadingProgress{task.model_id, "loaded", Percent{100}, report->bytes, Timestamp::of(turn.wall), {}},
-         task.attempt, task.subject);
+    loaded_.insert(task.model_id);
+    answer(turn, task, FrameType::model_loading_progress,
+           ModelLoadingProgress{task.model_id, "loaded", Percent{100}, report->bytes, Timestamp::of(turn.wall), {}});
   } else if (task.kind == "release") {
     const auto report = json::from_text<ReleaseDone>(input.report);
     if (!report) return bad(report.error());
-    if (report->bytes_mapped.value == 0) participant_.release(task.model_id);
-    send(turn, FrameType::model_released, ModelReleased{task.model_id, report->bytes_mapped}, task.attempt,
-         task.subject);
+    if (report->bytes_mapped.value == 0) forget(turn, task.model_id);
+    answer(turn, task, FrameType::model_released, ModelReleased{task.model_id, report->bytes_mapped});
   } else if (task.kind == "inference") {
     const auto report = json::from_text<InferenceDone>(input.report);
     if (!report) return bad(report.error());
@@ -319,7 +439,7 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
                                      true,
                                      {"upscaling", "safety_check"},
                                      ImageBuffer{"rgb8", report->width, report->height, report->bytes, report->sha256}};
-    send(turn, FrameType::inference_completed, message, task.attempt, task.subject, std::move(handles));
+    answer(turn, task, FrameType::inference_completed, message, std::move(handles));
   } else {
     const auto report = json::from_text<PostprocessDone>(input.report);
     if (!report) return bad(report.error());
@@ -334,7 +454,7 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
       message.output = ImageBuffer{"png", report->output->width, report->output->height, report->output->bytes,
                                    report->output->sha256};
     }
-    send(turn, FrameType::postprocessing_completed, message, task.attempt, task.subject, std::move(handles));
+    answer(turn, task, FrameType::postprocessing_completed, message, std::move(handles));
   }
   handles.clear();
 }
@@ -346,9 +466,9 @@ void Machine::failed(Turn& turn, const in::TaskFailed& input) {
   tasks_.erase(place);
   ++handler_progress_;
   ++handler_failures_;
-  if (task.kind == "load") participant_.release(task.model_id);
+  if (task.kind == "load") forget(turn, task.model_id);
   if (task.kind == "release") return leave(turn, 4, cat("releasing ", task.model_id.str(), " failed: ", input.message));
-  send_failure(turn, task, input.code, input.message);
+  answer_failure(turn, task, input.code, input.message);
 }
 
 }  // namespace lockstep::worker

@@ -13,10 +13,12 @@
 
 #include <gtest/gtest.h>
 
+#include "base/digest.h"
 #include "events/json_read.h"
 #include "events/link_messages.h"
 #include "events/model_events.h"
 #include "orchestrator/machine.h"
+#include "propagation/framing.h"
 #include "runtime/loop.h"
 
 namespace lockstep::design {
@@ -92,7 +94,9 @@ class Stage {
     std::vector<Sent> out;
     for (const out::SendFrame& each : all<out::SendFrame>()) {
       if (each.frame.header.type != static_cast<std::uint16_t>(type)) continue;
-      out.push_back({each, type, json::from_text<Envelope>(each.frame.body).value_or(Envelope{})});
+      const auto envelope = from_frame(each.frame);
+      EXPECT_TRUE(envelope.has_value()) << each.frame.body;
+      out.push_back({each, type, envelope.value_or(Envelope{})});
     }
     return out;
   }
@@ -101,7 +105,7 @@ class Stage {
 
   // ---- what the world does --------------------------------------------------------------------------------------
 
-  void start() { input(in::Started{"cluster"}); }
+  void start() { input(in::Started{"cluster", sha256_hex("sesame")}); }
   /// One model, "tiny", of two components.
   void scan() {
     in::ScannedModel scanned;
@@ -121,7 +125,8 @@ class Stage {
   }
   /// The newest incarnation that was ordered for this worker.
   Incarnation incarnation(const std::string& worker) const {
-    Incarnation newest;
+    const auto dialed = incarnations_.find(worker);
+    Incarnation newest = dialed == incarnations_.end() ? Incarnation{} : dialed->second;
     for (const out::SpawnWorker& each : all<out::SpawnWorker>()) {
       if (each.worker.worker_id == WorkerId(worker)) newest = each.incarnation;
     }
@@ -130,35 +135,64 @@ class Stage {
   /// The spawned process says hello and is ready.
   void join(const std::string& worker) {
     sequence_[worker] = 0;
-    input(in::WorkerSpawned{WorkerId(worker), incarnation(worker), 4000, 77});
+    links_.erase(worker);
+    incarnations_.erase(worker);
+    input(in::WorkerSpawned{WorkerId(worker), incarnation(worker), 4000, 77, 0, cat("token of ", worker)});
     say(worker, FrameType::hello, Hello{WorkerId(worker), "test", 4000});
     say(worker, FrameType::ready, Ready{});
   }
-  Frame frame_of(const std::string& worker, FrameType type, std::string body, std::size_t handles) const {
-    Frame frame;
-    frame.body = std::move(body);
-    frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
-    frame.header.type = static_cast<std::uint16_t>(type);
-    frame.header.descriptors = static_cast<std::uint8_t>(handles);
-    frame.header.epoch = machine.live().epoch;
-    frame.header.incarnation = incarnation(worker);
-    const auto sequence = sequence_.find(worker);
-    frame.header.sequence = sequence == sequence_.end() ? 1 : sequence->second + 1;
-    return frame;
-  }
   template <class Body>
-  static std::string envelope(const Body& body, std::uint32_t attempt = 0, std::string subject = {}) {
-    return json::to_text(Envelope{Timestamp{}, attempt, std::move(subject), RawJson{json::to_text(body)}});
+  Envelope envelope(const std::string& worker, const Body& body, std::uint32_t attempt = 0,
+                    std::string op_id = {}) const {
+    const auto sequence = sequence_.find(worker);
+    Envelope out;
+    out.source = {Side::worker, WorkerId(worker), incarnation(worker)};
+    out.epoch = machine.live().epoch;
+    out.sequence = sequence == sequence_.end() ? 1 : sequence->second + 1;
+    out.op_id = std::move(op_id);
+    out.attempt = attempt;
+    out.body.text = json::to_text(body);
+    return out;
   }
   template <class Body>
   void say(const std::string& worker, FrameType type, const Body& body, std::uint32_t attempt = 0,
-           std::string subject = {}, std::vector<HandleId> handles = {}) {
-    Frame frame = frame_of(worker, type, envelope(body, attempt, std::move(subject)), handles.size());
-    sequence_[worker] = frame.header.sequence;
-    input(in::FrameArrived{WorkerId(worker), incarnation(worker), std::move(frame), std::move(handles)});
+           std::string op_id = {}, std::vector<HandleId> handles = {}) {
+    const Envelope message = envelope(worker, body, attempt, std::move(op_id));
+    sequence_[worker] = message.sequence;
+    say_raw(worker, to_frame(type, message, handles.size()), std::move(handles));
   }
   void say_raw(const std::string& worker, Frame frame, std::vector<HandleId> handles = {}) {
-    input(in::FrameArrived{WorkerId(worker), incarnation(worker), std::move(frame), std::move(handles)});
+    input(
+        in::FrameArrived{WorkerId(worker), incarnation(worker), std::move(frame), std::move(handles), links_[worker]});
+  }
+  /// A hello over a connection of its own.
+  void dial(LinkId link, const Hello& hello, Incarnation incarnation = {}, in::Peer peer = here(),
+            std::vector<HandleId> handles = {}, std::vector<std::string> identities = {}) {
+    Envelope message;
+    message.source = {Side::worker, hello.worker_id, incarnation};
+    message.sequence = 1;
+    message.body.text = json::to_text(hello);
+    const std::string& worker = hello.worker_id.str();
+    input(in::WorkerDialed{link, std::move(peer), cat("token ", link),
+                           to_frame(FrameType::hello, message, handles.size()), std::move(handles),
+                           std::move(identities)});
+    const auto accepted = all<out::AcceptLink>();
+    if (accepted.empty() || accepted.back().link != link) return;
+    sequence_[worker] = 1;
+    links_[worker] = link;
+    incarnations_[worker] = accepted.back().incarnation;
+  }
+  static in::Peer here() {
+    in::Peer peer;
+    peer.pid = 4000;
+    peer.start_ticks = 77;
+    return peer;
+  }
+  /// The sentence of the last refusal; empty when there was none.
+  std::string refusal() const {
+    const auto refused = all<out::RefuseLink>();
+    if (refused.empty()) return "";
+    return json::from_text<Refused>(from_frame(refused.back().frame).value().body.text).value().reason;
   }
   void generate(ReplyId reply, bool wait = true, std::uint32_t n = 1) {
     GenerateBody body;
@@ -213,7 +247,7 @@ class Stage {
     const auto request = sent(FrameType::inference_request);
     ASSERT_FALSE(request.empty());
     InferenceCompleted done;
-    done.request_id = request.back().envelope.subject;
+    done.request_id = request.back().envelope.op_id;
     done.result_location = cat("sha256:", std::string(64, 'b'));
     done.result = picture("rgb8");
     say(worker, FrameType::inference_completed, done, request.back().envelope.attempt, done.request_id, {handle});
@@ -222,7 +256,7 @@ class Stage {
     const auto request = sent(FrameType::postprocessing_request);
     ASSERT_FALSE(request.empty());
     PostprocessingCompleted done;
-    done.request_id = request.back().envelope.subject;
+    done.request_id = request.back().envelope.op_id;
     done.output = picture("png");
     say(worker, FrameType::postprocessing_completed, done, request.back().envelope.attempt, done.request_id, {handle});
   }
@@ -260,6 +294,8 @@ class Stage {
   Loop<Orchestrator> loop_;
   std::vector<Record> unsynced_;
   std::map<std::string, std::uint64_t> sequence_;
+  std::map<std::string, LinkId> links_;
+  std::map<std::string, Incarnation> incarnations_;  // of those that dialed
 };
 
 }  // namespace lockstep::design

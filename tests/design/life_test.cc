@@ -34,7 +34,7 @@ TEST(Design_recovery, the_epoch_rises_at_every_start) {
 }
 
 // Nothing that an earlier life granted is granted again before its process is proven gone.
-TEST(Design_recovery, workers_of_an_earlier_life_are_proven_gone_before_anything_is_granted) {
+TEST(Design_recovery, workers_of_an_earlier_life_that_do_not_return_are_proven_gone_before_anything_is_granted) {
   Stage first(settings_of(2));
   first.ready();
   first.generate(1);
@@ -50,6 +50,12 @@ TEST(Design_recovery, workers_of_an_earlier_life_are_proven_gone_before_anything
   EXPECT_EQ(proofs[0].incarnation, Incarnation{1});
   EXPECT_EQ(proofs[0].pid, 4000);
   EXPECT_EQ(proofs[0].start_ticks, 77u);
+  EXPECT_FALSE(proofs[0].kill);  // it may come back
+  second.now += second.machine.live().workers.at(WorkerId("w0")).awaited ? seconds(10) : 0;
+  second.input(in::TimerFired{"rejoin:w0"});
+  second.input(in::TimerFired{"rejoin:w1"});
+  ASSERT_EQ(second.all<out::ProveGone>().size(), 4u);
+  EXPECT_TRUE(second.all<out::ProveGone>()[2].kill);
   EXPECT_TRUE(second.all<out::SpawnWorker>().empty());
   second.expect_one_load_held();  // its bytes count until the proof
   second.input(in::WorkerGone{WorkerId("w1"), Incarnation{1}, "proven gone by its lock"});

@@ -18,8 +18,8 @@ class Design_2_owner : public testing::Test {
   }
   /// A vote that would decide the load if it were accepted.
   Frame good_vote() const {
-    return stage.frame_of("w0", FrameType::transaction_vote,
-                          Stage::envelope(TransactionVote{transaction, Vote::vote_commit, ""}), 0);
+    return to_frame(FrameType::transaction_vote,
+                    stage.envelope("w0", TransactionVote{transaction, Vote::vote_commit, ""}), 0);
   }
   void expect_ended_without_a_change(std::string_view why) const {
     EXPECT_EQ(stage.machine.rev(), rev);
@@ -75,10 +75,18 @@ TEST_F(Design_2_owner, a_repeated_sequence_ends_the_worker) {
 }
 
 TEST_F(Design_2_owner, a_broken_body_ends_the_worker_with_the_place) {
-  Frame frame = good_vote();
-  frame.body = Stage::envelope(RawJson{R"({"transaction_id":7})"});
-  stage.say_raw("w0", frame);
+  stage.say_raw("w0",
+                to_frame(FrameType::transaction_vote, stage.envelope("w0", RawJson{R"({"transaction_id":7})"}), 0));
   expect_ended_without_a_change("/transaction_id");
+}
+
+// What the header routes on and what the body says are one statement, or the frame is forged.
+TEST_F(Design_2_owner, a_body_that_contradicts_its_header_ends_the_worker) {
+  Envelope forged = stage.envelope("w0", TransactionVote{transaction, Vote::vote_commit, ""});
+  Frame frame = to_frame(FrameType::transaction_vote, forged, 0);
+  frame.header.urgency = Urgency::p0_critical;
+  stage.say_raw("w0", frame);
+  expect_ended_without_a_change("the body says p2_normal, the header p0_critical");
 }
 
 TEST_F(Design_2_owner, descriptors_of_a_refused_frame_are_given_up) {
@@ -105,8 +113,9 @@ TEST_F(Design_2_owner, a_worker_cannot_send_what_only_the_orchestrator_may) {
 }
 
 TEST_F(Design_2_owner, an_older_incarnations_hello_does_not_join) {
-  Frame hello = stage.frame_of("w0", FrameType::hello, Stage::envelope(Hello{WorkerId("w0"), "test", 4000}), 0);
-  hello.header.sequence = 1;
+  Envelope first = stage.envelope("w0", Hello{WorkerId("w0"), "test", 4000});
+  first.sequence = 1;
+  const Frame hello = to_frame(FrameType::hello, first, 0);
   stage.die("w0");
   const Rev after = stage.machine.rev();
   stage.input(in::FrameArrived{WorkerId("w0"), Incarnation{1}, hello, {}});

@@ -156,8 +156,8 @@ TEST_F(Design_3_5_two_phase_commit, a_worker_that_dies_before_its_vote_leaves_no
 
 // A vote belongs to one incarnation: the old life cannot promise for the new one.
 TEST_F(Design_3_5_two_phase_commit, a_vote_of_another_incarnation_changes_nothing) {
-  Frame late = stage.frame_of("w0", FrameType::transaction_vote,
-                              Stage::envelope(TransactionVote{transaction, Vote::vote_commit, ""}), 0);
+  Frame late = to_frame(FrameType::transaction_vote,
+                        stage.envelope("w0", TransactionVote{transaction, Vote::vote_commit, ""}), 0);
   stage.die("w0");
   stage.join("w0");
   const Rev rev = stage.machine.rev();

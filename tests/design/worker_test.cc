@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "events/json_read.h"
 #include "events/model_events.h"
+#include "propagation/framing.h"
 #include "worker/machine.h"
 #include "worker/reports.h"
 
@@ -18,7 +19,16 @@ const TransactionId tx("tx_1_1");
 
 class Design_worker : public testing::Test {
  protected:
-  Design_worker() : machine({WorkerId("w0"), Incarnation{4}, 4000, "test"}) {}
+  Design_worker() : machine(identity()) {}
+  static Identity identity(Nanos reconnect_limit = 0) {
+    Identity out;
+    out.worker_id = WorkerId("w0");
+    out.incarnation = Incarnation{4};
+    out.pid = 4000;
+    out.version = "test";
+    out.reconnect_limit = reconnect_limit;
+    return out;
+  }
 
   template <class What>
   void input(What what) {
@@ -27,20 +37,25 @@ class Design_worker : public testing::Test {
     }
   }
   template <class Body>
-  void hear(FrameType type, const Body& body, std::string subject = {}, std::vector<HandleId> handles = {}) {
-    Frame frame;
-    frame.body = json::to_text(Envelope{Timestamp{}, 1, std::move(subject), RawJson{json::to_text(body)}});
-    frame.header = {.body_length = static_cast<std::uint32_t>(frame.body.size()),
-                    .type = static_cast<std::uint16_t>(type),
-                    .descriptors = static_cast<std::uint8_t>(handles.size()),
-                    .epoch = Epoch{1},
-                    .incarnation = Incarnation{4},
-                    .sequence = ++sequence};
+  static Frame frame_of(FrameType type, const Body& body, std::uint64_t sequence, Epoch epoch = Epoch{1},
+                        std::string op_id = {}, std::size_t handles = 0) {
+    Envelope envelope;
+    envelope.source = {Side::orchestrator, WorkerId("w0"), Incarnation{4}};
+    envelope.epoch = epoch;
+    envelope.sequence = sequence;
+    envelope.attempt = 1;
+    envelope.op_id = std::move(op_id);
+    envelope.body.text = json::to_text(body);
+    return to_frame(type, std::move(envelope), handles);
+  }
+  template <class Body>
+  void hear(FrameType type, const Body& body, std::string op_id = {}, std::vector<HandleId> handles = {}) {
+    Frame frame = frame_of(type, body, ++sequence, epoch, std::move(op_id), handles.size());
     input(in::FrameArrived{std::move(frame), std::move(handles)});
   }
   void join() {
-    input(in::Started{});
-    hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000});
+    input(in::LinkOpened{});
+    hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
     input(in::HandlersReady{});
   }
   void prepare(const TransactionId& transaction) {
@@ -77,16 +92,17 @@ class Design_worker : public testing::Test {
   Machine machine;
   Nanos now = seconds(1000);
   std::uint64_t sequence = 0;
+  Epoch epoch{1};
   std::vector<Effect> effects;
 };
 
 TEST_F(Design_worker, it_says_hello_first_and_ready_when_its_handlers_are_there) {
-  input(in::Started{});
+  input(in::LinkOpened{});
   ASSERT_EQ(all<out::Send>().size(), 1u);
   const auto hello = said<Hello>(FrameType::hello);
   ASSERT_EQ(hello.size(), 1u);
   EXPECT_EQ(hello[0].worker_id, WorkerId("w0"));
-  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000});
+  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
   EXPECT_TRUE(said<Ready>(FrameType::ready).empty());
   input(in::HandlersReady{});
   EXPECT_EQ(said<Ready>(FrameType::ready).size(), 1u);
@@ -218,14 +234,9 @@ TEST_F(Design_worker, a_fenced_worker_takes_no_inference) {
 // Design §6: a frame that does not continue this link, or cannot be read, ends the process; nothing follows it.
 TEST_F(Design_worker, a_frame_that_does_not_continue_the_link_ends_it) {
   const auto ends = [](auto spoil) {
-    Machine other({WorkerId("w0"), Incarnation{4}, 4000, "test"});
-    Frame frame;
-    frame.body =
-        json::to_text(Envelope{Timestamp{}, 0, "", RawJson{json::to_text(Welcome{DeviceId("gpu_0"), 1_GiB, 2000})}});
-    frame.header = {.type = static_cast<std::uint16_t>(FrameType::welcome),
-                    .epoch = Epoch{1},
-                    .incarnation = Incarnation{4},
-                    .sequence = 1};
+    Machine other(identity());
+    other.step(Input{0, WallTime{}, in::LinkOpened{}});
+    Frame frame = frame_of(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true}, 1);
     spoil(frame);
     const auto plan = other.step(Input{0, WallTime{}, in::FrameArrived{frame, {}}});
     const bool exits = std::ranges::any_of(
@@ -243,13 +254,7 @@ TEST_F(Design_worker, a_frame_that_does_not_continue_the_link_ends_it) {
 
 TEST_F(Design_worker, a_frame_of_another_epoch_ends_it) {
   join();
-  Frame frame;
-  frame.body = json::to_text(Envelope{Timestamp{}, 0, "", RawJson{json::to_text(Heartbeat{})}});
-  frame.header = {.type = static_cast<std::uint16_t>(FrameType::heartbeat_ack),
-                  .epoch = Epoch{2},
-                  .incarnation = Incarnation{4},
-                  .sequence = sequence + 1};
-  input(in::FrameArrived{frame, {}});
+  input(in::FrameArrived{frame_of(FrameType::heartbeat_ack, Heartbeat{}, sequence + 1, Epoch{2}), {}});
   ASSERT_EQ(all<out::Exit>().size(), 1u);
   EXPECT_TRUE(machine.ended());
   const std::size_t before = effects.size();
@@ -263,6 +268,134 @@ TEST_F(Design_worker, the_end_of_its_link_is_its_end) {
   input(in::LinkClosed{"the other side closed it"});
   ASSERT_EQ(all<out::Exit>().size(), 1u);
   EXPECT_EQ(all<out::Exit>()[0].status, 0);
+}
+
+// ---- coming back, §3.7 ---------------------------------------------------------------------------------------------
+
+class Design_3_7_rejoin : public Design_worker {
+ protected:
+  Design_3_7_rejoin() { machine = Machine(identity(seconds(30))); }
+  void lose_link() { input(in::LinkClosed{"the other side closed it"}); }
+  void find_orchestrator() {
+    input(in::LinkOpened{});
+    sequence = 0;
+    epoch = Epoch{2};
+  }
+  Rejoin told() const {
+    const auto hellos = said<Hello>(FrameType::hello);
+    EXPECT_TRUE(hellos.back().rejoin.has_value());
+    return hellos.back().rejoin.value_or(Rejoin{});
+  }
+  void welcome() { hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token 2", true}); }
+};
+
+TEST_F(Design_3_7_rejoin, it_looks_for_an_orchestrator_and_tells_everything_it_holds) {
+  join();
+  load();
+  prepare(TransactionId("tx_1_2"));  // the same model: voted down, so it promises nothing
+  hear(FrameType::transaction_prepare,
+       TransactionPrepare{TransactionId("tx_1_3"), {ModelId("other"), "sdxl", "/m", 100_MiB, {}}}, "tx_1_3");
+  lose_link();
+  ASSERT_EQ(all<out::Dial>().size(), 1u);
+  EXPECT_FALSE(machine.ended());
+  find_orchestrator();
+  const Rejoin rejoin = told();
+  EXPECT_EQ(rejoin.cluster_id, "cluster");
+  EXPECT_EQ(rejoin.token, "token");
+  EXPECT_EQ(rejoin.last_epoch, Epoch{1});
+  ASSERT_EQ(rejoin.holdings.size(), 2u);
+  EXPECT_EQ(rejoin.holdings[0].model_id, ModelId("other"));
+  EXPECT_EQ(rejoin.holdings[0].state, HoldingState::promised);
+  EXPECT_EQ(rejoin.holdings[1].model_id, tiny);
+  EXPECT_EQ(rejoin.holdings[1].transaction_id, tx);
+  EXPECT_EQ(rejoin.holdings[1].state, HoldingState::loading);
+  ASSERT_EQ(rejoin.tasks.size(), 1u);
+  EXPECT_EQ(rejoin.tasks[0].op_id, cat("load:", tx.str()));
+  ASSERT_EQ(rejoin.segments.size(), 1u);
+  EXPECT_EQ(rejoin.segments[0].component, "unet");
+  EXPECT_EQ(all<out::Send>().back().segments.size(), 1u);
+}
+
+TEST_F(Design_3_7_rejoin, an_answer_without_a_link_follows_the_next_welcome) {
+  join();
+  load();
+  lose_link();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1.0}), {}});
+  EXPECT_TRUE(said<ModelLoadingProgress>(FrameType::model_loading_progress).empty());
+  find_orchestrator();
+  EXPECT_EQ(told().holdings.at(0).state, HoldingState::loading);  // its answer is on the way
+  EXPECT_EQ(told().tasks.size(), 1u);
+  EXPECT_TRUE(said<ModelLoadingProgress>(FrameType::model_loading_progress).empty());
+  welcome();
+  ASSERT_EQ(said<ModelLoadingProgress>(FrameType::model_loading_progress).size(), 1u);
+  EXPECT_EQ(said<ModelLoadingProgress>(FrameType::model_loading_progress)[0].loading_stage, "loaded");
+  lose_link();
+  find_orchestrator();
+  EXPECT_EQ(told().holdings.at(0).state, HoldingState::loaded);
+  EXPECT_EQ(told().token, "token 2");
+  EXPECT_TRUE(told().tasks.empty());
+}
+
+TEST_F(Design_3_7_rejoin, nothing_is_said_between_the_hello_and_the_welcome) {
+  join();
+  lose_link();
+  find_orchestrator();
+  const std::size_t before = all<out::Send>().size();
+  input(in::TimerFired{"heartbeat"});
+  input(in::Telemetry{{}, Bytes{}, Ratio{0}});
+  EXPECT_EQ(all<out::Send>().size(), before);
+}
+
+TEST_F(Design_3_7_rejoin, it_ends_when_nobody_is_found_in_time) {
+  join();
+  lose_link();
+  for (int i = 0; i < 10; ++i) {
+    now += seconds(2);
+    input(in::DialFailed{"nobody listens"});
+    EXPECT_LE(all<out::ArmTimer>().back().deadline, now + seconds(1));
+    input(in::TimerFired{"dial"});
+  }
+  EXPECT_FALSE(machine.ended());
+  EXPECT_EQ(all<out::Dial>().size(), 11u);
+  now += seconds(11);
+  input(in::DialFailed{"nobody listens"});
+  ASSERT_EQ(all<out::Exit>().size(), 1u);
+  EXPECT_EQ(all<out::Exit>()[0].status, 0);
+}
+
+TEST_F(Design_3_7_rejoin, a_refusal_that_is_not_final_is_one_more_failed_try) {
+  join();
+  lose_link();
+  find_orchestrator();
+  hear(FrameType::refused, Refused{"the server is stopping", true});
+  EXPECT_EQ(all<out::DropLink>().size(), 1u);
+  EXPECT_FALSE(machine.ended());
+  input(in::TimerFired{"dial"});
+  EXPECT_EQ(all<out::Dial>().size(), 2u);
+  find_orchestrator();
+  hear(FrameType::refused, Refused{"incarnation 4 is over", false});
+  ASSERT_EQ(all<out::Exit>().size(), 1u);
+  EXPECT_EQ(all<out::Exit>()[0].status, 5);
+  EXPECT_NE(all<out::Exit>()[0].reason.find("incarnation 4 is over"), std::string::npos);
+}
+
+TEST_F(Design_3_7_rejoin, a_worker_that_dials_offers_its_device_and_takes_the_incarnation_it_is_given) {
+  Identity stranger = identity(seconds(30));
+  stranger.incarnation = Incarnation{};
+  stranger.secret = "sesame";
+  stranger.device = OfferedDevice{"cpu", 2_GiB};
+  machine = Machine(stranger);
+  input(in::DialNow{});
+  ASSERT_EQ(all<out::Dial>().size(), 1u);
+  input(in::LinkOpened{});
+  const Hello hello = said<Hello>(FrameType::hello).at(0);
+  EXPECT_EQ(hello.secret, "sesame");
+  ASSERT_TRUE(hello.device.has_value());
+  EXPECT_EQ(hello.device->memory_budget, 2_GiB);
+  EXPECT_FALSE(hello.rejoin.has_value());
+  welcome();  // of incarnation 4
+  input(in::HandlersReady{});
+  EXPECT_EQ(all<out::Send>().back().frame.header.incarnation, Incarnation{4});
 }
 
 TEST_F(Design_worker, a_heartbeat_is_sent_and_armed_again) {

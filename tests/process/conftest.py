@@ -138,4 +138,4 @@ def server(tmp_path, models):
     instance = Server(tmp_path, models)
     yield instance
     if instance.process and instance.process.poll() is None:
-        instance.kill()
+        instance.stop()  # and its workers with it, which would look for it for a while if it were killed

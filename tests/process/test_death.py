@@ -45,7 +45,39 @@ def test_the_third_death_on_one_job_sets_it_aside_and_the_others_go_on(server):
     assert server.finished(server.submit(prompt="after", seed=9))["state"] == "completed"
 
 
+def test_workers_outlive_a_killed_orchestrator_with_what_they_hold(server):
+    server.start()
+    first = server.submit(prompt="done before", seed=5)
+    assert server.finished(first)["state"] == "completed"
+    request = server.submit(prompt="running", n=2, steps=400, seed=1)
+    server.running(request)
+    before = server.workers()
+
+    def resident():
+        return {(m["model"]["model_id"], r["worker_id"]) for m in server.get("/api/v1/models")["models"]
+                for r in m["residencies"] if r["state"] == "loaded"}
+
+    loaded = resident()
+    server.kill()
+    assert all(alive(w["pid"]) for w in before.values())
+
+    server.start()
+    after = server.workers()
+    assert {w: v["pid"] for w, v in after.items()} == {w: v["pid"] for w, v in before.items()}
+    assert all(v["incarnation"] == before[w]["incarnation"] for w, v in after.items())
+    assert loaded and loaded <= resident()
+    view = server.finished(request)
+    assert view["state"] == "completed", view
+    # The image that ran went on: one inference and one postprocessing, no second try.
+    assert [job["attempt"] for job in view["jobs"]] == [2, 2], view
+    log = server.log.read_text()
+    assert "is back, incarnation 1" in log and "working on inf:" in log, log
+    assert server.stop() == 0
+    until("the workers to end with their orchestrator", lambda: not any(alive(w["pid"]) for w in after.values()))
+
+
 def test_a_killed_orchestrator_loses_nothing_and_does_nothing_twice(server):
+    server.config = '[workers]\nreconnect = "0s"\n'  # workers end with their orchestrator
     server.start()
     first = server.submit(prompt="done before", seed=5)
     assert server.finished(first)["state"] == "completed"

@@ -16,6 +16,7 @@ BOOST_DESCRIBE_ENUM(DeviceEvent, worker_ready, worker_gone)
 
 inline constexpr auto device_lifecycle = transition_table<Availability, DeviceEvent>({
     {Availability::offline, DeviceEvent::worker_ready, Availability::online},
+    {Availability::online, DeviceEvent::worker_ready, Availability::online},  // it is back over a new link
     {Availability::online, DeviceEvent::worker_gone, Availability::offline},
     // A worker that dies before it was ready leaves the device as it was.
     {Availability::offline, DeviceEvent::worker_gone, Availability::offline},

@@ -25,4 +25,19 @@ struct Allocation {
 BOOST_DESCRIBE_STRUCT(Allocation, (),
                       (allocation_id, device_id, worker_id, incarnation, bytes, purpose, model_id, state))
 
+/// A filled cache segment. identity is what the kernel says of this very memory file: a descriptor that a worker gives
+/// back after a restart is this segment when its identity is the same, whatever the worker says.
+struct Segment {
+  ModelId model_id;
+  std::string component;
+  Bytes bytes;
+  std::string sha256;  // of the component's files
+  std::string identity;
+};
+BOOST_DESCRIBE_STRUCT(Segment, (), (model_id, component, bytes, sha256, identity))
+
+inline std::string segment_key(const ModelId& model, const std::string& component) {
+  return model.str() + "/" + component;
+}
+
 }  // namespace lockstep::memory

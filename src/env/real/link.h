@@ -4,6 +4,7 @@
 // Unix socket.
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,5 +26,8 @@ class Link {
   /// In order; a peer that does not read is lost, through closed().
   virtual void send(const Frame& frame, std::vector<SharedFd> descriptors) = 0;
 };
+
+/// Makes the link of a connection that is there already.
+using LinkFactory = std::function<std::unique_ptr<Link>(LinkHooks hooks)>;
 
 }  // namespace lockstep::real

@@ -39,6 +39,15 @@ Result<Bytes> size_of(int fd) {
   return Bytes{static_cast<std::uint64_t>(facts.st_size)};
 }
 
+std::string identity_of(int fd) {
+  constexpr int wanted = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+  const int seals = ::fcntl(fd, F_GET_SEALS);
+  struct stat facts{};
+  if (seals < 0 || (seals & wanted) != wanted || ::fstat(fd, &facts) != 0) return {};
+  return cat(facts.st_dev, ":", facts.st_ino, ":", facts.st_size, ":", facts.st_mtim.tv_sec, ".",
+             facts.st_mtim.tv_nsec);
+}
+
 Result<std::string> read_verified(int fd, std::uint64_t bytes, std::string_view sha256) {
   const Bytes size = LOCKSTEP_TRY(size_of(fd));
   if (size.value != bytes) {

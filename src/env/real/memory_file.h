@@ -22,6 +22,10 @@ Result<Fd> make_sealed(const std::string& name, Bytes size, const std::function<
 /// Size of the file behind a descriptor.
 Result<Bytes> size_of(int fd);
 
+/// What the kernel says this very memory file is: equal for two descriptors of one memfd, and for no others for as long
+/// as the machine runs. Empty when the descriptor is not a sealed memfd. The time keeps a reused number apart.
+std::string identity_of(int fd);
+
 /// The bytes of a descriptor that somebody else made, as a private copy. data_loss when length or digest differ from
 /// what was promised.
 Result<std::string> read_verified(int fd, std::uint64_t bytes, std::string_view sha256);

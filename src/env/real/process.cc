@@ -57,6 +57,7 @@ Result<Child> spawn(SpawnRequest request) {
   const Fd failure_read(failure[0]);
   Fd failure_write(failure[1]);
   const pid_t parent = ::getpid();
+  const bool dies_with_us = request.dies_with_us;
   const int link = request.link.get();
   const int lock = request.lock.get();
   const std::array<int, 2> lives{request.life_lines[0].get(), request.life_lines[1].get()};
@@ -65,7 +66,7 @@ Result<Child> spawn(SpawnRequest request) {
   if (pid < 0) return fail(ErrorCode::unavailable, cat("cannot fork: ", std::strerror(errno)));
   if (pid == 0) {
     // Only async-signal-safe calls between fork and exec.
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (dies_with_us) ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(127);  // the parent died before the line above
     ::setpgid(0, 0);                          // Ctrl-C on the terminal is for the orchestrator, which then drains
     // Above the targets first, so that no dup2 overwrites a source.
@@ -108,9 +109,22 @@ Result<Child> spawn(SpawnRequest request) {
   return child;
 }
 
+Result<Child> adopt(std::int64_t pid, std::uint64_t start_ticks) {
+  Child child;
+  child.pid = pid;
+  child.start_ticks = start_ticks;
+  child.handle = Fd(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0)));
+  // Looked at after the handle was opened: from here on the handle means this process, whatever the pid comes to mean.
+  if (!child.handle || start_ticks_of(pid) != start_ticks) {
+    return fail(ErrorCode::not_found, cat("process ", pid, " is gone"));
+  }
+  ::fcntl(child.handle.get(), F_SETFD, FD_CLOEXEC);
+  return child;
+}
+
 std::string reap(const Child& child) {
   siginfo_t info{};
-  if (::waitid(by_pidfd, static_cast<id_t>(child.handle.get()), &info, WEXITED) != 0) return "it is gone";
+  if (::waitid(by_pidfd, static_cast<id_t>(child.handle.get()), &info, WEXITED) != 0) return "its process ended";
   if (info.si_code == CLD_EXITED) return cat("exit status ", info.si_status);
   return cat("signal ", info.si_status, " (", ::strsignal(info.si_status), ")");
 }

@@ -20,6 +20,7 @@ struct SpawnRequest {
   Fd lock;                               // becomes descriptor 4, locked; held for as long as the process lives
   std::array<Fd, 2> life_lines;          // become descriptors 5 and 6: pipes that break when the process begins to end
   std::string log_path;                  // stdout and stderr are appended there
+  bool dies_with_us = true;              // by the kernel's parent-death signal; a worker that can rejoin does not
 };
 
 struct Child {
@@ -28,8 +29,12 @@ struct Child {
   Fd handle;  // pidfd: readable when the process has ended
 };
 
-/// The child dies with this process (parent-death signal) and inherits no other descriptor.
+/// The child inherits no other descriptor.
 Result<Child> spawn(SpawnRequest request);
+
+/// A handle of a process that is not our child: its end is seen and it can be killed, not reaped. not_found when it is
+/// gone or `start_ticks` says that the pid was used again.
+Result<Child> adopt(std::int64_t pid, std::uint64_t start_ticks);
 
 /// Collects an ended child: "exit status 1" or "signal 9 (Killed)".
 std::string reap(const Child& child);

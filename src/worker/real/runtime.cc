@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "env/real/frame_link.h"
+#include "env/real/path_listener.h"
 #include "env/real/reactor.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
@@ -110,6 +111,8 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   Machine machine;
   Loop<Machine> loop;
   std::unique_ptr<real::Link> link;
+  std::string address;                                                 // where to dial
+  std::map<std::pair<ModelId, std::string>, real::SharedFd> segments;  // kept
   std::map<HandleId, real::Fd> handles;
   HandleId handles_made = 0;
   std::map<TaskId, std::weak_ptr<Task>> tasks;
@@ -146,7 +149,48 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   void carry_out(out::Send& send) {
     std::vector<real::SharedFd> descriptors;
     for (const HandleId id : send.handles) descriptors.push_back(real::share(take(id)));
-    link->send(send.frame, std::move(descriptors));
+    for (const HeldSegment& each : send.segments) descriptors.push_back(segments.at({each.model_id, each.component}));
+    if (link != nullptr) link->send(send.frame, std::move(descriptors));
+  }
+  void carry_out(out::Dial&) {
+    auto socket = real::dial_path(address);
+    // Posted: the machine hears of it after this turn.
+    if (!socket) {
+      return reactor.post([this, why = socket.error().message] { input(in::DialFailed{why}); });
+    }
+    open_link(*std::move(socket));
+    reactor.post([this] { input(in::LinkOpened{}); });
+  }
+  void carry_out(out::DropLink&) { drop_link(); }
+  void carry_out(out::KeepSegment& keep_it) {
+    const int copy = ::fcntl(handles.at(keep_it.handle).get(), F_DUPFD_CLOEXEC, 3);
+    LOCKSTEP_CHECK(copy >= 0);  // one descriptor: a process that has none left cannot work at all
+    segments[{keep_it.model_id, keep_it.component}] = real::share(real::Fd(copy));
+  }
+  void carry_out(out::ForgetSegments& forget) {
+    std::erase_if(segments, [&](const auto& each) { return each.first.first == forget.model_id; });
+  }
+
+  void open_link(real::Fd socket) {
+    link =
+        std::make_unique<real::FrameLink>(reactor, std::move(socket),
+                                          real::LinkHooks{.frame =
+                                                              [this](Frame frame, std::vector<real::Fd> descriptors) {
+                                                                in::FrameArrived message{std::move(frame), {}};
+                                                                for (real::Fd& each : descriptors)
+                                                                  message.handles.push_back(keep(std::move(each)));
+                                                                input(std::move(message));
+                                                              },
+                                                          .closed =
+                                                              [this](std::string reason) {
+                                                                drop_link();
+                                                                input(in::LinkClosed{std::move(reason)});
+                                                              }});
+  }
+  void drop_link() {
+    // Later, because this may be called from inside the link.
+    const auto old = std::shared_ptr<real::Link>(std::move(link));
+    reactor.post([old] {});
   }
   void carry_out(out::StartTask& start) {
     std::shared_ptr<Task> task(new Task());
@@ -210,20 +254,47 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
     }
   }
   hold_life_lines(fd + 2);
-  auto state = std::make_shared<State>(
-      Identity{WorkerId(name), Incarnation{static_cast<std::uint64_t>(incarnation)}, ::getpid(), LOCKSTEP_VERSION});
-  state->link = std::make_unique<real::FrameLink>(
-      state->reactor, real::Fd(fd),
-      real::FrameLink::Hooks{
-          .frame =
-              [raw = state.get()](Frame frame, std::vector<real::Fd> descriptors) {
-                in::FrameArrived arrived{std::move(frame), {}};
-                for (real::Fd& each : descriptors) arrived.handles.push_back(raw->keep(std::move(each)));
-                raw->input(std::move(arrived));
-              },
-          .closed = [raw = state.get()](std::string reason) { raw->input(in::LinkClosed{std::move(reason)}); }});
-  state->thread = std::thread([raw = state.get()] {
-    raw->input(in::Started{});
+  Identity identity;
+  identity.worker_id = WorkerId(name);
+  identity.incarnation = Incarnation{static_cast<std::uint64_t>(incarnation)};
+  identity.pid = ::getpid();
+  identity.version = LOCKSTEP_VERSION;
+  std::string address;
+  if (const char* const path = std::getenv("LOCKSTEP_LINK_PATH"); path != nullptr) {
+    address = path;
+    identity.reconnect_limit = seconds(LOCKSTEP_TRY(number_from_environment("LOCKSTEP_RECONNECT_S")));
+  }
+  auto state = std::make_shared<State>(std::move(identity));
+  state->address = std::move(address);
+  state->open_link(real::Fd(fd));
+  return started(std::move(state), in::LinkOpened{});
+}
+
+Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
+  const auto wrong = [](std::string_view field, std::string_view what) {
+    return fail(ErrorCode::invalid_argument, cat(field, " ", what));
+  };
+  if (options.address.empty()) return wrong("address", "is empty; it is the path of the orchestrator's worker socket");
+  if (!is_plain_name(options.worker_id)) return wrong("worker_id", "must be letters, digits, '.', '_' and '-'");
+  if (options.device != "cpu" && options.device != "cuda") return wrong("device", "must be \"cpu\" or \"cuda\"");
+  if (options.memory.value == 0) return wrong("memory", "must be above 0");
+  if (options.patience <= 0) return wrong("patience", "must be above 0");
+  Identity identity;
+  identity.worker_id = WorkerId(options.worker_id);
+  identity.pid = ::getpid();
+  identity.version = LOCKSTEP_VERSION;
+  identity.reconnect_limit = options.patience;
+  identity.secret = std::move(options.secret);
+  identity.device = OfferedDevice{options.device, options.memory};
+  auto state = std::make_shared<State>(std::move(identity));
+  state->address = std::move(options.address);
+  return started(std::move(state), in::DialNow{});
+}
+
+template <class First>
+std::unique_ptr<Runtime> Runtime::started(std::shared_ptr<State> state, First first) {
+  state->thread = std::thread([raw = state.get(), first] {
+    raw->input(first);
     raw->reactor.run();
   });
   return std::unique_ptr<Runtime>(new Runtime(std::move(state)));

@@ -3,7 +3,8 @@
 // The worker runtime: a thread of its own that speaks the protocol and never waits for a handler or an interpreter.
 // A handler's thread asks for the next task, reports progress and answers it; everything here is safe from any thread.
 //
-//   auto runtime = Runtime::from_environment();   // the inherited link; hello goes out at once
+//   auto runtime = Runtime::from_environment();   // started by lockstep serve: the inherited link
+//   auto runtime = Runtime::dial({...});          // started by anybody: it looks for the orchestrator
 //   runtime->handlers_ready();
 //   while (auto task = runtime->next_task(-1)) { ... task->done(json, fds); }
 
@@ -25,6 +26,22 @@
 namespace lockstep::worker {
 
 class Runtime;
+
+/// A worker that nobody spawned.
+///
+/// address    the path of the orchestrator's worker socket (workers.sock in its data directory)
+/// secret     what stands in worker.secret there
+/// device     "cpu" or "cuda"
+/// memory     how much of the device lockstep may use
+/// patience   how long it looks for an orchestrator, at the start and after each loss, before the process ends
+struct DialOptions {
+  std::string address;
+  std::string worker_id;
+  std::string secret;
+  std::string device = "cpu";
+  Bytes memory;
+  Nanos patience = seconds(30);
+};
 
 /// One task for a handler. It is answered exactly once, by done() or failed(); a second answer is dropped, and a task
 /// that is destroyed unanswered has failed.
@@ -62,6 +79,8 @@ class Runtime {
  public:
   /// Uses LOCKSTEP_LINK_FD, LOCKSTEP_WORKER and LOCKSTEP_INCARNATION; invalid_argument when one is missing.
   static Result<std::unique_ptr<Runtime>> from_environment();
+  /// invalid_argument for an option that cannot be right; whether the orchestrator lets it in shows in the log.
+  static Result<std::unique_ptr<Runtime>> dial(DialOptions options);
   ~Runtime();
 
   void handlers_ready();
@@ -74,6 +93,8 @@ class Runtime {
   friend class Task;
   struct State;
   explicit Runtime(std::shared_ptr<State> state);
+  template <class First>
+  static std::unique_ptr<Runtime> started(std::shared_ptr<State> state, First first);
   std::shared_ptr<State> state_;
 };
 

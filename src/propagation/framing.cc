@@ -1,0 +1,42 @@
+#include "propagation/framing.h"
+
+#include "base/text.h"
+#include "events/json_read.h"
+
+namespace lockstep {
+
+Frame to_frame(FrameType type, Envelope envelope, std::size_t descriptors) {
+  envelope.type = json::enum_name(type);
+  Frame frame;
+  frame.body = json::to_text(envelope);
+  frame.header = {.body_length = static_cast<std::uint32_t>(frame.body.size()),
+                  .type = static_cast<std::uint16_t>(type),
+                  .urgency = envelope.urgency,
+                  .descriptors = static_cast<std::uint8_t>(descriptors),
+                  .epoch = envelope.epoch,
+                  .incarnation = envelope.source.incarnation,
+                  .sequence = envelope.sequence};
+  return frame;
+}
+
+Result<Envelope> from_frame(const Frame& frame) {
+  Envelope envelope = LOCKSTEP_TRY(json::from_text<Envelope>(frame.body));
+  const FrameHeader& header = frame.header;
+  const auto differs = [](std::string_view pointer, const auto& said, const auto& header_said) {
+    return fail(ErrorCode::invalid_argument, cat("the body says ", said, ", the header ", header_said),
+                std::string(pointer));
+  };
+  const std::string type = json::enum_name(static_cast<FrameType>(header.type));
+  if (envelope.type != type) return differs("/type", shortened(envelope.type), cat(type, " (", header.type, ")"));
+  if (envelope.source.incarnation != header.incarnation) {
+    return differs("/source/incarnation", envelope.source.incarnation.value, header.incarnation.value);
+  }
+  if (envelope.epoch != header.epoch) return differs("/epoch", envelope.epoch.value, header.epoch.value);
+  if (envelope.sequence != header.sequence) return differs("/sequence", envelope.sequence, header.sequence);
+  if (envelope.urgency != header.urgency) {
+    return differs("/urgency", json::enum_name(envelope.urgency), json::enum_name(header.urgency));
+  }
+  return envelope;
+}
+
+}  // namespace lockstep

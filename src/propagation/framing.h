@@ -1,0 +1,20 @@
+#pragma once
+
+// How a message becomes a frame and a frame a message (§2, docs/formats/wire.md).
+
+#include <cstddef>
+
+#include "base/result.h"
+#include "env/frame.h"
+#include "events/envelope.h"
+#include "events/link_messages.h"
+
+namespace lockstep {
+
+/// The envelope's type and sequence and the header's follow from the arguments.
+Frame to_frame(FrameType type, Envelope envelope, std::size_t descriptors);
+
+/// invalid_argument with the pointer of the field for a body that is no envelope, or one that contradicts its header.
+Result<Envelope> from_frame(const Frame& frame);
+
+}  // namespace lockstep
