@@ -21,6 +21,8 @@ class Id {
 
   const std::string& str() const { return text_; }
   bool empty() const { return text_.empty(); }
+  /// Another id in the place of this one; its memory is used again.
+  void assign(std::string_view text) { text_.assign(text); }
 
   friend auto operator<=>(const Id&, const Id&) = default;
 

@@ -18,9 +18,12 @@ struct NumberAndUnit {
 };
 
 std::optional<NumberAndUnit> split(std::string_view text) {
+  const auto digit = [&](std::size_t at) { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };
   double number = 0;
-  const auto end = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (end.ec != std::errc{} || !std::isfinite(number) || number < 0) return std::nullopt;
+  const auto end = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  // "8", "8.25"; not "inf", ".5", "8." or "8e3": the pattern in the JSON Schema says the same.
+  if (end.ec != std::errc{} || !std::isfinite(number) || !digit(0)) return std::nullopt;
+  if (!digit(static_cast<std::size_t>(end.ptr - text.data()) - 1)) return std::nullopt;
   return NumberAndUnit{number, text.substr(static_cast<std::size_t>(end.ptr - text.data()))};
 }
 

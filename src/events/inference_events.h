@@ -11,6 +11,8 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "events/described.h"
+#include "events/words.h"
 
 namespace lockstep {
 
@@ -25,10 +27,17 @@ struct InferenceParameters {
   std::string prompt;
   std::uint32_t steps = 30;
   double guidance_scale = 5.0;
-  std::uint32_t width = 1024;   // pixels, divisible by 8
-  std::uint32_t height = 1024;  // pixels, divisible by 8
+  std::uint32_t width = 1024;
+  std::uint32_t height = 1024;
   std::optional<std::string> negative_prompt;
   std::optional<std::uint64_t> seed;
+  // The most that is allowed is configuration (domains/inference/rules.h).
+  static constexpr json::Rule rules[] = {
+      {.member = "steps", .min = 1},
+      {.member = "guidance_scale", .min = 0},
+      {.member = "width", .min = 8, .multiple_of = 8, .unit = "pixels"},
+      {.member = "height", .min = 8, .multiple_of = 8, .unit = "pixels"},
+  };
 };
 BOOST_DESCRIBE_STRUCT(InferenceParameters, (), (prompt, steps, guidance_scale, width, height, negative_prompt, seed))
 
@@ -39,17 +48,45 @@ struct InferenceRequest {
   std::string inference_type = "text_to_image";
   ModelConfiguration model_configuration;
   InferenceParameters inference_parameters;
-  std::string priority = "normal";
+  AllocationPriority priority = AllocationPriority::normal;
   DurationText timeout{"600s"};
+  static constexpr json::Rule rules[] = {{.member = "inference_type", .words = "text_to_image"}};
 };
 BOOST_DESCRIBE_STRUCT(InferenceRequest, (),
                       (request_id, inference_type, model_configuration, inference_parameters, priority, timeout))
 
+struct BatchConfiguration {
+  std::uint32_t batch_size = 1;
+  bool parallel_execution = false;
+  std::string optimization_strategy;
+  static constexpr json::Rule rules[] = {
+      {.member = "batch_size", .min = 1},
+      {.member = "optimization_strategy", .words = "throughput, latency"},
+  };
+};
+BOOST_DESCRIBE_STRUCT(BatchConfiguration, (), (batch_size, parallel_execution, optimization_strategy))
+
+struct BatchResources {
+  SizeText vram_limit;
+  AllocationPriority processing_priority = AllocationPriority::normal;
+};
+BOOST_DESCRIBE_STRUCT(BatchResources, (), (vram_limit, processing_priority))
+
+/// orchestrator -> worker
+struct InferenceOrchestration {
+  static constexpr std::string_view event_type = "inference_orchestration";
+  std::string batch_id;
+  BatchConfiguration batch_configuration;
+  BatchResources resource_allocation;
+};
+BOOST_DESCRIBE_STRUCT(InferenceOrchestration, (), (batch_id, batch_configuration, resource_allocation))
+
 struct ExecutionMetrics {
   std::uint32_t current_step = 0;
   std::uint32_t total_steps = 0;
-  double step_time_avg = 0;  // seconds
+  double step_time_avg = 0;
   Timestamp estimated_completion;
+  static constexpr json::Rule rules[] = {{.member = "step_time_avg", .min = 0, .unit = "seconds"}};
 };
 BOOST_DESCRIBE_STRUCT(ExecutionMetrics, (), (current_step, total_steps, step_time_avg, estimated_completion))
 
@@ -69,10 +106,14 @@ struct InferenceProgress {
 BOOST_DESCRIBE_STRUCT(InferenceProgress, (), (request_id, execution_metrics, resource_utilization))
 
 struct ResultMetadata {
-  double execution_time = 0;  // seconds
+  double execution_time = 0;
   std::uint32_t total_steps_executed = 0;
   SizeText final_vram_usage;
-  double result_quality_score = 0;  // 0 to 10
+  double result_quality_score = 0;
+  static constexpr json::Rule rules[] = {
+      {.member = "execution_time", .min = 0, .unit = "seconds"},
+      {.member = "result_quality_score", .min = 0, .max = 10},
+  };
 };
 BOOST_DESCRIBE_STRUCT(ResultMetadata, (),
                       (execution_time, total_steps_executed, final_vram_usage, result_quality_score))
@@ -84,6 +125,11 @@ struct ImageBuffer {
   std::uint32_t height = 0;
   std::uint64_t bytes = 0;
   std::string sha256;
+  static constexpr json::Rule rules[] = {
+      {.member = "format", .words = "rgb8, png"},
+      {.member = "width", .unit = "pixels"},
+      {.member = "height", .unit = "pixels"},
+  };
   friend bool operator==(const ImageBuffer&, const ImageBuffer&) = default;
 };
 BOOST_DESCRIBE_STRUCT(ImageBuffer, (), (format, width, height, bytes, sha256))
@@ -97,6 +143,8 @@ struct InferenceCompleted {
   bool requires_postprocessing = true;
   std::vector<std::string> postprocessing_recommendations;
   std::optional<ImageBuffer> result;
+  static constexpr json::Rule rules[] = {
+      {.member = "postprocessing_recommendations", .words = "upscaling, safety_check"}};
 };
 BOOST_DESCRIBE_STRUCT(InferenceCompleted, (),
                       (request_id, result_metadata, result_location, requires_postprocessing,

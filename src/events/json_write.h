@@ -1,10 +1,12 @@
 #pragma once
 
-// The one JSON writer. A described struct is its own schema: members are written in declaration order under their
-// own names, an empty optional is left out, numbers are shortest round-trip and a double always looks like one
-// (7.0, not 7). Strings must be UTF-8; a broken byte is written as U+FFFD so that output is always valid JSON.
+// The one JSON writer. A described struct is its own schema (events/described.h): members are written in declaration
+// order under their own names, an empty optional is left out, numbers are shortest round-trip and a double always
+// looks like one (7.0, not 7). Strings must be UTF-8; a broken byte is written as U+FFFD so that output is always
+// valid JSON. Everything is appended to one string: a caller that keeps it pays for its memory once.
 
 #include <concepts>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -12,11 +14,10 @@
 #include <type_traits>
 #include <vector>
 
-#include <boost/describe.hpp>
-#include <boost/mp11/algorithm.hpp>
-
 #include "base/ids.h"
 #include "base/units.h"
+#include "events/described.h"
+#include "events/ordered.h"
 
 namespace lockstep {
 
@@ -27,18 +28,6 @@ struct RawJson {
 };
 
 namespace json {
-
-template <class T>
-inline constexpr bool is_struct = boost::describe::has_describe_members<T>::value && !std::is_union_v<T>;
-template <class T>
-inline constexpr bool is_described_enum = boost::describe::has_describe_enumerators<T>::value;
-template <class T>
-inline constexpr bool is_optional = false;
-template <class T>
-inline constexpr bool is_optional<std::optional<T>> = true;
-
-template <class T>
-using Members = boost::describe::describe_members<T, boost::describe::mod_public>;
 
 void write_string(std::string& out, std::string_view text);
 void write_double(std::string& out, double number);
@@ -61,11 +50,11 @@ void write_one(std::string& out, const std::vector<T>& values) {
   }
   out += ']';
 }
-template <class T>
-void write_one(std::string& out, const std::map<std::string, T>& values) {
+template <class Pairs>
+void write_pairs(std::string& out, const Pairs& pairs) {
   out += '{';
   bool first = true;
-  for (const auto& [key, value] : values) {
+  for (const auto& [key, value] : pairs) {
     if (!first) out += ',';
     first = false;
     write_string(out, key);
@@ -73,6 +62,14 @@ void write_one(std::string& out, const std::map<std::string, T>& values) {
     json::write(out, value);
   }
   out += '}';
+}
+template <class T>
+void write_one(std::string& out, const std::map<std::string, T>& values) {
+  write_pairs(out, values);
+}
+template <class T>
+void write_one(std::string& out, const Ordered<T>& values) {
+  write_pairs(out, values.items);
 }
 inline void write_one(std::string& out, const std::string& text) { write_string(out, text); }
 inline void write_one(std::string& out, const RawJson& raw) { out += raw.text; }
@@ -96,15 +93,14 @@ void write_one(std::string& out, const Number<Tag>& number) {
 template <class T>
 void write_members(std::string& out, const T& value, bool& first) {
   boost::mp11::mp_for_each<Members<T>>([&](auto member) {
+    using Key = KeyText<decltype(member)>;
     const auto& field = value.*member.pointer;
     using Field = std::remove_cvref_t<decltype(field)>;
     if constexpr (is_optional<Field>) {
       if (!field) return;
     }
-    if (!first) out += ',';
+    out += first ? Key::first : Key::after_another;
     first = false;
-    write_string(out, member.name);
-    out += ':';
     if constexpr (is_optional<Field>) {
       json::write(out, *field);
     } else {
@@ -113,12 +109,30 @@ void write_members(std::string& out, const T& value, bool& first) {
   });
 }
 
+/// About how long the text of a T is when its strings are short: one allocation instead of a doubling series.
+template <class T>
+constexpr std::size_t size_hint() {
+  if constexpr (is_optional<T>) {
+    return size_hint<typename T::value_type>();
+  } else if constexpr (is_struct<T>) {
+    std::size_t sum = 2;
+    if constexpr (requires { T::event_type; }) sum += T::event_type.size() + 16;
+    boost::mp11::mp_for_each<Members<T>>([&](auto member) {
+      sum += KeyText<decltype(member)>::size +
+             size_hint<std::remove_cvref_t<decltype(std::declval<T>().*member.pointer)>>();
+    });
+    return sum;
+  } else {
+    return 16;
+  }
+}
+
 }  // namespace detail
 
 template <class T>
 void write(std::string& out, const T& value) {
   if constexpr (std::is_same_v<T, bool>) {
-    out += value ? "true" : "false";
+    out += value ? std::string_view("true") : std::string_view("false");
   } else if constexpr (std::is_floating_point_v<T>) {
     write_double(out, value);
   } else if constexpr (std::unsigned_integral<T>) {
@@ -132,8 +146,9 @@ void write(std::string& out, const T& value) {
     bool first = true;
     // A message type names itself: "event_type" comes first (§2.1-2.6).
     if constexpr (requires { T::event_type; }) {
-      out += "\"event_type\":";
-      write_string(out, T::event_type);
+      out += "\"event_type\":\"";
+      out += T::event_type;  // a plain name
+      out += '"';
       first = false;
     }
     detail::write_members(out, value, first);
@@ -152,6 +167,7 @@ std::string enum_name(E value) {
 template <class T>
 std::string to_text(const T& value) {
   std::string out;
+  if constexpr (is_struct<T>) out.reserve(detail::size_hint<T>());
   write(out, value);
   return out;
 }

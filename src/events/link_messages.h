@@ -45,12 +45,31 @@ enum class FrameType : std::uint16_t {
   postprocessing_request = 39,
   postprocessing_progress = 40,
   postprocessing_completed = 41,
+  // the others of §2.1-2.6
+  device_config_update = 42,
+  device_routing_update = 43,
+  device_capability_discovered = 44,
+  system_memory_allocated = 45,
+  memory_policy_update = 46,
+  memory_allocation_request = 47,
+  model_cache_update = 48,
+  model_runtime_update = 49,
+  processing_session_created = 50,
+  session_control_command = 51,
+  session_progress_update = 52,
+  cross_domain_coordination = 53,
+  inference_orchestration = 54,
+  safety_policy_update = 55,
 };
 BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
                     transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
                     model_released, refused, device_health_update, vram_usage_update, model_load_request,
                     model_loading_progress, inference_request, inference_progress, inference_completed,
-                    postprocessing_request, postprocessing_progress, postprocessing_completed)
+                    postprocessing_request, postprocessing_progress, postprocessing_completed, device_config_update,
+                    device_routing_update, device_capability_discovered, system_memory_allocated, memory_policy_update,
+                    memory_allocation_request, model_cache_update, model_runtime_update, processing_session_created,
+                    session_control_command, session_progress_update, cross_domain_coordination,
+                    inference_orchestration, safety_policy_update)
 
 /// promised   voted for, not decided        loading, releasing   a handler works on it, or its answer is on the way
 /// committed  decided, no load was begun    loaded               it can be used

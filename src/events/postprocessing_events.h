@@ -17,12 +17,17 @@
 
 namespace lockstep {
 
-/// operation "upscaling" (target_resolution) or "safety_check" (strictness)
+/// operation "upscaling" (with target_resolution) or "safety_check" (with strictness)
 struct PipelineOperation {
   std::string operation;
   ModelId model;
   std::optional<std::string> target_resolution;
   std::optional<std::string> strictness;
+  static constexpr json::Rule rules[] = {
+      {.member = "operation", .words = "upscaling, safety_check"},
+      {.member = "target_resolution", .unit = "WIDTHxHEIGHT in pixels"},
+      {.member = "strictness", .words = "moderate"},
+  };
 };
 BOOST_DESCRIBE_STRUCT(PipelineOperation, (), (operation, model, target_resolution, strictness))
 
@@ -30,6 +35,10 @@ struct OutputRequirements {
   std::string format = "png";
   std::string quality = "lossless";
   bool metadata_preservation = true;
+  static constexpr json::Rule rules[] = {
+      {.member = "format", .words = "png"},
+      {.member = "quality", .words = "lossless"},
+  };
 };
 BOOST_DESCRIBE_STRUCT(OutputRequirements, (), (format, quality, metadata_preservation))
 
@@ -48,6 +57,36 @@ BOOST_DESCRIBE_STRUCT(PostprocessingRequest, (),
                       (request_id, source_inference_id, postprocessing_pipeline, output_requirements, source,
                        parameters, metadata))
 
+struct SafetyThresholds {
+  Ratio content_safety_minimum;
+  double quality_minimum = 0;
+  std::string technical_compliance;
+  static constexpr json::Rule rules[] = {
+      {.member = "quality_minimum", .min = 0, .max = 10},
+      {.member = "technical_compliance", .words = "strict"},
+  };
+};
+BOOST_DESCRIBE_STRUCT(SafetyThresholds, (), (content_safety_minimum, quality_minimum, technical_compliance))
+
+/// Closed: an action that nobody carries out would let an image pass.
+enum class EnforcementAction { reject, flag_for_review, allow };
+BOOST_DESCRIBE_ENUM(EnforcementAction, reject, flag_for_review, allow)
+
+struct EnforcementActions {
+  EnforcementAction below_safety_threshold = EnforcementAction::reject;
+  EnforcementAction below_quality_threshold = EnforcementAction::reject;
+};
+BOOST_DESCRIBE_STRUCT(EnforcementActions, (), (below_safety_threshold, below_quality_threshold))
+
+/// orchestrator -> worker
+struct SafetyPolicyUpdate {
+  static constexpr std::string_view event_type = "safety_policy_update";
+  std::string policy_version;
+  SafetyThresholds safety_thresholds;
+  EnforcementActions enforcement_actions;
+};
+BOOST_DESCRIBE_STRUCT(SafetyPolicyUpdate, (), (policy_version, safety_thresholds, enforcement_actions))
+
 struct PipelineProgress {
   std::string current_operation;
   std::uint32_t operations_completed = 0;
@@ -58,8 +97,12 @@ BOOST_DESCRIBE_STRUCT(PipelineProgress, (),
                       (current_operation, operations_completed, total_operations, current_operation_progress))
 
 struct QualityMetrics {
-  std::optional<double> upscaling_quality_score;  // 0 to 10
-  std::optional<double> processing_time;          // seconds so far
+  std::optional<double> upscaling_quality_score;
+  std::optional<double> processing_time;
+  static constexpr json::Rule rules[] = {
+      {.member = "upscaling_quality_score", .min = 0, .max = 10},
+      {.member = "processing_time", .min = 0, .unit = "seconds so far"},
+  };
 };
 BOOST_DESCRIBE_STRUCT(QualityMetrics, (), (upscaling_quality_score, processing_time))
 
@@ -73,16 +116,25 @@ struct PostprocessingProgress {
 BOOST_DESCRIBE_STRUCT(PostprocessingProgress, (), (request_id, pipeline_progress, quality_metrics))
 
 struct SafetyAnalysis {
-  double content_safety_score = 0;  // 0 to 1, 1 is safe
+  double content_safety_score = 0;
   std::string safety_classification;
   std::vector<std::string> flagged_content;
+  static constexpr json::Rule rules[] = {
+      {.member = "content_safety_score", .min = 0, .max = 1, .unit = "1 is safe"},
+      {.member = "safety_classification", .words = "safe, unsafe"},
+  };
 };
 BOOST_DESCRIBE_STRUCT(SafetyAnalysis, (), (content_safety_score, safety_classification, flagged_content))
 
-struct QualityAssessment {  // each 0 to 10
+struct QualityAssessment {
   double technical_quality = 0;
   double visual_quality = 0;
   double enhancement_effectiveness = 0;
+  static constexpr json::Rule rules[] = {
+      {.member = "technical_quality", .min = 0, .max = 10},
+      {.member = "visual_quality", .min = 0, .max = 10},
+      {.member = "enhancement_effectiveness", .min = 0, .max = 10},
+  };
 };
 BOOST_DESCRIBE_STRUCT(QualityAssessment, (), (technical_quality, visual_quality, enhancement_effectiveness))
 
@@ -93,8 +145,9 @@ struct FinalResults {
 BOOST_DESCRIBE_STRUCT(FinalResults, (), (safety_analysis, quality_assessment))
 
 struct ProcessingMetadata {
-  double total_processing_time = 0;  // seconds
+  double total_processing_time = 0;
   SizeText resource_usage_peak;
+  static constexpr json::Rule rules[] = {{.member = "total_processing_time", .min = 0, .unit = "seconds"}};
 };
 BOOST_DESCRIBE_STRUCT(ProcessingMetadata, (), (total_processing_time, resource_usage_peak))
 

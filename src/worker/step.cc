@@ -360,7 +360,8 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
     health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
   }
   send(turn, FrameType::device_health_update,
-       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), "normal"}, {}, Urgency::p3_low);
+       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), AllocationPriority::normal}, {},
+       Urgency::p3_low);
   const PressureLevel level = pressure_of(input.used, total);
   send(turn, FrameType::vram_usage_update,
        VramUsageUpdate{device_id_,

@@ -79,20 +79,18 @@ Result<std::vector<Tensor>> parse_safetensors_header(std::string_view text, std:
   std::vector<Tensor> tensors;
   const auto refuse = [](std::string message) { return fail(ErrorCode::data_loss, std::move(message)); };
   std::map<std::string, bool> seen;
-  bool first = true;
+  std::string_view key;
   std::string name;
   if (!in.open_object()) return refuse(cat("the header is not JSON: ", in.error().message));
-  while (in.next_key(name, first)) {
-    in.push_key(name);
+  while (in.next_key(key)) {
+    name = key;
     if (!seen.try_emplace(name, true).second) return refuse(cat("tensor \"", shortened(name), "\" stands twice"));
     if (name == "__metadata__") {
       if (!in.skip()) break;
-      in.pop();
       continue;
     }
     TensorEntry entry;
     if (!json::read(in, entry)) break;
-    in.pop();
     const auto dtype = std::ranges::find(dtypes, entry.dtype, &std::pair<std::string_view, std::uint64_t>::first);
     if (dtype == dtypes.end()) {
       return refuse(cat("tensor \"", shortened(name), "\" has the unknown dtype \"", shortened(entry.dtype), "\""));
