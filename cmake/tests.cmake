@@ -14,6 +14,9 @@ add_test(NAME rooms COMMAND ${PROJECT_SOURCE_DIR}/tools/check_rooms.py)
 add_test(NAME rooms_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/check_rooms.py --self-test)
 add_test(NAME tidy COMMAND ${PROJECT_SOURCE_DIR}/tools/tidy_test.py)
 add_test(NAME tidy_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/tidy_test.py --self-test)
+add_test(NAME generated_types COMMAND ${PROJECT_SOURCE_DIR}/tools/generate_types.py --check --binary
+  $<TARGET_FILE:lockstep>)
+add_test(NAME generated_types_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/generate_types.py --self-test)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   # Sanitizers add symbols of their own, so purity is proven on the release objects.
   add_test(NAME pure COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py ${CMAKE_BINARY_DIR})

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "cli/message.h"
 #include "events/json_write.h"
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
@@ -134,6 +135,7 @@ int main(int argc, char** argv) {
   ServeOptions serve;
   add_serve(app, serve);
   lockstep::cli::Client client(app);
+  lockstep::cli::Message message(app);
   lockstep::sim::Command sim(app);
   lockstep::bench::Command bench(app);
   std::string tiny_folder;
@@ -162,6 +164,7 @@ int main(int argc, char** argv) {
   if (verify->parsed()) return run_journal_verify(verify_dir, verify_json);
   if (const auto status = sim.run()) return *status;
   if (const auto status = bench.run()) return *status;
+  if (const auto status = message.run()) return *status;
   if (const auto status = client.run()) return *status;
   std::cerr << app.help();
   return 2;

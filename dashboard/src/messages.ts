@@ -1,0 +1,418 @@
+// The messages of the worker link and the event stream.
+// Made by tools/generate_types.py from `lockstep message schema`; not edited by hand.
+
+export type AllocationPriority = "critical" | "high" | "normal" | "low";
+
+export interface DeviceChanges {
+  optimization_profile?: string | null;  // open: performance, balanced, efficiency
+  power_limit?: number | null;  // watts; 1 or more
+  memory_allocation_policy?: string | null;  // open: aggressive, moderate, conservative
+}
+
+export interface DeviceConfigUpdate {
+  event_type: "device_config_update";
+  device_id: string;
+  changes: DeviceChanges;
+  propagation_priority: AllocationPriority;
+  requires_confirmation: boolean;
+}
+
+export interface DeviceRoutingUpdate {
+  event_type: "device_routing_update";
+  routing_table: Record<string, string>;
+  effective_immediately: boolean;
+}
+
+export type Timestamp = string;  // RFC 3339
+
+export interface HealthMetrics {
+  temperature?: number | null;  // degrees Celsius; -273.15 or more
+  utilization: number;  // 0 to 100
+  memory_usage: number;  // 0 to 1
+  error_count: number;
+}
+
+export interface DeviceHealthUpdate {
+  event_type: "device_health_update";
+  device_id: string;
+  health_metrics: HealthMetrics;
+  timestamp: Timestamp;
+  propagation_urgency: AllocationPriority;
+}
+
+export interface DeviceCapabilityDiscovered {
+  event_type: "device_capability_discovered";
+  device_id: string;
+  new_capabilities: string[];  // open: fp16_inference, tensor_core_acceleration, nvenc_encoding
+  capability_scores: Record<string, number>;  // 0 to 10
+}
+
+export interface SystemMemoryAllocated {
+  event_type: "system_memory_allocated";
+  allocation_id: string;
+  allocated_bytes: number;  // bytes
+  allocation_purpose: string;  // open: model_cache, model_loading
+  memory_pool: string;  // open: system_ram
+  available_after_allocation: number;  // bytes
+}
+
+export type SizeText = string;  // 8GB is 8 * 2^30 bytes
+
+export interface MemoryPolicyChanges {
+  max_model_cache_size?: SizeText | null;
+  vram_reservation_limit?: SizeText | null;
+  emergency_cleanup_threshold?: number | null;  // 0 to 1
+}
+
+export interface MemoryPolicyUpdate {
+  event_type: "memory_policy_update";
+  policy_changes: MemoryPolicyChanges;
+  applies_to: string[];  // open: all_workers
+  effective_immediately: boolean;
+}
+
+export type PressureLevel = "low" | "moderate" | "high" | "critical";
+
+export interface VramMetrics {
+  total_vram: number;  // bytes
+  used_vram: number;  // bytes
+  available_vram: number;  // bytes
+  fragmentation_level: number;  // 0 to 1
+}
+
+export interface VramUsageUpdate {
+  event_type: "vram_usage_update";
+  device_id: string;
+  vram_metrics: VramMetrics;
+  pressure_level: PressureLevel;
+  cleanup_recommended: boolean;
+}
+
+export type DurationText = string;  // a length of time: 30s, 5min
+
+export interface MemoryAllocationRequest {
+  event_type: "memory_allocation_request";
+  request_id: string;
+  requested_bytes: number;  // bytes; 1 or more
+  allocation_purpose: string;  // open: model_cache, model_loading
+  priority: AllocationPriority;
+  estimated_duration: DurationText;
+}
+
+export interface ModelLoadRequest {
+  event_type: "model_load_request";
+  model_id: string;
+  load_target: string;  // open: vram
+  loading_priority: AllocationPriority;
+  ram_cache_status: string;  // open: available
+  estimated_vram_usage: number;  // bytes
+  component_loading_order: string[];  // open: unet, vae, text_encoder
+}
+
+export interface CacheChanges {
+  added: string[];
+  removed: string[];
+  cache_utilization: number;  // 0 to 1
+}
+
+export interface ModelCacheUpdate {
+  event_type: "model_cache_update";
+  cache_changes: CacheChanges;
+  cache_optimization_performed: boolean;
+  available_models: number;
+}
+
+export interface ModelLoadingProgress {
+  event_type: "model_loading_progress";
+  model_id: string;
+  loading_stage: string;  // open: loading_unet, loaded
+  progress_percentage: number;  // 0 to 100
+  vram_allocated: number;  // bytes
+  estimated_completion: Timestamp;
+  loading_errors: string[];
+}
+
+export interface RuntimeMetrics {
+  inference_ready: boolean;
+  warmup_completed: boolean;
+  optimization_level: string;  // open: none, tensorrt
+  average_inference_time: number;  // seconds
+}
+
+export interface ModelRuntimeUpdate {
+  event_type: "model_runtime_update";
+  model_id: string;
+  runtime_metrics: RuntimeMetrics;
+  memory_footprint: number;  // bytes
+}
+
+export interface TimeoutSettings {
+  operation_timeout: DurationText;
+  session_timeout: DurationText;
+}
+
+export interface SessionResources {
+  priority: AllocationPriority;
+  max_memory: SizeText;
+  gpu_allocation: string[];
+}
+
+export interface ProcessingSessionCreated {
+  event_type: "processing_session_created";
+  session_id: string;
+  workflow_template: string;  // open: sdxl_generation_pipeline
+  resource_allocation: SessionResources;
+  expected_operations: number;
+  timeout_settings: TimeoutSettings;
+}
+
+export type SessionCommand = "pause_operations" | "resume_operations" | "cancel_operations";
+
+export interface SessionControlCommand {
+  event_type: "session_control_command";
+  session_id: string;
+  command: SessionCommand;
+  reason: string;  // open: memory_pressure_detected
+  resume_condition?: string | null;  // open: memory_usage_below_80_percent
+}
+
+export interface SessionUsage {
+  memory_used: SizeText;
+  gpu_utilization: number;  // 0 to 100
+}
+
+export interface SessionProgress {
+  operations_completed: number;
+  operations_remaining: number;
+  estimated_completion: Timestamp;
+}
+
+export interface SessionProgressUpdate {
+  event_type: "session_progress_update";
+  session_id: string;
+  progress_metrics: SessionProgress;
+  current_operation: string;  // open: inference_execution
+  resource_usage: SessionUsage;
+}
+
+export interface CoordinationRequest {
+  requires_model_loading?: string | null;
+  requires_memory_allocation?: SizeText | null;
+  coordination_priority: AllocationPriority;
+}
+
+export interface CrossDomainCoordination {
+  event_type: "cross_domain_coordination";
+  session_id: string;
+  coordination_request: CoordinationRequest;
+  dependent_operations: string[];  // open: inference_refinement, postprocessing
+}
+
+export interface InferenceParameters {
+  prompt: string;
+  steps: number;  // 1 or more
+  guidance_scale: number;
+  width: number;  // pixels; 8 or more; divisible by 8
+  height: number;  // pixels; 8 or more; divisible by 8
+  negative_prompt?: string | null;
+  seed?: number | null;
+}
+
+export interface ModelConfiguration {
+  base_model: string;
+  refiner_model?: string | null;
+  lora_models?: string[] | null;
+}
+
+export interface InferenceRequest {
+  event_type: "inference_request";
+  request_id: string;
+  inference_type: string;  // open: text_to_image
+  model_configuration: ModelConfiguration;
+  inference_parameters: InferenceParameters;
+  priority: AllocationPriority;
+  timeout: DurationText;
+}
+
+export interface BatchResources {
+  vram_limit: SizeText;
+  processing_priority: AllocationPriority;
+}
+
+export interface BatchConfiguration {
+  batch_size: number;  // 1 or more
+  parallel_execution: boolean;
+  optimization_strategy: string;  // open: throughput, latency
+}
+
+export interface InferenceOrchestration {
+  event_type: "inference_orchestration";
+  batch_id: string;
+  batch_configuration: BatchConfiguration;
+  resource_allocation: BatchResources;
+}
+
+export interface ResourceUtilization {
+  vram_usage: SizeText;
+  gpu_utilization: number;  // 0 to 100
+}
+
+export interface ExecutionMetrics {
+  current_step: number;
+  total_steps: number;
+  step_time_avg: number;  // seconds
+  estimated_completion: Timestamp;
+}
+
+export interface InferenceProgress {
+  event_type: "inference_progress";
+  request_id: string;
+  execution_metrics: ExecutionMetrics;
+  resource_utilization: ResourceUtilization;
+}
+
+export interface ImageBuffer {
+  format: string;  // open: rgb8, png
+  width: number;  // pixels
+  height: number;  // pixels
+  bytes: number;
+  sha256: string;
+}
+
+export interface ResultMetadata {
+  execution_time: number;  // seconds
+  total_steps_executed: number;
+  final_vram_usage: SizeText;
+  result_quality_score: number;  // 0 to 10
+}
+
+export interface InferenceCompleted {
+  event_type: "inference_completed";
+  request_id: string;
+  result_metadata: ResultMetadata;
+  result_location: string;
+  requires_postprocessing: boolean;
+  postprocessing_recommendations: string[];  // open: upscaling, safety_check
+  result?: ImageBuffer | null;
+}
+
+export interface OutputRequirements {
+  format: string;  // open: png
+  quality: string;  // open: lossless
+  metadata_preservation: boolean;
+}
+
+export interface PipelineOperation {
+  operation: string;  // open: upscaling, safety_check
+  model: string;
+  target_resolution?: string | null;  // WIDTHxHEIGHT in pixels
+  strictness?: string | null;  // open: moderate
+}
+
+export interface PostprocessingRequest {
+  event_type: "postprocessing_request";
+  request_id: string;
+  source_inference_id: string;
+  postprocessing_pipeline: PipelineOperation[];
+  output_requirements: OutputRequirements;
+  source?: ImageBuffer | null;
+  parameters?: string | null;
+  metadata?: Record<string, unknown> | null;
+}
+
+export type EnforcementAction = "reject" | "flag_for_review" | "allow";
+
+export interface EnforcementActions {
+  below_safety_threshold: EnforcementAction;
+  below_quality_threshold: EnforcementAction;
+}
+
+export interface SafetyThresholds {
+  content_safety_minimum: number;  // 0 to 1
+  quality_minimum: number;  // 0 to 10
+  technical_compliance: string;  // open: strict
+}
+
+export interface SafetyPolicyUpdate {
+  event_type: "safety_policy_update";
+  policy_version: string;
+  safety_thresholds: SafetyThresholds;
+  enforcement_actions: EnforcementActions;
+}
+
+export interface QualityMetrics {
+  upscaling_quality_score?: number | null;  // 0 to 10
+  processing_time?: number | null;  // seconds so far
+}
+
+export interface PipelineProgress {
+  current_operation: string;
+  operations_completed: number;
+  total_operations: number;
+  current_operation_progress: number;  // 0 to 100
+}
+
+export interface PostprocessingProgress {
+  event_type: "postprocessing_progress";
+  request_id: string;
+  pipeline_progress: PipelineProgress;
+  quality_metrics: QualityMetrics;
+}
+
+export interface ProcessingMetadata {
+  total_processing_time: number;  // seconds
+  resource_usage_peak: SizeText;
+}
+
+export interface QualityAssessment {
+  technical_quality: number;  // 0 to 10
+  visual_quality: number;  // 0 to 10
+  enhancement_effectiveness: number;  // 0 to 10
+}
+
+export interface SafetyAnalysis {
+  content_safety_score: number;  // 1 is safe; 0 to 1
+  safety_classification: string;  // open: safe, unsafe
+  flagged_content: string[];
+}
+
+export interface FinalResults {
+  safety_analysis?: SafetyAnalysis | null;
+  quality_assessment: QualityAssessment;
+}
+
+export interface PostprocessingCompleted {
+  event_type: "postprocessing_completed";
+  request_id: string;
+  final_results: FinalResults;
+  output_location: string;
+  processing_metadata: ProcessingMetadata;
+  output?: ImageBuffer | null;
+  operations?: string[] | null;
+}
+
+export type Message =
+  | DeviceConfigUpdate
+  | DeviceRoutingUpdate
+  | DeviceHealthUpdate
+  | DeviceCapabilityDiscovered
+  | SystemMemoryAllocated
+  | MemoryPolicyUpdate
+  | VramUsageUpdate
+  | MemoryAllocationRequest
+  | ModelLoadRequest
+  | ModelCacheUpdate
+  | ModelLoadingProgress
+  | ModelRuntimeUpdate
+  | ProcessingSessionCreated
+  | SessionControlCommand
+  | SessionProgressUpdate
+  | CrossDomainCoordination
+  | InferenceRequest
+  | InferenceOrchestration
+  | InferenceProgress
+  | InferenceCompleted
+  | PostprocessingRequest
+  | SafetyPolicyUpdate
+  | PostprocessingProgress
+  | PostprocessingCompleted;
