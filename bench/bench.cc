@@ -20,6 +20,8 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "bench/codec.h"
+#include "bench/report.h"
 #include "env/real/blob_store.h"
 #include "events/json_read.h"
 #include "http/client.h"
@@ -32,33 +34,6 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-struct Row {
-  std::string name;
-  std::string unit;
-  double value = 0;
-  std::optional<double> p50;
-  std::optional<double> p99;
-  std::optional<std::uint64_t> runs;
-  std::optional<double> floor;
-  std::optional<double> target;
-  std::string better = "lower";
-};
-BOOST_DESCRIBE_STRUCT(Row, (), (name, unit, value, p50, p99, runs, floor, target, better))
-
-struct Machine {
-  std::string cpu;
-  unsigned cores = 0;
-  std::string kernel;
-};
-BOOST_DESCRIBE_STRUCT(Machine, (), (cpu, cores, kernel))
-
-struct Report {
-  std::string bench;
-  Machine machine;
-  std::vector<Row> rows;
-};
-BOOST_DESCRIBE_STRUCT(Report, (), (bench, machine, rows))
-
 struct BareAnswer {
   double ms = 0;
   std::string sha256;
@@ -67,24 +42,6 @@ BOOST_DESCRIBE_STRUCT(BareAnswer, (), (ms, sha256))
 
 double ms_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-}
-
-double percentile(std::vector<double> samples, double share) {
-  std::ranges::sort(samples);
-  const auto last = static_cast<double>(samples.size() - 1);
-  return samples[static_cast<std::size_t>(last * share + 0.5)];
-}
-
-Machine this_machine() {
-  Machine machine;
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; machine.cpu.empty() && std::getline(info, line);) {
-    if (line.starts_with("model name")) machine.cpu = line.substr(line.find(':') + 2);
-  }
-  machine.cores = std::thread::hardware_concurrency();
-  std::ifstream kernel("/proc/sys/kernel/osrelease");
-  std::getline(kernel, machine.kernel);
-  return machine;
 }
 
 /// A child program; its standard input and output are pipes when asked for. Ended at the latest by the destructor.
@@ -360,18 +317,14 @@ Result<Report> path(int runs) {
   return report;
 }
 
-std::string rounded(double number) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f", number);
-  return text;
-}
-
 }  // namespace
 
 struct Command::State {
   CLI::App* app = nullptr;
   CLI::App* path = nullptr;
+  CLI::App* codec = nullptr;
   int runs = 20;
+  int rounds = 200;
   bool json = false;
 };
 
@@ -382,29 +335,20 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
       state_->app->add_subcommand("path", "one request against a bare script, a death noticed, a cold start");
   state_->path->add_option("--runs", state_->runs, "measured requests")->check(CLI::Range(3, 1000));
   state_->path->add_flag("--json", state_->json, "print one object");
+  state_->codec = state_->app->add_subcommand("codec", "one event read and written, by hand, and by Boost.JSON");
+  state_->codec->add_option("--rounds", state_->rounds, "samples of 2000 calls each")->check(CLI::Range(3, 100'000));
+  state_->codec->add_flag("--json", state_->json, "print one object");
 }
 Command::~Command() = default;
 
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
-  const auto report = path(state_->runs);
+  const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds) : path(state_->runs);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";
     return 1;
   }
-  if (state_->json) {
-    std::cout << json::to_text(*report) << "\n";
-    return 0;
-  }
-  std::cout << report->machine.cpu << ", " << report->machine.cores << " cores, Linux " << report->machine.kernel
-            << "\n";
-  for (const Row& row : report->rows) {
-    std::cout << row.name << ": " << rounded(row.value) << " " << row.unit;
-    if (row.p50) std::cout << "   p50 " << rounded(*row.p50) << ", p99 " << rounded(*row.p99);
-    if (row.floor) std::cout << "   floor " << rounded(*row.floor);
-    if (row.target) std::cout << "   target <= " << rounded(*row.target);
-    std::cout << "   (" << row.runs.value_or(0) << " runs)\n";
-  }
+  std::cout << text_of(*report, state_->json);
   return 0;
 }
 
