@@ -35,6 +35,7 @@ BOOST_DESCRIBE_STRUCT(LoadReport, (), (component, fraction, bytes))
 struct LoadDone {
   Bytes bytes;
   double seconds = 0;
+  static constexpr json::Rule rules[] = {{.member = "seconds", .min = 0}};
 };
 BOOST_DESCRIBE_STRUCT(LoadDone, (), (bytes, seconds))
 
@@ -66,6 +67,7 @@ struct InferenceReport {
   std::uint32_t step = 0;
   std::uint32_t total_steps = 0;
   double step_time_avg = 0;
+  static constexpr json::Rule rules[] = {{.member = "step_time_avg", .min = 0, .unit = "seconds"}};
 };
 BOOST_DESCRIBE_STRUCT(InferenceReport, (), (step, total_steps, step_time_avg))
 
@@ -78,6 +80,10 @@ struct InferenceDone {  // descriptor: the pixels, rgb8
   std::string sha256;
   Bytes peak_bytes;
   double result_quality_score = 0;
+  static constexpr json::Rule rules[] = {
+      {.member = "execution_time", .min = 0, .unit = "seconds"},
+      {.member = "result_quality_score", .min = 0, .max = 10},
+  };
 };
 BOOST_DESCRIBE_STRUCT(InferenceDone, (),
                       (execution_time, total_steps_executed, width, height, bytes, sha256, peak_bytes,
@@ -108,6 +114,7 @@ struct PostprocessDone {  // descriptor: the encoded output, when there is one
   std::optional<PostprocessOutput> output;
   double total_processing_time = 0;
   Bytes peak_bytes;
+  static constexpr json::Rule rules[] = {{.member = "total_processing_time", .min = 0, .unit = "seconds"}};
 };
 BOOST_DESCRIBE_STRUCT(PostprocessDone, (), (operations, safety, quality, output, total_processing_time, peak_bytes))
 

@@ -231,6 +231,26 @@ TEST_F(Design_worker, a_fenced_worker_takes_no_inference) {
   EXPECT_EQ(failures[0].code, "unavailable");
 }
 
+// §2.5: a handler's answer obeys the ranges of the message that is made of it. One that does not fails its task, and
+// not the link, which the other side would have to cut.
+TEST_F(Design_worker, an_answer_out_of_range_fails_the_task_with_the_place) {
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1.0}), {}});
+  InferenceRequest request;
+  request.request_id = "inf:1";
+  request.model_configuration.base_model = tiny;
+  request.inference_parameters.prompt = "x";
+  hear(FrameType::inference_request, request, "inf:1");
+  ASSERT_EQ(all<out::StartTask>().size(), 2u);
+  input(in::TaskDone{2, json::to_text(InferenceDone{1.0, 4, 8, 8, 192, "", 1_MiB, 87.5}), {31}});
+  EXPECT_TRUE(said<InferenceCompleted>(FrameType::inference_completed).empty());
+  const auto failures = said<TaskFailed>(FrameType::task_failed);
+  ASSERT_EQ(failures.size(), 1u);
+  EXPECT_EQ(failures[0].message,
+            "the inference handler answered badly at \"/result_quality_score\": 87.5 is outside 0 to 10");
+}
+
 // Design §6: a frame that does not continue this link, or cannot be read, ends the process; nothing follows it.
 TEST_F(Design_worker, a_frame_that_does_not_continue_the_link_ends_it) {
   const auto ends = [](auto spoil) {
