@@ -209,7 +209,7 @@ template <class T>
 bool read_one(Reader& in, std::vector<T>& out, const Rule& rule) {
   if (!in.open_array()) return false;
   std::size_t count = 0;
-  while (in.next_element()) {  // elements that are there already are read into, for their memory
+  while (in.next_element()) {                 // elements that are there already are read into, for their memory
     if (out.capacity() == 0) out.reserve(4);  // most lists are short: one allocation
     if (count == out.size()) out.emplace_back();
     if (!read_value(in, out[count++], rule)) return false;
