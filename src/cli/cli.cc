@@ -1,7 +1,5 @@
 #include "cli/cli.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -16,8 +14,8 @@
 
 #include "base/text.h"
 #include "cli/exit_code.h"
+#include "cli/follow.h"
 #include "cli/generate.h"
-#include "cli/progress.h"
 #include "cli/show.h"
 #include "events/json_read.h"
 #include "http/client.h"
@@ -31,20 +29,6 @@ constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);  // an event belongs to the reader of a pipe now, not when a buffer is full
-}
-
-/// Every byte that is not plainly part of a name.
-std::string percent_encoded(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (is_plain_name(std::string("x") + c)) {
-      out += c;
-    } else {
-      const auto byte = static_cast<std::uint8_t>(c);
-      out += "%" + to_hex({&byte, 1});
-    }
-  }
-  return out;
 }
 
 /// Ids go into a target; what is no plain name is no id.
@@ -67,6 +51,7 @@ struct Client::State {
   std::string id;
   std::string file;
   GenerateOptions generate;
+  EventsOptions events_options;
 
   CLI::App* status_command = nullptr;
   CLI::App* generate_command = nullptr;
@@ -89,7 +74,6 @@ struct Client::State {
   ExitCode show(const http::Address& address, const std::string& target);
   ExitCode check(const http::Address& address);
   ExitCode cancel(const http::Address& address);
-  ExitCode events(const http::Address& address);
 };
 
 void Client::State::add_all(CLI::App& app) {
@@ -122,8 +106,14 @@ void Client::State::add_all(CLI::App& app) {
   cancel_command = add(app, "cancel", "cancel a request");
   cancel_command->add_option("ID", id, "the request")->required();
 
-  events_command = add(app, "events", "follow what happens until Ctrl-C");
-  events_command->add_option("--subject", id, "only events about this request, model, worker or device");
+  events_command = add(app, "events", "show the newest events, and with --follow what happens until Ctrl-C");
+  events_command->add_flag("-f,--follow", events_options.follow,
+                           "go on until Ctrl-C, across restarts of the server: every event once");
+  CLI::Option* since = events_command->add_option("--since", events_options.since, "events after this rev");
+  events_command->add_option("-n,--last", events_options.last, "the newest N events (default: 100)")->excludes(since);
+  events_command->add_option("--subject", events_options.subject,
+                             "only events about this request, model, worker or device");
+  events_command->add_option("--type", events_options.type, "only events whose type begins so, as inference_");
 }
 
 template <class View>
@@ -171,31 +161,15 @@ ExitCode Client::State::cancel(const http::Address& address) {
   return ExitCode::done;
 }
 
-ExitCode Client::State::events(const http::Address& address) {
-  std::string target = "/api/v1/events";
-  if (!id.empty()) target += cat("?subject=", percent_encoded(id));
-  const auto stream = http::EventStream::open(address, target);
-  if (!stream) return tell(stream.error());
-  // Whole lines for a pipe, one row an event for a person.
-  const std::size_t width = ::isatty(STDOUT_FILENO) != 0 ? stderr_screen().width : std::string::npos;
-  while (true) {
-    const auto next = (*stream)->next(60'000);
-    if (!next) return tell(next.error());
-    if (!*next) continue;
-    const auto event = json::from_text<http::EventLine>((*next)->data, nullptr, view_limits);
-    print((json || !event ? (*next)->data : text_of(*event, width)) + "\n");
-    if ((*next)->type == "resync_required") {
-      return tell(fail(ErrorCode::internal, "this reader was too slow and missed events; start it again"));
-    }
-  }
-}
-
 ExitCode Client::State::execute(const http::Address& address) {
   if (status_command->parsed()) return show<StatusView>(address, "/api/v1/status");
   if (models_list_command->parsed()) return show<ModelsView>(address, "/api/v1/models");
   if (check_command->parsed()) return check(address);
   if (cancel_command->parsed()) return cancel(address);
-  if (events_command->parsed()) return events(address);
+  if (events_command->parsed()) {
+    events_options.json = json;
+    return cli::events(address, events_options);
+  }
   if (generate_command->parsed()) {
     generate.json = json;
     return cli::generate(address, generate);

@@ -284,6 +284,8 @@ Result<std::unique_ptr<EventStream>> EventStream::open(const Address& address, c
   return std::unique_ptr<EventStream>(new EventStream(std::move(state)));
 }
 
+std::string EventStream::last_id() const { return state_->reader.last_id(); }
+
 Result<std::optional<ServerSentEvent>> EventStream::next(int timeout_ms) {
   using std::chrono::steady_clock;
   const auto until = steady_clock::now() + std::chrono::milliseconds(timeout_ms);

@@ -47,6 +47,8 @@ class EventStream {
                                                    const std::map<std::string, std::string>& headers = {});
   ~EventStream();
   Result<std::optional<ServerSentEvent>> next(int timeout_ms);
+  /// What to send as Last-Event-ID to go on here: nothing that next() returned comes again, and nothing is left out.
+  std::string last_id() const;
 
  private:
   struct State;

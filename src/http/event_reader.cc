@@ -21,7 +21,8 @@ void EventReader::add(std::string_view piece) {
 
 void EventReader::line(std::string_view text) {
   if (text.empty()) {
-    if (data_seen_) ready_.push_back(std::exchange(event_, {}));
+    if (!data_seen_) event_.type.clear();  // no event without data, but its id counts
+    if (data_seen_ || !event_.id.empty()) ready_.push_back(std::exchange(event_, {}));
     event_ = {};
     data_seen_ = false;
     return;
@@ -40,10 +41,13 @@ void EventReader::line(std::string_view text) {
 }
 
 std::optional<ServerSentEvent> EventReader::next() {
-  if (ready_.empty()) return std::nullopt;
-  ServerSentEvent event = std::move(ready_.front());
-  ready_.pop_front();
-  return event;
+  while (!ready_.empty()) {
+    ServerSentEvent event = std::move(ready_.front());
+    ready_.pop_front();
+    if (!event.id.empty()) last_id_ = event.id;
+    if (!event.type.empty() || !event.data.empty()) return event;
+  }
+  return std::nullopt;
 }
 
 }  // namespace lockstep::http

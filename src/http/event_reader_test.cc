@@ -42,5 +42,18 @@ TEST(HttpEventReader, half_an_event_is_none) {
   EXPECT_TRUE(reader.next());
 }
 
+// The place to come back to moves with what was read, never ahead of it; a place alone is no event.
+TEST(HttpEventReader, the_last_id_follows_what_was_read) {
+  EventReader reader;
+  reader.add("retry: 2000\nid: 3\n\nevent: a\ndata: 1\n\nid: 5\nevent: b\ndata: 1\n\n: keep-alive\nid: 9\n\n");
+  EXPECT_EQ(reader.last_id(), "");
+  EXPECT_EQ(reader.next()->type, "a");
+  EXPECT_EQ(reader.last_id(), "3");
+  EXPECT_EQ(reader.next()->type, "b");
+  EXPECT_EQ(reader.last_id(), "5");
+  EXPECT_FALSE(reader.next());
+  EXPECT_EQ(reader.last_id(), "9");
+}
+
 }  // namespace
 }  // namespace lockstep::http

@@ -21,8 +21,8 @@
 #include <boost/beast/http.hpp>
 
 #include "base/text.h"
+#include "http/event_feed.h"
 #include "http/shapes.h"
-#include "http/stream_buffer.h"
 
 namespace lockstep::http {
 
@@ -86,7 +86,7 @@ struct Server::State : std::enable_shared_from_this<State> {
   struct Connection;
 
   State(real::Reactor& loop, ServerSettings chosen, ServerHooks given)
-      : reactor(loop), settings(std::move(chosen)), hooks(std::move(given)) {}
+      : reactor(loop), settings(std::move(chosen)), hooks(std::move(given)), history(settings.history) {}
 
   Status listen();
   void accept();
@@ -103,6 +103,7 @@ struct Server::State : std::enable_shared_from_this<State> {
   real::Reactor& reactor;
   const ServerSettings settings;
   ServerHooks hooks;
+  EventHistory history;
   tcp::acceptor acceptor{reactor.context()};
   asio::steady_timer accept_timer{reactor.context()};
   asio::steady_timer beat_timer{reactor.context()};
@@ -123,11 +124,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   enum class Phase { reading, waiting, writing, streaming, ending, closed };
 
   Connection(std::shared_ptr<State> state, std::uint64_t number, tcp::socket accepted)
-      : server(std::move(state)),
-        id(number),
-        socket(std::move(accepted)),
-        timer(server->reactor.context()),
-        events(server->settings.stream_buffer_max) {}
+      : server(std::move(state)), id(number), socket(std::move(accepted)), timer(server->reactor.context()) {}
 
   // --- one request
   void read_head();
@@ -155,9 +152,10 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   // --- an event stream
   void start_stream();
   void publish(const out::Publish& what, const StreamBuffer::Text& everything);
-  void push(Rev rev, std::size_t count, StreamBuffer::Text text);
+  void show_life();
   void end_stream(std::string last);
   void pump();
+  void write_stream();
   void read_nothing();
 
   /// Closes the connection when what goes on now is not over by then.
@@ -184,10 +182,8 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   std::array<char, 8192> scratch{};
   std::size_t drained = 0;
 
-  StreamBuffer events;
-  std::optional<std::string> subject;
+  std::optional<EventFeed> feed;
   std::vector<StreamBuffer::Text> in_flight;
-  bool stream_ends = false;
 };
 
 // --- listening
@@ -498,53 +494,53 @@ void Server::State::Connection::start_stream() {
     return send(error_answer(503, "unavailable",
                              cat(server->streams, " event streams are open, which is the limit; close one")));
   }
+  const auto& head = parser->get();
+  const auto place = head.find("Last-Event-ID");
+  const auto last_event_id = place == head.end() ? std::nullopt : std::optional(view_of(place->value()));
+  const Rev newest = std::max(server->history.newest(), server->hooks.rev());
+  auto query = read_event_query(route.query, last_event_id, newest);
+  if (!query) return send(error_answer(query.error()));
   phase = Phase::streaming;
   ++server->streams;
-  subject = query_value(route.query, "subject");
+  feed.emplace(server->history, *std::move(query), server->settings.stream_buffer_max);
   keep_alive = false;
-  std::string head = head_line(200);
-  head += cat("Date: ", http_date(),
-              "\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
-              "Connection: close\r\n\r\nretry: 2000\n\n");
-  in_flight.clear();
-  events.push(Rev{1}, 0, shared_text(std::move(head)));
-  pump();
+  const std::string head_and_opening =
+      cat(head_line(200), "Date: ", http_date(),
+          "\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+          "Connection: close\r\n\r\n",
+          feed->opening());
+  in_flight = {shared_text(head_and_opening)};
+  write_stream();
   read_nothing();
   if (!server->beating) server->beat();
 }
 
 void Server::State::Connection::publish(const out::Publish& what, const StreamBuffer::Text& everything) {
-  if (stream_ends) return;
-  if (!subject) return push(what.rev, what.events.size(), everything);
-  std::string mine;
-  std::size_t count = 0;
-  for (const CommitEvent& event : what.events) {
-    if (event.subject != *subject) continue;
-    mine += event_text(what.rev, what.time, event);
-    ++count;
-  }
-  if (count > 0) push(what.rev, count, shared_text(std::move(mine)));
-}
-
-void Server::State::Connection::push(Rev rev, std::size_t count, StreamBuffer::Text text) {
-  if (events.push(rev, count, std::move(text))) return pump();
+  if (feed->publish(what, everything)) return pump();
   end_stream(event_text(Rev{}, real::Reactor::wall(), {"resync_required", "", RawJson{"{}"}}));
 }
 
+void Server::State::Connection::show_life() {
+  if (!in_flight.empty()) return;
+  const auto text = feed->keep_alive();
+  if (!text) return;
+  in_flight = {shared_text(*text)};
+  write_stream();
+}
+
 void Server::State::Connection::end_stream(std::string last) {
-  if (stream_ends) return;
-  stream_ends = true;
-  events.push(Rev{1}, 0, shared_text(std::move(last)));
+  feed->finish_with(std::move(last));
   pump();
 }
 
 void Server::State::Connection::pump() {
   if (!in_flight.empty() || phase != Phase::streaming) return;
-  in_flight = events.take(stream_texts_per_write);
-  if (in_flight.empty()) {
-    if (stream_ends) finish();
-    return;
-  }
+  in_flight = feed->take(stream_texts_per_write, real::Reactor::wall());
+  if (!in_flight.empty()) return write_stream();
+  if (feed->over()) finish();
+}
+
+void Server::State::Connection::write_stream() {
   std::vector<asio::const_buffer> parts;
   for (const StreamBuffer::Text& text : in_flight) parts.push_back(asio::buffer(*text));
   deadline(stream_stall_max);
@@ -571,10 +567,8 @@ void Server::State::beat() {
   beat_timer.async_wait([self = shared_from_this()](const error_code& error) {
     self->beating = false;
     if (error || self->stopping || self->streams == 0) return;
-    const StreamBuffer::Text comment = shared_text(": keep-alive\n\n");
     for (const auto& connection : self->all()) {
-      if (connection->phase != Connection::Phase::streaming || !connection->in_flight.empty()) continue;
-      connection->push(Rev{}, 0, comment);
+      if (connection->phase == Connection::Phase::streaming) connection->show_life();
     }
     self->beat();
   });
@@ -657,12 +651,18 @@ void Server::reply_images(const out::ReplyImages& reply) {
                         std::make_shared<std::vector<std::string>>());
 }
 
+void Server::recover_history(Rev floor, std::vector<out::Publish> events) {
+  state_->history.begin_after(floor);
+  for (out::Publish& each : events) {
+    state_->history.add(std::make_shared<const out::Publish>(std::move(each)));
+  }
+}
+
 void Server::publish(const out::Publish& publish) {
+  if (publish.events.empty()) return;
+  if (publish.rev.value > 0) state_->history.add(std::make_shared<const out::Publish>(publish));
   if (state_->streams == 0) return;
-  std::string text;
-  for (const CommitEvent& event : publish.events) text += event_text(publish.rev, publish.time, event);
-  if (text.empty()) return;
-  const StreamBuffer::Text everything = shared_text(std::move(text));
+  const auto everything = shared_text(events_text(publish.rev, publish.time, publish.events));
   for (const auto& connection : state_->all()) {
     if (connection->phase == State::Connection::Phase::streaming) connection->publish(publish, everything);
   }

@@ -7,9 +7,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "env/real/reactor.h"
+#include "http/event_history.h"
 #include "orchestrator/effect.h"
 #include "orchestrator/input.h"
 
@@ -22,6 +24,7 @@ struct ServerSettings {
   std::size_t streams_max = 256;         // open event streams
   std::size_t stream_buffer_max = 4096;  // events a slow reader may fall behind
   std::size_t connections_max = 1024;    // of all kinds; one more is closed at once
+  HistorySettings history;               // committed events that a stream can go back to
 };
 
 /// What the HTTP side needs from the rest; all called and answered on the reactor's thread.
@@ -34,6 +37,8 @@ struct ServerHooks {
   std::function<void(std::string sha256, std::function<void(Result<std::string>)> done)> read_output;
   /// Stores an uploaded PNG; invalid_argument when it is none.
   std::function<void(std::string bytes, std::function<void(Result<ImageBuffer>)> done)> store_upload;
+  /// The newest rev that was decided; a reader may come back with any up to it.
+  std::function<Rev()> rev = [] { return Rev{}; };
 };
 
 class Server {
@@ -48,7 +53,9 @@ class Server {
 
   void reply(const out::Reply& reply);
   void reply_images(const out::ReplyImages& reply);
-  /// To every open event stream.
+  /// Before listen(): the committed events that recovery found. What was committed up to `floor` is not among them.
+  void recover_history(Rev floor, std::vector<out::Publish> events);
+  /// To every open event stream, and into the history when it is durable.
   void publish(const out::Publish& publish);
   /// Ends streams and connections; answers that are due are still written.
   void stop();

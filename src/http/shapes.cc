@@ -195,14 +195,29 @@ std::expected<Route, Answer> route_of(std::string_view method, std::string_view 
   return *std::move(route);
 }
 
-std::optional<std::string> query_value(std::string_view query, std::string_view key) {
-  std::optional<std::string> found;
+Result<std::map<std::string, std::string>> query_values(std::string_view query,
+                                                        std::initializer_list<std::string_view> known) {
+  std::map<std::string, std::string> out;
+  Status status;
   each_piece(query, '&', [&](std::string_view piece) {
+    if (piece.empty() || !status) return;
     const std::size_t equals = piece.find('=');
-    if (found || equals == std::string_view::npos || piece.substr(0, equals) != key) return;
-    found = percent_decoded(piece.substr(equals + 1));
+    const std::string key(piece.substr(0, equals));
+    const auto refuse = [&](std::string_view why) {
+      status =
+          fail(ErrorCode::invalid_argument, cat("the query's ", shortened(key), " ", why), cat("/", shortened(key)));
+    };
+    if (std::ranges::find(known, key) == known.end()) {
+      std::string names;
+      for (const std::string_view name : known) names += cat(names.empty() ? "" : ", ", name);
+      return refuse(cat("is unknown; known are ", names));
+    }
+    const auto value = equals == std::string_view::npos ? std::nullopt : percent_decoded(piece.substr(equals + 1));
+    if (!value) return refuse("has no value, or one that is badly encoded");
+    if (!out.emplace(key, *value).second) return refuse("is there twice");
   });
-  return found;
+  LOCKSTEP_TRY_STATUS(status);
+  return out;
 }
 
 Result<GenerateBody> read_generate_body(std::string_view text) {
@@ -268,16 +283,22 @@ std::string images_text(const out::ReplyImages& reply, const std::string& base_u
   return json::to_text(body);
 }
 
-std::string event_text(Rev rev, WallTime time, const CommitEvent& event) {
+std::string event_text(Rev rev, WallTime time, const CommitEvent& event, bool last_of_rev) {
   EventLine line{std::nullopt, to_rfc3339(time), event.type, event.subject, event.body};
   std::string out;
   if (rev.value > 0) {
     line.rev = rev;
-    out = cat("id: ", rev.value, "\n");
+    if (last_of_rev) out = cat("id: ", rev.value, "\n");
   }
   out += cat("event: ", event.type, "\ndata: ");
   json::write(out, line);
   out += "\n\n";
+  return out;
+}
+
+std::string events_text(Rev rev, WallTime time, const std::vector<CommitEvent>& events) {
+  std::string out;
+  for (const CommitEvent& event : events) out += event_text(rev, time, event, &event == &events.back());
   return out;
 }
 

@@ -4,6 +4,8 @@
 // Pure functions over text, so that hostile input is tested without a socket. docs/formats/http_api.md.
 
 #include <cstdint>
+#include <initializer_list>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,8 +45,10 @@ struct Route {
 /// Refuses with 404, or 405 and Allow.
 std::expected<Route, Answer> route_of(std::string_view method, std::string_view target);
 
-/// The decoded value of one key of a query; nothing when it is absent or badly encoded.
-std::optional<std::string> query_value(std::string_view query, std::string_view key);
+/// The decoded keys and values of a query. invalid_argument names a key that is not one of `known`, comes twice, or is
+/// badly encoded: a typing error must not be a default.
+Result<std::map<std::string, std::string>> query_values(std::string_view query,
+                                                        std::initializer_list<std::string_view> known);
 
 /// The body of a generation; 400 names the place. An unknown key is refused: a typing error must not be a default.
 Result<GenerateBody> read_generate_body(std::string_view text);
@@ -71,7 +75,10 @@ struct EventLine {
 };
 BOOST_DESCRIBE_STRUCT(EventLine, (), (rev, time, type, subject, body))
 
-/// One server-sent event, with its closing empty line. `id` is there for durable events only.
-std::string event_text(Rev rev, WallTime time, const CommitEvent& event);
+/// One server-sent event, with its closing empty line. `id` is there for a durable event that is the last of its rev.
+std::string event_text(Rev rev, WallTime time, const CommitEvent& event, bool last_of_rev = true);
+/// The events of one commit, to be sent as one text. Only the last has the id: a reader that was cut in the middle
+/// comes back with the rev before and gets this one whole.
+std::string events_text(Rev rev, WallTime time, const std::vector<CommitEvent>& events);
 
 }  // namespace lockstep::http

@@ -102,11 +102,28 @@ TEST(HttpShapes, only_a_durable_event_has_an_id) {
   EXPECT_TRUE(event_text(Rev{}, WallTime{0}, event).starts_with("event: worker_ready\ndata: {\"time\":"));
 }
 
-TEST(HttpShapes, query_values_are_decoded) {
-  EXPECT_EQ(query_value("a=1&subject=req%5f1&subject=x", "subject"), "req_1");
-  EXPECT_EQ(query_value("a=1", "subject"), std::nullopt);
-  EXPECT_EQ(query_value("subject=%zz", "subject"), std::nullopt);
-  EXPECT_EQ(query_value("subject=%4", "subject"), std::nullopt);
+// Only its last event carries the id of a commit: who was cut in the middle comes back for the whole of it.
+TEST(HttpShapes, the_events_of_one_commit_end_with_its_id) {
+  const std::string text = events_text(Rev{7}, WallTime{0}, {{"a", "s", {}}, {"b", "s", {}}, {"c", "s", {}}});
+  EXPECT_EQ(text.find("id: 7\n"), text.find("id: 7\nevent: c\n"));
+  EXPECT_NE(text.find("id: 7\nevent: c\n"), std::string::npos);
+  EXPECT_TRUE(text.starts_with("event: a\ndata: {\"rev\":7,")) << text;
+  EXPECT_EQ(events_text(Rev{7}, WallTime{0}, {}), "");
+}
+
+TEST(HttpShapes, query_values_are_decoded_and_typing_errors_are_named) {
+  const auto values = query_values("a=1&subject=req%5f1&", {"subject", "a"});
+  ASSERT_TRUE(values.has_value());
+  EXPECT_EQ(values->at("subject"), "req_1");
+  EXPECT_EQ(values->at("a"), "1");
+  EXPECT_TRUE(query_values("", {"a"})->empty());
+  for (const std::string query : {"subject=%zz", "subject=%4", "subject", "subject=1&subject=1", "subjekt=1"}) {
+    const auto refused = query_values(query, {"subject", "a"});
+    ASSERT_FALSE(refused.has_value()) << query;
+    EXPECT_EQ(refused.error().code, ErrorCode::invalid_argument);
+    EXPECT_TRUE(refused.error().pointer.starts_with("/subje")) << refused.error().pointer;
+  }
+  EXPECT_NE(query_values("b=1", {"subject", "a"}).error().message.find("known are subject, a"), std::string::npos);
 }
 
 TEST(HttpShapes, tokens_ignore_case_and_spaces) {

@@ -27,6 +27,7 @@ struct SqliteStore::Connection {
   std::string path;
   sqlite3* db = nullptr;
   std::uint32_t last_crc = 0;
+  std::uint32_t past_crc = 0;  // of the past record that was read last
   Lsn last;
 
   ~Connection() { sqlite3_close_v2(db); }
@@ -71,12 +72,33 @@ struct SqliteStore::Connection {
     sqlite3_stmt* statement_ = nullptr;
   };
 
+  Status check_past(const Recovered& before, const Record& record, std::uint32_t crc, std::uint32_t snapshot_crc);
+
   Result<std::uint64_t> number_of(const char* sql) {
     Statement query(db, sql);
     if (!query.prepared() || query.step() != SQLITE_ROW) return error(sql);
     return query.number(0);
   }
 };
+
+/// The oldest record that is kept has no predecessor to be checked with; all others hang on the one before, and the
+/// newest is the one that the snapshot's mark names.
+Status SqliteStore::Connection::check_past(const Recovered& before, const Record& record, std::uint32_t crc,
+                                           std::uint32_t snapshot_crc) {
+  if (!before.past.empty()) {
+    if (record.lsn != before.past.back().lsn.next()) {
+      return fail(ErrorCode::data_loss, cat("journal ", path, ": record ", before.past.back().lsn.value + 1,
+                                            " is missing; the next is ", record.lsn.value));
+    }
+    if (crc != record_crc(record.lsn, record.body, past_crc)) {
+      return fail(ErrorCode::data_loss, cat("journal ", path, ": record ", record.lsn.value, " failed its checksum"));
+    }
+  }
+  past_crc = crc;
+  if (record.lsn != before.snapshot_at || crc == snapshot_crc) return {};
+  return fail(ErrorCode::data_loss,
+              cat("journal ", path, ": record ", record.lsn.value, " is not the one that the snapshot was made at"));
+}
 
 SqliteStore::SqliteStore(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
 SqliteStore::~SqliteStore() = default;
@@ -147,8 +169,14 @@ Result<Recovered> SqliteStore::recover() {
   if (step != SQLITE_DONE) return c.error("cannot read the snapshot");
 
   Connection::Statement records(c.db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
+  const std::uint32_t snapshot_crc = c.last_crc;
   while ((step = records.step()) == SQLITE_ROW) {
     Record record{Lsn{records.number(0)}, records.text(1)};
+    if (record.lsn <= out.snapshot_at) {
+      LOCKSTEP_TRY_STATUS(c.check_past(out, record, static_cast<std::uint32_t>(records.number(2)), snapshot_crc));
+      out.past.push_back(std::move(record));
+      continue;
+    }
     if (record.lsn != c.last.next()) {
       return fail(ErrorCode::data_loss, cat("journal ", c.path, ": record ", c.last.value + 1,
                                             " is missing; the next is ", record.lsn.value));
@@ -214,7 +242,7 @@ Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
     mark.bind(1, c.last_crc);
     mark.bind(2, std::string_view("snapshot_crc"));
     if (mark.step() != SQLITE_DONE) return c.error("cannot write the snapshot");
-    forget.bind(1, at.value);
+    forget.bind(1, at.value > past_records_max ? at.value - past_records_max : 0);
     if (forget.step() != SQLITE_DONE) return c.error("cannot forget old records");
   }
   LOCKSTEP_TRY_STATUS(c.run("COMMIT"));

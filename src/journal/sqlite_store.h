@@ -22,6 +22,8 @@ class SqliteStore final : public Store {
   Status snapshot(Lsn at, std::span<const SnapshotRow> changed) override;
 
   static constexpr int format_version = 1;
+  /// How many records behind the snapshot are kept, so that event streams can go on after a restart.
+  static constexpr std::uint64_t past_records_max = 10'000;
 
  private:
   struct Connection;

@@ -214,6 +214,28 @@ TEST_F(SqliteStoreTest, a_snapshot_replaces_the_records_up_to_it) {
   EXPECT_EQ(recovered->rows[0].mod_rev, Rev{4});
   EXPECT_EQ(recovered->rows[1].key, "c");
   expect_records(recovered->records, 6, 7);
+  expect_records(recovered->past, 1, 5);  // for readers of the event stream; the state does not need them
+}
+
+TEST_F(SqliteStoreTest, the_past_is_bounded_and_its_damage_is_named) {
+  constexpr std::uint64_t kept = SqliteStore::past_records_max;
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    ASSERT_TRUE(store->append(records(1, kept + 3)).has_value());
+    ASSERT_TRUE(store->snapshot(Lsn{kept + 3}, {}).has_value());
+    const auto recovered = store->recover();
+    ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+    EXPECT_TRUE(recovered->records.empty());
+    expect_records(recovered->past, 4, kept + 3);
+  }
+  edit(path(), "UPDATE record SET body='x' WHERE lsn=9");
+  EXPECT_NE(recover_error(path()).message.find("record 9 failed its checksum"), std::string::npos);
+  edit(path(), "UPDATE record SET body='body 9' WHERE lsn=9");
+  EXPECT_NE(open(path())->recover()->past.size(), 0u);
+  edit(path(), "DELETE FROM record WHERE lsn=9");
+  EXPECT_NE(recover_error(path()).message.find("record 9 is missing; the next is 10"), std::string::npos);
 }
 
 TEST_F(SqliteStoreTest, damage_in_a_snapshot_row_names_the_row) {

@@ -29,6 +29,7 @@ struct Recovered {
   Lsn snapshot_at;                // records up to here are inside `rows`
   std::vector<SnapshotRow> rows;  // with values
   std::vector<Record> records;    // contiguous from snapshot_at + 1
+  std::vector<Record> past;       // contiguous up to snapshot_at: for who wants to read on, not for the state
 };
 
 class Store {
@@ -42,7 +43,7 @@ class Store {
   /// never retry (a failed sync may have dropped the pages it failed on).
   virtual Status append(std::span<const Record> records) = 0;
 
-  /// Writes the changed rows and forgets the records up to `at`, as one unit.
+  /// Writes the changed rows as one unit; records up to `at` are the past then, of which a store may forget any.
   virtual Status snapshot(Lsn at, std::span<const SnapshotRow> changed) = 0;
 };
 

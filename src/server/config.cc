@@ -201,6 +201,10 @@ Result<Config> read_config(const std::string& path) {
   TableReader http(section("http"), "http.", path);
   LOCKSTEP_TRY_STATUS(http.text("address", config.http.address));
   LOCKSTEP_TRY_STATUS(http.number("port", config.http.port, 0, 65535));
+  LOCKSTEP_TRY_STATUS(http.number("history_events", config.http.history.events_max, 0, 1'000'000));
+  Bytes history_bytes{config.http.history.bytes_max};
+  LOCKSTEP_TRY_STATUS(http.size("history_bytes", history_bytes));
+  config.http.history.bytes_max = history_bytes.value;
   LOCKSTEP_TRY_STATUS(http.no_others());
 
   TableReader cache(section("cache"), "cache.", path);

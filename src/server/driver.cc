@@ -19,6 +19,7 @@
 #include "server/model_files.h"
 #include "server/png_header.h"
 #include "server/random_id.h"
+#include "server/recovered_events.h"
 
 namespace lockstep::server {
 
@@ -88,7 +89,10 @@ Status Driver::open() {
                         .store_upload =
                             [this](std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
                               store_upload(std::move(bytes), std::move(done));
-                            }});
+                            },
+                        .rev = [this] { return machine_.rev(); }});
+  RecoveredEvents past = LOCKSTEP_TRY(recovered_events(recovered, config_.http.history.events_max));
+  http_->recover_history(past.floor, std::move(past.events));
   return {};
 }
 

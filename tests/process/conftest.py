@@ -47,6 +47,7 @@ class Server:
         self.config = config
         self.process = None
         self.runs = 0
+        self.port = "0"  # a restart on the port of before: the part of url behind the colon
 
     def start(self, wait_ready=True, expect_failure=False):
         self.runs += 1
@@ -54,7 +55,7 @@ class Server:
         config = self.folder / "lockstep.toml"
         config.write_text(self.config)
         command = [BINARY, "serve", "--config", str(config), "--data-dir", str(self.folder / "data"),
-                   "--models-dir", str(self.models), "--port", "0"]
+                   "--models-dir", str(self.models), "--port", self.port]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         if expect_failure:

@@ -1,0 +1,89 @@
+"""The event stream on a real server: resume by rev, across a restart, and `lockstep events` (design section 6)."""
+
+import json
+import subprocess
+import urllib.request
+
+from conftest import BINARY, until
+
+
+def events_of(text):
+    """[(id, type, rev)] of a stream's text."""
+    out = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in fields:
+            out.append((fields.get("id"), fields["event"], json.loads(fields["data"]).get("rev")))
+    return out
+
+
+def stream(server, query, headers=None):
+    request = urllib.request.Request(f"{server.url}/api/v1/events?{query}", headers=headers or {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
+
+
+def test_a_follower_gets_every_event_once_across_a_restart(server, tmp_path):
+    server.start()
+    with open(tmp_path / "events", "wb") as out, open(tmp_path / "words", "wb") as words:
+        port = server.url.rsplit(":", 1)[1]
+        follower = subprocess.Popen([BINARY, "events", "--follow", "--json", "--since", "0", "--url", server.url],
+                                    stdout=out, stderr=words)
+        try:
+            assert server.finished(server.submit(prompt="before"))["state"] == "completed"
+            running = server.submit(prompt="across", steps=60)
+            server.running(running)
+            server.kill()
+            until("the follower to notice", lambda: b"following again" in (tmp_path / "words").read_bytes())
+            server.port = port
+            server.start(wait_ready=False)
+            assert server.finished(running)["state"] == "completed"
+            assert server.finished(server.submit(prompt="after"))["state"] == "completed"
+            last = [e for e in events_of(stream(server, "follow=false")) if e[2]][-1][2]
+            until("the follower to have everything",
+                  lambda: f'{{"rev":{last},' in (tmp_path / "events").read_text())
+        finally:
+            follower.terminate()
+            follower.wait(30)
+    lines = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    followed = [(e["rev"], e["type"], e["subject"]) for e in lines if "rev" in e]
+    assert "compacted" not in [e["type"] for e in lines]
+    known = [json.loads(block.split("data: ", 1)[1]) for block in stream(server, "follow=false").split("\n\n")
+             if "data: " in block]
+    assert followed == [(e["rev"], e["type"], e["subject"]) for e in known if "rev" in e and e["rev"] <= last]
+    assert sum(e[1] == "request_completed" for e in followed) == 3
+    assert b"following again from rev" in (tmp_path / "words").read_bytes()
+
+
+def test_resume_is_exact_at_every_rev_and_bad_places_are_named(server):
+    server.start()
+    assert server.finished(server.submit(prompt="x", n=2))["state"] == "completed"
+    everything = events_of(stream(server, "follow=false"))
+    assert everything[-1][1] == "history_end"
+    everything = everything[:-1]
+    revs = sorted({rev for _, _, rev in everything})
+    for rev in revs:
+        mine = [e for e in everything if e[2] == rev]
+        assert [e[0] for e in mine] == [None] * (len(mine) - 1) + [str(rev)]  # the id ends its commit
+        for text in (stream(server, f"follow=false&since={rev}"),
+                     stream(server, "follow=false", {"Last-Event-ID": str(rev)})):
+            assert events_of(text)[:-1] == [e for e in everything if e[2] > rev], rev
+    future = server.get("/api/v1/status")["rev"] + 1000
+    for query, headers, words in [(f"since={future}", {}, f"since is {future}; the newest rev is"),
+                                  ("since=x", {}, "since is"), ("", {"Last-Event-ID": "x"}, "Last-Event-ID is"),
+                                  ("sinse=1", {}, "sinse is unknown"), ("follow=1", {}, "true or false")]:
+        status, answer = server.request("GET", f"/api/v1/events?{query}", headers=headers)
+        assert status == 400 and words in answer["error"]["message"], (query, answer)
+
+    only = subprocess.run([BINARY, "events", "--json", "--type", "request_", "--last", "1", "--url", server.url],
+                          capture_output=True, text=True, check=True, timeout=60)
+    assert [json.loads(line)["type"] for line in only.stdout.splitlines()] == ["request_completed"]
+
+
+def test_what_is_older_than_the_history_is_told(server):
+    server.config = "[http]\nhistory_events = 3\n"
+    server.start()
+    assert server.finished(server.submit(prompt="x"))["state"] == "completed"
+    told = events_of(stream(server, "follow=false&since=1"))
+    assert told[0][1] == "compacted" and told[-1][1] == "history_end"
+    assert len(told) <= 2 + 3 and all(rev > int(told[0][0]) for _, _, rev in told[1:-1])
