@@ -140,6 +140,7 @@ class World {
     settings_.cache_limit = Bytes{static_cast<std::uint64_t>(random_.between(8, 14)) << 30};
     settings_.timing.progress_deadline = seconds(random_.between(5, 20));
     settings_.timing.start_deadline = seconds(20);
+    settings_.breaker.trial_after = seconds(10);  // within the time that a healed system has to finish
     for (int i = 0; i < 2; ++i) {
       settings_.workers.push_back({WorkerId(cat("worker_", i)), DeviceId(cat("gpu_", i)),
                                    i == 0 ? device::Kind::cpu : device::Kind::cuda, 8_GiB});

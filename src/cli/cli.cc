@@ -17,6 +17,7 @@
 #include "cli/follow.h"
 #include "cli/generate.h"
 #include "cli/show.h"
+#include "cli/workers.h"
 #include "events/json_read.h"
 #include "http/client.h"
 
@@ -52,6 +53,7 @@ struct Client::State {
   std::string file;
   GenerateOptions generate;
   EventsOptions events_options;
+  LogOptions log_options;
 
   CLI::App* status_command = nullptr;
   CLI::App* generate_command = nullptr;
@@ -60,6 +62,10 @@ struct Client::State {
   CLI::App* requests_command = nullptr;
   CLI::App* cancel_command = nullptr;
   CLI::App* events_command = nullptr;
+  CLI::App* workers_list_command = nullptr;
+  CLI::App* workers_show_command = nullptr;
+  CLI::App* workers_restart_command = nullptr;
+  CLI::App* workers_logs_command = nullptr;
 
   CLI::App* add(CLI::App& parent, const std::string& name, const std::string& about) {
     CLI::App* command = parent.add_subcommand(name, about);
@@ -99,6 +105,20 @@ void Client::State::add_all(CLI::App& app) {
   CLI::App* models = app.add_subcommand("models", "what the server has to offer");
   models->require_subcommand(1);
   models_list_command = add(*models, "list", "list models, their memory and where they are loaded");
+
+  CLI::App* workers = app.add_subcommand("workers", "the worker processes");
+  workers->require_subcommand(1);
+  workers_list_command = add(*workers, "list", "list workers, what they do, and why one is set aside");
+  workers_show_command = add(*workers, "show", "show one worker");
+  workers_restart_command = add(*workers, "restart", "start a worker again, one that was set aside too");
+  workers_logs_command = add(*workers, "logs", "print what a worker wrote, also after its death");
+  for (CLI::App* each : {workers_show_command, workers_restart_command, workers_logs_command}) {
+    each->add_option("ID", id, "the worker")->required();
+  }
+  workers_logs_command->add_option("-n,--lines", log_options.lines, "how many lines from the end")
+      ->check(CLI::Range(0, 10'000))
+      ->capture_default_str();
+  workers_logs_command->add_flag("-f,--follow", log_options.follow, "go on until Ctrl-C");
 
   requests_command = add(app, "requests", "list requests, or show one");
   requests_command->add_option("ID", id, "the request to show");
@@ -166,6 +186,10 @@ ExitCode Client::State::execute(const http::Address& address) {
   if (models_list_command->parsed()) return show<ModelsView>(address, "/api/v1/models");
   if (check_command->parsed()) return check(address);
   if (cancel_command->parsed()) return cancel(address);
+  if (workers_list_command->parsed()) return list_workers(address, json);
+  if (workers_show_command->parsed()) return show_worker(address, id, json);
+  if (workers_restart_command->parsed()) return restart_worker(address, id, json);
+  if (workers_logs_command->parsed()) return worker_logs(address, id, log_options);
   if (events_command->parsed()) {
     events_options.json = json;
     return cli::events(address, events_options);

@@ -140,7 +140,7 @@ class Watch {
         heard = now;
         told_silence_ = false;
         if (view->state != "accepted") return *std::move(view);
-        if (!stream_) show_jobs(*view);
+        show_jobs(*view);
         continue;
       }
       if (view.error().code != ErrorCode::unavailable) return view.error();
@@ -179,7 +179,9 @@ class Watch {
 
   void show_jobs(const RequestView& view) {
     for (const JobView& job : view.jobs) {
-      if (!job.doing.empty()) progress_.show({cat(job.doing, " ", static_cast<int>(job.percent), " %"), job.percent});
+      if (job.waits_for.find("set aside") != std::string::npos) progress_.show({cat("waiting: ", job.waits_for)});
+      if (!stream_ && !job.doing.empty())
+        progress_.show({cat(job.doing, " ", static_cast<int>(job.percent), " %"), job.percent});
     }
   }
 

@@ -128,6 +128,7 @@ std::string text_of(const StatusView& view) {
     }
     std::string state = each.state;
     if (each.state == "gone" && !each.last_end.empty()) state += cat(": ", cut(each.last_end, 60));
+    if (!each.broken_because.empty()) state += cat(": ", cut(each.broken_because, 60));
     rows.push_back({each.worker_id.str(), state, each.pid == 0 ? "-" : cat(each.pid), each.device_id.str(),
                     or_dash(memory), or_dash(each.task)});
   }
@@ -166,9 +167,10 @@ std::string text_of(const RequestView& view) {
     if (!job.postprocessing_worker.empty() && job.postprocessing_worker != job.inference_worker) {
       workers += cat(workers.empty() ? "" : ", ", job.postprocessing_worker.str());
     }
-    rows.push_back({cat(job.index), job.stage, job.doing.empty() ? "-" : cat(job.doing, " ", percent_text(job.percent)),
-                    or_dash(workers), cat(job.seed), verdict_of(job.results).value_or("-"),
-                    job.output ? job.output->sha256 : "-"});
+    const std::string doing =
+        job.doing.empty() ? or_dash(job.waits_for) : cat(job.doing, " ", percent_text(job.percent));
+    rows.push_back({cat(job.index), job.stage, doing, or_dash(workers), cat(job.seed),
+                    verdict_of(job.results).value_or("-"), job.output ? job.output->sha256 : "-"});
   }
   return out + "\n" + table_text(rows);
 }

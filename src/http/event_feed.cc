@@ -1,6 +1,5 @@
 #include "http/event_feed.h"
 
-#include <charconv>
 #include <memory>
 #include <utility>
 
@@ -17,15 +16,6 @@ struct Compacted {
   Rev through;
 };
 BOOST_DESCRIBE_STRUCT(Compacted, (), (since, through))
-
-Result<std::uint64_t> number_of(std::string_view where, std::string_view text) {
-  std::uint64_t number = 0;
-  const char* const end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, number);
-  if (!text.empty() && parsed.ec == std::errc{} && parsed.ptr == end) return number;
-  return fail(ErrorCode::invalid_argument, cat(where, " is \"", shortened(text), "\"; it must be a whole number"),
-              cat("/", where));
-}
 
 StreamBuffer::Text shared_text(std::string text) { return std::make_shared<const std::string>(std::move(text)); }
 
@@ -48,14 +38,14 @@ Result<EventQuery> read_event_query(std::string_view query, std::optional<std::s
     since = std::string(*last_event_id);
   }
   if (since) {
-    out.after = Rev{LOCKSTEP_TRY(number_of(where, *since))};
+    out.after = Rev{LOCKSTEP_TRY(whole_number(where, *since))};
     if (*out.after > newest) {
       return fail(ErrorCode::invalid_argument,
                   cat(where, " is ", out.after->value, "; the newest rev is ", newest.value), cat("/", where));
     }
   }
   if (const auto last = value("last")) {
-    out.last = LOCKSTEP_TRY(number_of("last", *last));
+    out.last = LOCKSTEP_TRY(whole_number("last", *last));
     if (value("since")) {
       return fail(ErrorCode::invalid_argument, "since and last name two different places to start; use one", "/last");
     }

@@ -43,6 +43,7 @@ constexpr std::chrono::seconds keep_alive_every{15};
 constexpr std::chrono::milliseconds accept_pause{100};
 constexpr std::size_t drain_bytes_max = 256u << 20;
 constexpr std::size_t stream_texts_per_write = 64;
+constexpr std::size_t log_lines_max = 10'000;
 
 /// Workers are started with exec: a socket they inherited would keep the port taken after our death.
 void close_on_exec(int fd) { ::fcntl(fd, F_SETFD, FD_CLOEXEC); }
@@ -72,6 +73,16 @@ std::string head_text(const Answer& answer, bool keep_alive) {
   for (const auto& [name, value] : answer.headers) out += cat(name, ": ", value, "\r\n");
   out += keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   return out;
+}
+
+Result<LogRequest> read_log_query(std::string_view query) {
+  auto values = LOCKSTEP_TRY(query_values(query, {"lines", "after"}));
+  LogRequest request{.after = std::move(values["after"])};
+  if (!values.contains("lines")) return request;
+  request.lines = LOCKSTEP_TRY(whole_number("lines", values.at("lines")));
+  if (request.lines <= log_lines_max) return request;
+  return fail(ErrorCode::invalid_argument, cat("lines is ", request.lines, "; it must be at most ", log_lines_max),
+              "/lines");
 }
 
 StreamBuffer::Text shared_text(std::string text) { return std::make_shared<const std::string>(std::move(text)); }
@@ -136,6 +147,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void generate();
   void check();
   void output();
+  void worker_log();
   bool wants_wait() const;
   /// A new reply id that this connection waits for.
   ReplyId expect(bool until_the_end);
@@ -354,7 +366,23 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::check: return check();
     case Route::Kind::output: return output();
     case Route::Kind::events: return start_stream();
+    case Route::Kind::worker_log: return worker_log();
+    case Route::Kind::restart_worker:
+      return server->hooks.submit(in::RestartWorker{expect(false), WorkerId(route.name)});
   }
+}
+
+void Server::State::Connection::worker_log() {
+  auto request = read_log_query(route.query);
+  if (!request) return send(error_answer(request.error()));
+  server->hooks.read_log(WorkerId(route.name), *std::move(request),
+                         [self = shared_from_this()](Result<LogPiece> piece) {
+                           if (self->server->ended || self->phase != Phase::waiting) return;
+                           if (!piece) return self->send(error_answer(piece.error()));
+                           self->send({.body = std::move(piece->text),
+                                       .content_type = "text/plain; charset=utf-8",
+                                       .headers = {{"Lockstep-Log-End", piece->end}, {"Cache-Control", "no-store"}}});
+                         });
 }
 
 void Server::State::Connection::generate() {

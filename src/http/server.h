@@ -27,6 +27,16 @@ struct ServerSettings {
   HistorySettings history;               // committed events that a stream can go back to
 };
 
+/// lines   of the end of a worker's log, or, with `after` (the end of an earlier piece), what came since
+struct LogRequest {
+  std::size_t lines = 100;
+  std::string after;
+};
+struct LogPiece {
+  std::string text;
+  std::string end;  // where the next piece begins
+};
+
 /// What the HTTP side needs from the rest; all called and answered on the reactor's thread.
 struct ServerHooks {
   /// One of the API inputs of in::, for the core.
@@ -37,6 +47,8 @@ struct ServerHooks {
   std::function<void(std::string sha256, std::function<void(Result<std::string>)> done)> read_output;
   /// Stores an uploaded PNG; invalid_argument when it is none.
   std::function<void(std::string bytes, std::function<void(Result<ImageBuffer>)> done)> store_upload;
+  /// A piece of a worker's log; not_found for a worker that nobody knows.
+  std::function<void(WorkerId worker, LogRequest request, std::function<void(Result<LogPiece>)> done)> read_log;
   /// The newest rev that was decided; a reader may come back with any up to it.
   std::function<Rev()> rev = [] { return Rev{}; };
 };

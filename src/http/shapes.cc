@@ -111,16 +111,20 @@ std::optional<Route> place_of(std::string_view path) {
   using Kind = Route::Kind;
   constexpr std::string_view requests = "/api/v1/requests/";
   constexpr std::string_view outputs = "/api/v1/outputs/";
+  constexpr std::string_view workers = "/api/v1/workers/";
   if (path == "/livez") return Route{Kind::livez, {}, {}};
   if (path == "/readyz") return Route{Kind::view, "readyz", {}};
   if (path == "/v1/models") return Route{Kind::view, "v1/models", {}};
   if (path == "/v1/images/generations") return Route{Kind::generate, {}, {}};
   if (path == "/api/v1/checks") return Route{Kind::check, {}, {}};
   if (path == "/api/v1/events") return Route{Kind::events, {}, {}};
-  for (const std::string_view view : {"status", "devices", "models", "requests"}) {
+  for (const std::string_view view : {"status", "devices", "models", "requests", "workers"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (const auto id = name_between(path, requests, "/cancel")) return Route{Kind::cancel, *id, {}};
+  if (const auto id = name_between(path, workers, "/restart")) return Route{Kind::restart_worker, *id, {}};
+  if (const auto id = name_between(path, workers, "/logs")) return Route{Kind::worker_log, *id, {}};
+  if (const auto id = name_between(path, workers, "")) return Route{Kind::view, cat("workers/", *id), {}};
   if (const auto id = name_between(path, requests, "")) return Route{Kind::view, cat("requests/", *id), {}};
   for (const std::string_view suffix : {".png", ""}) {
     const auto hash = name_between(path, outputs, suffix);
@@ -133,10 +137,12 @@ std::string_view methods_of(Route::Kind kind) {
   switch (kind) {
     case Route::Kind::generate:
     case Route::Kind::check:
+    case Route::Kind::restart_worker:
     case Route::Kind::cancel: return "POST";
     case Route::Kind::events: return "GET";
     case Route::Kind::livez:
     case Route::Kind::view:
+    case Route::Kind::worker_log:
     case Route::Kind::output: return "GET, HEAD";
   }
   return "GET";
@@ -218,6 +224,15 @@ Result<std::map<std::string, std::string>> query_values(std::string_view query,
   });
   LOCKSTEP_TRY_STATUS(status);
   return out;
+}
+
+Result<std::uint64_t> whole_number(std::string_view where, std::string_view text) {
+  std::uint64_t number = 0;
+  const char* const end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, number);
+  if (!text.empty() && parsed.ec == std::errc{} && parsed.ptr == end) return number;
+  return fail(ErrorCode::invalid_argument, cat(where, " is \"", shortened(text), "\"; it must be a whole number"),
+              cat("/", where));
 }
 
 Result<GenerateBody> read_generate_body(std::string_view text) {

@@ -36,9 +36,9 @@ Answer error_answer(const Error& error);
 
 /// A target that is known, and what it names.
 struct Route {
-  enum class Kind { livez, view, generate, check, cancel, output, events };
+  enum class Kind { livez, view, generate, check, cancel, output, events, restart_worker, worker_log };
   Kind kind = Kind::livez;
-  std::string name;   // view: its path; cancel: the request id; output: the hash
+  std::string name;   // view: its path; cancel: the request id; output: the hash; of a worker: its id
   std::string query;  // without the question mark
 };
 /// Only these exact paths exist; nothing is decoded or normalised, so no spelling of ".." or "/" can reach a file.
@@ -49,6 +49,9 @@ std::expected<Route, Answer> route_of(std::string_view method, std::string_view 
 /// badly encoded: a typing error must not be a default.
 Result<std::map<std::string, std::string>> query_values(std::string_view query,
                                                         std::initializer_list<std::string_view> known);
+
+/// A value of a query or header; invalid_argument names `where` and the text.
+Result<std::uint64_t> whole_number(std::string_view where, std::string_view text);
 
 /// The body of a generation; 400 names the place. An unknown key is refused: a typing error must not be a default.
 Result<GenerateBody> read_generate_body(std::string_view text);

@@ -29,6 +29,7 @@ WorkerView view_of(const WorkerRecord& worker) {
   view.incarnation = worker.incarnation;
   view.pid = worker.pid;
   view.last_end = worker.last_end;
+  view.deaths_in_a_row = worker.deaths_in_a_row;
   return view;
 }
 

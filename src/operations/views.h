@@ -34,14 +34,26 @@ BOOST_DESCRIBE_STRUCT(DeviceView, (),
 struct WorkerView {
   WorkerId worker_id;
   DeviceId device_id;
-  std::string state;
+  std::string state;  // of WorkerState, or "broken": gone and set aside
   Incarnation incarnation;
   std::int64_t pid = 0;
   std::string task;
   std::string last_end;
   std::uint64_t frames_refused = 0;
+  std::uint32_t deaths_in_a_row = 0;         // without a ready in between
+  std::string broken_because;                // why it is set aside; empty when it is not
+  std::string last_words;                    // the end of its log when it was set aside
+  std::optional<double> next_start_seconds;  // until it is started again; absent when nothing starts it
 };
-BOOST_DESCRIBE_STRUCT(WorkerView, (), (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused))
+BOOST_DESCRIBE_STRUCT(WorkerView, (),
+                      (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused, deaths_in_a_row,
+                       broken_because, last_words, next_start_seconds))
+
+struct WorkersView {
+  Rev rev;
+  std::vector<WorkerView> workers;
+};
+BOOST_DESCRIBE_STRUCT(WorkersView, (), (rev, workers))
 
 struct ResidencyView {
   WorkerId worker_id;
@@ -105,8 +117,9 @@ struct JobView {
   JobId job_id;
   std::uint32_t index = 0;
   std::string stage;
-  std::string doing;   // "loading tiny-sdxl", "inference"; empty when it waits or has ended
-  double percent = 0;  // of `doing`
+  std::string doing;      // "loading tiny-sdxl", "inference"; empty when it waits or has ended
+  double percent = 0;     // of `doing`
+  std::string waits_for;  // why nothing is done; empty when something is, or it has ended
   std::uint32_t attempt = 0;
   std::uint32_t deaths = 0;
   std::uint64_t seed = 0;
@@ -120,8 +133,8 @@ struct JobView {
   std::optional<processing::Failure> failure;
 };
 BOOST_DESCRIBE_STRUCT(JobView, (),
-                      (job_id, index, stage, doing, percent, attempt, deaths, seed, worker_id, inference_worker,
-                       postprocessing_worker, inference, operations, results, output, failure))
+                      (job_id, index, stage, doing, percent, waits_for, attempt, deaths, seed, worker_id,
+                       inference_worker, postprocessing_worker, inference, operations, results, output, failure))
 
 struct RequestView {
   RequestId request_id;

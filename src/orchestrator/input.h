@@ -64,7 +64,8 @@ struct WorkerDialed {
 struct WorkerGone {
   WorkerId worker_id;
   Incarnation incarnation;
-  std::string how;  // "exit status 1", "signal 9 (Killed)", "proven gone by its lock"
+  std::string how;         // "exit status 1", "signal 9 (Killed)", "proven gone by its lock"
+  std::string last_words;  // the end of its log, for people
 };
 /// Its life line broke: the process is ending, though its memory is not free yet. WorkerGone follows and is the proof.
 struct WorkerDying {
@@ -125,11 +126,17 @@ struct Check {
 };
 struct View {
   ReplyId reply;
-  std::string path;  // below /api/v1: "status", "devices", "models", "requests", "requests/<id>"; "readyz"; "v1/models"
+  std::string path;  // below /api/v1: "status", "devices", "models", "requests", "requests/<id>", "workers",
+                     // "workers/<id>"; "readyz"; "v1/models"
 };
 struct Cancel {
   ReplyId reply;
   RequestId request_id;
+};
+/// A person wants it started again, though it was set aside, or though it lives.
+struct RestartWorker {
+  ReplyId reply;
+  WorkerId worker_id;
 };
 struct ReplyGone {  // the client went away
   ReplyId reply;
@@ -143,7 +150,7 @@ struct Input {
   WallTime wall;
   std::variant<in::Started, in::WorkerSpawned, in::WorkerDialed, in::WorkerGone, in::WorkerDying, in::FrameArrived,
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
-               in::Generate, in::Check, in::View, in::Cancel, in::ReplyGone, in::StopRequested>
+               in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::ReplyGone, in::StopRequested>
       what;
 };
 

@@ -12,6 +12,7 @@
 #include "events/device_events.h"
 #include "events/link_messages.h"
 #include "events/memory_events.h"
+#include "liveness/breaker.h"
 #include "operations/model_load.h"
 #include "orchestrator/effect.h"
 
@@ -37,6 +38,13 @@ struct WorkerLive {
   std::uint64_t frames_refused = 0;
   std::optional<DeviceHealthUpdate> health;
   std::optional<VramUsageUpdate> memory;
+};
+
+/// The starts of one worker since it was last ready. On purpose not durable: liveness/breaker.h.
+struct WorkerStarts {
+  Breaker breaker;
+  std::string reason;      // when the breaker is open
+  std::string last_words;  // the end of its log then
 };
 
 enum class SegmentState { filling, ready, failed };
@@ -81,6 +89,7 @@ struct Live {
   std::uint64_t messages_made = 0;
   std::uint64_t uses = 0;  // a clock for least-recently-used
   std::map<WorkerId, WorkerLive> workers;
+  std::map<WorkerId, WorkerStarts> starts;
   LoadIntents intents;
   std::map<SegmentKey, SegmentLive> segments;
   std::map<SegmentKey, std::shared_ptr<const model::SegmentLayout>> layouts;

@@ -8,6 +8,7 @@
 #include "operations/accept.h"
 #include "operations/views.h"
 #include "operations/workflow.h"
+#include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -64,7 +65,9 @@ std::string not_ready_because(const Turn& turn) {
   const auto& workers = turn.tables.liveness.workers.entries();
   const bool any_ready =
       std::ranges::any_of(workers, [](const auto& each) { return each.second.row.state == WorkerState::ready; });
-  return any_ready ? "" : "no worker is ready yet";
+  if (any_ready) return "";
+  const std::string nobody = nobody_works_because(turn);
+  return nobody.empty() ? "no worker is ready yet" : nobody;
 }
 
 DeviceView device_view(const Turn& turn, const device::Device& device) {
@@ -102,13 +105,7 @@ StatusView status_view(const Turn& turn) {
   view.cache_limit = turn.settings.cache_limit;
   for (const auto& [key, segment] : turn.live.segments) view.cache_used += segment.size;
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
-    WorkerView worker = view_of(entry.row);
-    const auto live = turn.live.workers.find(entry.row.worker_id);
-    if (live != turn.live.workers.end()) {
-      worker.task = live->second.task;
-      worker.frames_refused = live->second.frames_refused;
-    }
-    view.workers.push_back(std::move(worker));
+    view.workers.push_back(worker_view(turn, entry.row));
   }
   for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
     view.devices.push_back(device_view(turn, entry.row));
@@ -122,6 +119,7 @@ StatusView status_view(const Turn& turn) {
 RequestView request_view(const Turn& turn, const processing::Request& request) {
   RequestView view = view_of(turn.tables, request);
   for (JobView& job : view.jobs) {
+    job.waits_for = waits_for(turn, turn.tables.processing.jobs.at(job.job_id.str()));
     const auto progress = turn.live.progress.find(job.job_id);
     if (progress == turn.live.progress.end()) continue;
     job.doing = progress->second.what;
@@ -137,6 +135,10 @@ void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processin
                        fail(ErrorCode::unavailable, "the server is stopping; try again after its restart"));
   }
   if (!request) return reply_error(turn, reply, request.error());
+  // What is accepted waits as long as it must; a new client learns now that nobody would do its work.
+  if (const std::string nobody = nobody_works_because(turn); !nobody.empty()) {
+    return reply_error(turn, reply, fail(ErrorCode::unavailable, nobody));
+  }
   accept(turn.tables, *request, turn.wall, turn.change);
   if (wait) {
     turn.live.waiting.emplace(request->request_id, Waiting{reply, as_url});
@@ -172,6 +174,7 @@ void on_check(Turn& turn, const in::Check& input) {
 void on_view(Turn& turn, const in::View& input) {
   const auto ok = [&](const auto& view) { reply_json(turn, input.reply, 200, json::to_text(view)); };
   constexpr std::string_view one_request = "requests/";
+  constexpr std::string_view one_worker = "workers/";
   if (input.path == "status") return ok(status_view(turn));
   if (input.path == "requests") return ok(requests_view(turn.tables, turn.live.rev));
   if (input.path == "readyz") {
@@ -191,6 +194,18 @@ void on_view(Turn& turn, const in::View& input) {
       view.models.push_back(model_view(turn, entry.row));
     }
     return ok(view);
+  }
+  if (input.path == "workers") {
+    WorkersView view{turn.live.rev, {}};
+    for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+      view.workers.push_back(worker_view(turn, entry.row));
+    }
+    return ok(view);
+  }
+  if (input.path.starts_with(one_worker)) {
+    const std::string id = input.path.substr(one_worker.size());
+    if (const auto* worker = turn.tables.liveness.workers.find(id)) return ok(worker_view(turn, *worker));
+    return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no worker ", shortened(id))));
   }
   if (input.path == "v1/models") {
     ServedModels view;

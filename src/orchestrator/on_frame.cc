@@ -10,6 +10,7 @@
 #include "events/json_read.h"
 #include "operations/model_load.h"
 #include "operations/workflow.h"
+#include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -88,6 +89,7 @@ Status on_ready(Turn& turn, Arrival& arrival) {
                   device::after(device, device::DeviceEvent::worker_ready, ""));
   turn.change.event("worker_ready", ready.worker_id.str(), ready);
   turn.effect(out::DisarmTimer{cat("start:", ready.worker_id.str())});
+  forget_deaths(turn, ready.worker_id);
   turn.log(cat(ready.worker_id.str(), " is ready"));
   return {};
 }

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
+#include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -159,7 +160,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
   live = WorkerLive{};
-  const Nanos wait = ours ? 0 : restart_backoff(worker->deaths_in_a_row + 1);
+  const Nanos wait = ours ? 0 : wait_after_death(turn, *worker, how, input.last_words);
   live.restart_at = turn.now + wait;
   if (wait > 0) turn.effect(out::ArmTimer{timer("restart", input.worker_id), live.restart_at});
 }

@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 #include "domains/device/types.h"
+#include "liveness/breaker.h"
 #include "liveness/timing.h"
 #include "operations/accept.h"
 
@@ -27,6 +28,7 @@ struct Settings {
   Bytes cache_limit{16ULL << 30};  // RAM for segments
   Nanos prepare_deadline = seconds(5);
   LivenessTiming timing;
+  BreakerPolicy breaker;
   AcceptSettings accept;
 };
 

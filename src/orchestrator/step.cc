@@ -49,6 +49,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::Check& x) { on_check(turn, x); },
                  [&](const in::View& x) { on_view(turn, x); },
                  [&](const in::Cancel& x) { on_cancel(turn, x); },
+                 [&](const in::RestartWorker& x) { on_restart_worker(turn, x); },
                  [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
                  [&](const in::StopRequested&) { on_stop(turn); },
              },

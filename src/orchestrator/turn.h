@@ -85,6 +85,7 @@ void on_generate(Turn& turn, const in::Generate& input);
 void on_check(Turn& turn, const in::Check& input);
 void on_view(Turn& turn, const in::View& input);
 void on_cancel(Turn& turn, const in::Cancel& input);
+void on_restart_worker(Turn& turn, const in::RestartWorker& input);
 void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 
 // The decisions that settle() tries in this order; each returns true when it put something into the turn.

@@ -182,10 +182,12 @@ Result<Config> read_config(const std::string& path) {
   LOCKSTEP_TRY_STATUS(top.text("data_dir", config.data_dir));
   LOCKSTEP_TRY_STATUS(top.text("models_dir", config.models_dir));
   LOCKSTEP_TRY_STATUS(top.text("log_level", config.log_level));
-  for (const char* section : {"http", "cache", "workers", "limits", "timing", "worker"}) top.known(section);
+  for (const char* section : {"http", "cache", "workers", "limits", "timing", "breaker", "logs", "worker"}) {
+    top.known(section);
+  }
   LOCKSTEP_TRY_STATUS(top.no_others());
 
-  for (const char* name : {"http", "cache", "workers", "limits", "timing"}) {
+  for (const char* name : {"http", "cache", "workers", "limits", "timing", "breaker", "logs"}) {
     const toml::node* node = root.get(name);
     if (node != nullptr && !node->is_table()) return top.wrong(name, *node, cat("a table, as in [", name, "]"));
   }
@@ -252,6 +254,20 @@ Result<Config> read_config(const std::string& path) {
   LOCKSTEP_TRY_STATUS(timing.duration("progress", config.core.timing.progress_deadline));
   LOCKSTEP_TRY_STATUS(timing.duration("drain", config.core.timing.drain_limit));
   LOCKSTEP_TRY_STATUS(timing.no_others());
+
+  TableReader breaker(section("breaker"), "breaker.", path);
+  LOCKSTEP_TRY_STATUS(breaker.number("deaths", config.core.breaker.deaths_max, 1, 1000));
+  LOCKSTEP_TRY_STATUS(breaker.duration("window", config.core.breaker.window));
+  LOCKSTEP_TRY_STATUS(breaker.duration("trial", config.core.breaker.trial_after));
+  LOCKSTEP_TRY_STATUS(breaker.no_others());
+
+  TableReader logs(section("logs"), "logs.", path);
+  LOCKSTEP_TRY_STATUS(logs.size("worker_limit", config.worker_log_limit));
+  LOCKSTEP_TRY_STATUS(logs.no_others());
+  if (config.worker_log_limit < 64_KiB) {
+    return fail(ErrorCode::invalid_argument,
+                cat(path, ": logs.worker_limit is ", to_text(config.worker_log_limit), "; it must be 64KB or more"));
+  }
 
   if (const toml::node* node = root.get("worker")) {
     const toml::array* array = node->as_array();

@@ -25,6 +25,7 @@ struct Config {
   /// How long a worker that lost its orchestrator looks for the next one; 0: it ends at once.
   Nanos reconnect = seconds(30);
   std::size_t pool_threads = 2;
+  Bytes worker_log_limit = 16_MiB;  // of one worker's log; one predecessor of the same size is kept
   std::string log_level = "info";
 };
 

@@ -29,6 +29,7 @@ namespace {
 
 constexpr std::uint64_t commits_per_snapshot = 2000;
 constexpr int prove_tries_max = 1000;  // 10 ms apart
+constexpr Nanos log_look_every = milliseconds(250);
 
 }  // namespace
 
@@ -37,6 +38,8 @@ Driver::Driver(Config config)
       pool_(config_.pool_threads),
       machine_(config_.core),
       outputs_(cat(config_.data_dir, "/outputs")),
+      logs_(cat(config_.data_dir, "/logs"), config_.worker_log_limit,
+            static_cast<std::uint64_t>(real::Reactor::wall().ms)),
       disk_(std::make_unique<real::Pool>(1)) {
   std::random_device device;
   std::seed_seq seed{device(), device(), device(), device()};
@@ -51,6 +54,7 @@ Ended Driver::run() {
     spdlog::info("{} received", signal == SIGINT ? "Ctrl-C" : "SIGTERM");
     input(in::StopRequested{});
   });
+  bound_logs();
   input(in::Started{random_id(), sha256_hex(worker_secret_)});
   reactor_.run();
   return ended_;
@@ -80,17 +84,26 @@ Status Driver::open() {
   LOCKSTEP_TRY_STATUS(read_worker_secret());
   http_ = std::make_unique<http::Server>(
       reactor_, config_.http,
-      http::ServerHooks{.submit = [this](decltype(Input::what) what) { input(std::move(what)); },
-                        .random = [this] { return random_() >> 2; },
-                        .read_output =
-                            [this](std::string sha256, std::function<void(Result<std::string>)> done) {
-                              in_pool([this, sha256] { return outputs_.get(sha256); }, std::move(done));
-                            },
-                        .store_upload =
-                            [this](std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
-                              store_upload(std::move(bytes), std::move(done));
-                            },
-                        .rev = [this] { return machine_.rev(); }});
+      http::ServerHooks{
+          .submit = [this](decltype(Input::what) what) { input(std::move(what)); },
+          .random = [this] { return random_() >> 2; },
+          .read_output =
+              [this](std::string sha256, std::function<void(Result<std::string>)> done) {
+                in_pool([this, sha256] { return outputs_.get(sha256); }, std::move(done));
+              },
+          .store_upload =
+              [this](std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
+                store_upload(std::move(bytes), std::move(done));
+              },
+          .read_log =
+              [this](WorkerId id, http::LogRequest request, std::function<void(Result<http::LogPiece>)> done) {
+                // Only a worker that is known has a file; a name from outside never becomes a path.
+                if (!machine_.tables().liveness.workers.contains(id.str())) {
+                  return done(fail(ErrorCode::not_found, cat("there is no worker ", shortened(id.str()))));
+                }
+                in_pool([this, id, request] { return logs_.read(id, request); }, std::move(done));
+              },
+          .rev = [this] { return machine_.rev(); }});
   RecoveredEvents past = LOCKSTEP_TRY(recovered_events(recovered, config_.http.history.events_max));
   http_->recover_history(past.floor, std::move(past.events));
   return {};
@@ -176,7 +189,21 @@ void Driver::in_pool(Work work, Done done) {
 std::string Driver::lock_path(const WorkerId& id) const {
   return cat(config_.data_dir, "/workers/", id.str(), ".lock");
 }
-std::string Driver::log_path(const WorkerId& id) const { return cat(config_.data_dir, "/logs/", id.str(), ".log"); }
+
+void Driver::bound_logs() {
+  for (const WorkerSettings& each : config_.core.workers) {
+    const WorkerId id = each.worker_id;
+    if (!logs_.too_long(id) || !bounding_.insert(id).second) continue;
+    log_keeper_.run([this, id] {
+      const std::string sentence = logs_.bound(id);
+      reactor_.post([this, id, sentence] {
+        bounding_.erase(id);
+        if (!sentence.empty()) spdlog::info("{}", sentence);
+      });
+    });
+  }
+  reactor_.arm("logs", real::Reactor::now() + log_look_every, [this] { bound_logs(); });
+}
 
 HandleId Driver::keep(real::Fd fd) {
   handles_.emplace(++handles_made_, real::share(std::move(fd)));
@@ -225,10 +252,10 @@ void Driver::carry_out(out::SpawnWorker& effect) {
       cat("LOCKSTEP_DEVICE=", effect.worker.kind == device::Kind::cpu ? "cpu" : cat("cuda:", effect.worker.gpu)));
   request.link = std::move(theirs);
   request.lock = *std::move(lock);
-  request.log_path = log_path(id);
   request.dies_with_us = config_.reconnect == 0;
   request.environment.push_back(cat("LOCKSTEP_LINK_PATH=", fs::absolute(link_path()).string()));
   request.environment.push_back(cat("LOCKSTEP_RECONNECT_S=", config_.reconnect / seconds(1)));
+  request.log_path = logs_.path(id);
   std::array<real::Fd, 2> life_reads;
   for (std::size_t i = 0; i < life_reads.size(); ++i) {
     int pipe[2];
@@ -285,10 +312,11 @@ void Driver::worker_ended(const WorkerId& id, Incarnation incarnation) {
   // The link goes with the process: what it still had to say is about work that died with it.
   drop_link(place->second.link);
   workers_.erase(place);
+  const std::string last_words = logs_.last_words(id, 5);
   if (!machine_.live().stopping) {
-    spdlog::info("{} ended: {}; its last words ({}):\n{}", id.str(), how, log_path(id), real::tail_of(log_path(id), 5));
+    spdlog::info("{} ended: {}; its last words ({}):\n{}", id.str(), how, logs_.path(id), last_words);
   }
-  input(in::WorkerGone{id, incarnation, how});
+  input(in::WorkerGone{id, incarnation, how, last_words});
 }
 
 void Driver::carry_out(out::KillWorker& effect) {

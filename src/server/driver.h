@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -23,6 +24,7 @@
 #include "orchestrator/machine.h"
 #include "runtime/loop.h"
 #include "server/config.h"
+#include "server/worker_logs.h"
 
 namespace lockstep::server {
 
@@ -108,8 +110,8 @@ class Driver {
   real::SharedFd handle(HandleId id);
   void store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done);
   std::string lock_path(const WorkerId& id) const;
-  std::string log_path(const WorkerId& id) const;
   std::string link_path() const;
+  void bound_logs();
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
   template <class Work, class Done>
   void in_pool(Work work, Done done);
@@ -123,6 +125,7 @@ class Driver {
   std::unique_ptr<Loop<Orchestrator>> loop_;
   std::unique_ptr<http::Server> http_;
   real::BlobStore outputs_;
+  WorkerLogs logs_;
   std::mt19937_64 random_;
 
   std::deque<Input> inputs_;
@@ -139,6 +142,8 @@ class Driver {
   std::map<std::pair<ModelId, std::string>, real::SharedFd> segments_;
   std::map<HandleId, real::SharedFd> handles_;
   HandleId handles_made_ = 0;
+  real::Pool log_keeper_{1};     // of its own: a flooding worker must not wait for a segment that is filled
+  std::set<WorkerId> bounding_;  // logs that are being cut
   int pool_running_ = 0;
   Ended ended_;
 };
