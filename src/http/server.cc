@@ -115,6 +115,7 @@ struct Server::State : std::enable_shared_from_this<State> {
   const ServerSettings settings;
   ServerHooks hooks;
   EventHistory history;
+  HttpCounters counters;
   tcp::acceptor acceptor{reactor.context()};
   asio::steady_timer accept_timer{reactor.context()};
   asio::steady_timer beat_timer{reactor.context()};
@@ -184,6 +185,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   beast::flat_buffer buffer;
   std::optional<beast::http::request_parser<beast::http::string_body>> parser;
   Route route;
+  std::string route_class;
   std::string host;
   bool keep_alive = false;
   bool head_only = false;
@@ -280,6 +282,7 @@ void Server::State::Connection::no_deadline() {
 void Server::State::Connection::read_head() {
   phase = Phase::reading;
   reply = 0;
+  route_class = "unknown";
   parser.emplace();
   parser->header_limit(header_bytes_max);
   parser->body_limit(server->settings.body_bytes_max);
@@ -303,6 +306,7 @@ void Server::State::Connection::on_head(const error_code& error) {
   auto found = route_of(view_of(head.method_string()), view_of(head.target()));
   if (!found) return refuse(found.error());
   route = *std::move(found);
+  route_class = class_of(route);
 
   const std::uint64_t body_max = route.kind == Route::Kind::check
                                      ? server->settings.body_bytes_max
@@ -366,6 +370,8 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::check: return check();
     case Route::Kind::output: return output();
     case Route::Kind::events: return start_stream();
+    case Route::Kind::metrics:
+      return send({.body = server->hooks.metrics(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
     case Route::Kind::worker_log: return worker_log();
     case Route::Kind::restart_worker:
       return server->hooks.submit(in::RestartWorker{expect(false), WorkerId(route.name)});
@@ -456,6 +462,7 @@ void Server::State::Connection::send(Answer answer) {
   if (phase == Phase::closed || phase == Phase::ending) return;
   phase = Phase::writing;
   reply = 0;
+  ++server->counters.answers[{route_class, answer.status}];
   error_code ignored;
   if (watching) socket.cancel(ignored);
   watching = false;
@@ -530,6 +537,9 @@ void Server::State::Connection::start_stream() {
   if (!query) return send(error_answer(query.error()));
   phase = Phase::streaming;
   ++server->streams;
+  ++server->counters.answers[{route_class, 200}];
+  ++server->counters.streams_opened;
+  server->counters.streams_resumed += query->after ? 1 : 0;
   feed.emplace(server->history, *std::move(query), server->settings.stream_buffer_max);
   keep_alive = false;
   const std::string head_and_opening =
@@ -545,6 +555,7 @@ void Server::State::Connection::start_stream() {
 
 void Server::State::Connection::publish(const out::Publish& what, const StreamBuffer::Text& everything) {
   if (feed->publish(what, everything)) return pump();
+  ++server->counters.stream_overflows;
   end_stream(event_text(Rev{}, real::Reactor::wall(), {"resync_required", "", RawJson{"{}"}}));
 }
 
@@ -694,6 +705,15 @@ void Server::publish(const out::Publish& publish) {
   for (const auto& connection : state_->all()) {
     if (connection->phase == State::Connection::Phase::streaming) connection->publish(publish, everything);
   }
+}
+
+HttpCounters Server::counters() const {
+  HttpCounters out = state_->counters;
+  out.streams_open = state_->streams;
+  out.connections_open = state_->connections.size();
+  out.history_events = state_->history.events();
+  out.history_bytes = state_->history.bytes();
+  return out;
 }
 
 void Server::stop() { state_->stop(); }

@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -37,6 +39,18 @@ struct LogPiece {
   std::string end;  // where the next piece begins
 };
 
+/// Since the start; for /metrics. A class is a route without the ids in it.
+struct HttpCounters {
+  std::map<std::pair<std::string, int>, std::uint64_t> answers;  // by class and status
+  std::uint64_t streams_opened = 0;
+  std::uint64_t streams_resumed = 0;  // of these: with a place to go on from
+  std::uint64_t stream_overflows = 0;
+  std::size_t streams_open = 0;
+  std::size_t connections_open = 0;
+  std::size_t history_events = 0;
+  std::size_t history_bytes = 0;
+};
+
 /// What the HTTP side needs from the rest; all called and answered on the reactor's thread.
 struct ServerHooks {
   /// One of the API inputs of in::, for the core.
@@ -51,6 +65,8 @@ struct ServerHooks {
   std::function<void(WorkerId worker, LogRequest request, std::function<void(Result<LogPiece>)> done)> read_log;
   /// The newest rev that was decided; a reader may come back with any up to it.
   std::function<Rev()> rev = [] { return Rev{}; };
+  /// The body of /metrics.
+  std::function<std::string()> metrics = [] { return std::string(); };
 };
 
 class Server {
@@ -60,6 +76,7 @@ class Server {
 
   /// Opens the listener; unavailable names address, port and reason (in use, not permitted).
   Status listen();
+  HttpCounters counters() const;
   /// The port that was bound.
   std::uint16_t port() const;
 

@@ -113,6 +113,7 @@ std::optional<Route> place_of(std::string_view path) {
   constexpr std::string_view outputs = "/api/v1/outputs/";
   constexpr std::string_view workers = "/api/v1/workers/";
   if (path == "/livez") return Route{Kind::livez, {}, {}};
+  if (path == "/metrics") return Route{Kind::metrics, {}, {}};
   if (path == "/readyz") return Route{Kind::view, "readyz", {}};
   if (path == "/v1/models") return Route{Kind::view, "v1/models", {}};
   if (path == "/v1/images/generations") return Route{Kind::generate, {}, {}};
@@ -141,6 +142,7 @@ std::string_view methods_of(Route::Kind kind) {
     case Route::Kind::cancel: return "POST";
     case Route::Kind::events: return "GET";
     case Route::Kind::livez:
+    case Route::Kind::metrics:
     case Route::Kind::view:
     case Route::Kind::worker_log:
     case Route::Kind::output: return "GET, HEAD";
@@ -175,6 +177,22 @@ Answer error_answer(int status, std::string_view code, std::string_view message,
 Answer error_answer(const Error& error) {
   const ErrorFacts facts = error_facts(error.code);
   return error_answer(facts.http_status, facts.name, error.message, error.pointer);
+}
+
+std::string class_of(const Route& route) {
+  switch (route.kind) {
+    case Route::Kind::livez: return "livez";
+    case Route::Kind::view: return route.name == "v1/models" ? route.name : route.name.substr(0, route.name.find('/'));
+    case Route::Kind::generate: return "generate";
+    case Route::Kind::check: return "check";
+    case Route::Kind::cancel: return "cancel";
+    case Route::Kind::output: return "output";
+    case Route::Kind::events: return "events";
+    case Route::Kind::restart_worker: return "restart_worker";
+    case Route::Kind::worker_log: return "worker_log";
+    case Route::Kind::metrics: return "metrics";
+  }
+  return "unknown";
 }
 
 std::expected<Route, Answer> route_of(std::string_view method, std::string_view target) {

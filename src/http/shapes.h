@@ -36,11 +36,13 @@ Answer error_answer(const Error& error);
 
 /// A target that is known, and what it names.
 struct Route {
-  enum class Kind { livez, view, generate, check, cancel, output, events, restart_worker, worker_log };
+  enum class Kind { livez, view, generate, check, cancel, output, events, restart_worker, worker_log, metrics };
   Kind kind = Kind::livez;
   std::string name;   // view: its path; cancel: the request id; output: the hash; of a worker: its id
   std::string query;  // without the question mark
 };
+/// The route without the ids in it: one of a bounded set of names.
+std::string class_of(const Route& route);
 /// Only these exact paths exist; nothing is decoded or normalised, so no spelling of ".." or "/" can reach a file.
 /// Refuses with 404, or 405 and Allow.
 std::expected<Route, Answer> route_of(std::string_view method, std::string_view target);

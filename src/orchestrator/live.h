@@ -14,6 +14,7 @@
 #include "events/memory_events.h"
 #include "liveness/breaker.h"
 #include "operations/model_load.h"
+#include "orchestrator/counters.h"
 #include "orchestrator/effect.h"
 
 namespace lockstep {
@@ -24,6 +25,7 @@ struct WorkerLive {
   LinkId link = 0;  // of the present connection; frames of another one are too late
   bool link_open = false;
   bool awaited = false;  // it lives, without a link, and may come back
+  bool unseen = false;   // of an earlier epoch, and has not come back yet: how it ended says nothing about a job
   std::string token;     // for its welcome
   bool silent = false;   // no heartbeat for LivenessTiming::silence: nothing new goes there
   std::uint64_t sequence_out = 0;
@@ -99,6 +101,7 @@ struct Live {
   std::set<JobId> open_jobs;  // not ended; derived from the job table
   std::map<JobId, JobProgress> progress;
   std::multimap<RequestId, Waiting> waiting;
+  Counters counters;
 };
 
 }  // namespace lockstep

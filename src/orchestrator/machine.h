@@ -3,6 +3,7 @@
 // The orchestrator as a pure machine: step(input) -> at most one commit, and effects. runtime/loop.h drives it; the
 // server and the simulator differ only in what carries the effects out. orchestrator/step.cc is the main path.
 
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -46,13 +47,15 @@ class Orchestrator {
   std::string digest() const { return digest_of(live_.rev, dump(tables_)); }
 
  private:
-  Status change(const Commit& commit);
+  /// now: of the input that is decided; absent while a journal is replayed.
+  Status change(const Commit& commit, std::optional<Nanos> now);
   Status restore(const SnapshotRow& row);
   Status replay(const Record& record);
 
   Settings settings_;
   Tables tables_;
   Live live_;
+  Nanos now_ = 0;  // of the newest input
   std::set<std::pair<std::string, std::string>> changed_;
 };
 

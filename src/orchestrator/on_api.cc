@@ -128,16 +128,20 @@ RequestView request_view(const Turn& turn, const processing::Request& request) {
   return view;
 }
 
+void refuse(Turn& turn, ReplyId reply, const Error& error) {
+  ++turn.live.counters.requests_refused[std::string(error_facts(error.code).name)];
+  reply_error(turn, reply, error);
+}
+
 /// Accepts what was read, and answers now or remembers who waits.
 void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processing::Request> request) {
   if (turn.live.stopping) {
-    return reply_error(turn, reply,
-                       fail(ErrorCode::unavailable, "the server is stopping; try again after its restart"));
+    return refuse(turn, reply, fail(ErrorCode::unavailable, "the server is stopping; try again after its restart"));
   }
-  if (!request) return reply_error(turn, reply, request.error());
+  if (!request) return refuse(turn, reply, request.error());
   // What is accepted waits as long as it must; a new client learns now that nobody would do its work.
   if (const std::string nobody = nobody_works_because(turn); !nobody.empty()) {
-    return reply_error(turn, reply, fail(ErrorCode::unavailable, nobody));
+    return refuse(turn, reply, fail(ErrorCode::unavailable, nobody));
   }
   accept(turn.tables, *request, turn.wall, turn.change);
   if (wait) {
@@ -159,7 +163,7 @@ void reply_error(Turn& turn, ReplyId reply, const Error& error) {
 
 void on_generate(Turn& turn, const in::Generate& input) {
   if (!turn.live.scanned) {
-    return reply_error(turn, input.reply, fail(ErrorCode::unavailable, "the models are being read; try again shortly"));
+    return refuse(turn, input.reply, fail(ErrorCode::unavailable, "the models are being read; try again shortly"));
   }
   const RequestId id = request_id(turn.live.epoch, ++turn.live.requests_made);
   take_in(turn, input.reply, input.wait, input.body.response_format.value_or("url") == "url",

@@ -296,6 +296,7 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
   if (header.incarnation != worker->incarnation || (!first && header.epoch != turn.live.epoch) ||
       header.sequence != live.sequence_in + 1) {
     ++live.frames_refused;
+    ++turn.live.counters.frames_refused[input.worker_id];
     drop(input.handles);
     return end_worker(turn, input.worker_id,
                       cat("it sent frame ", header.sequence, " of incarnation ", header.incarnation.value, ", epoch ",
@@ -320,6 +321,7 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
   drop(arrival.handles);
   if (!status) {
     ++live.frames_refused;
+    ++turn.live.counters.frames_refused[input.worker_id];
     end_worker(
         turn, input.worker_id,
         cat("it sent a bad ", json::enum_name(type), " at \"", status.error().pointer, "\": ", status.error().message));

@@ -57,6 +57,7 @@ WorkerLive& open_link(Turn& turn, const WorkerRecord& worker, const in::WorkerDi
   live.link = input.link;
   live.link_open = true;
   live.awaited = false;
+  live.unseen = false;
   live.silent = false;
   live.token = input.token;
   live.sequence_in = 1;

@@ -119,6 +119,7 @@ void on_started(Turn& turn, const in::Started& input) {
     const WorkerRecord& worker = entry.row;
     if (worker.state == WorkerState::gone) continue;
     const bool wanted = worker.origin != Origin::spawned || configured(turn, worker.worker_id) != nullptr;
+    turn.live.workers[worker.worker_id].unseen = true;
     if (wanted && worker.state != WorkerState::ending) {
       await_worker(turn, worker);
     } else {
@@ -152,11 +153,13 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   if (worker == nullptr || worker->incarnation != input.incarnation || worker->state == WorkerState::gone) return;
   WorkerLive& live = turn.live.workers[input.worker_id];
   // It counts against a job only when it died of itself or was ended for hanging, not when we stop or take over.
-  const bool ours = worker->state == WorkerState::ending || live.awaited ||
+  const bool ours = worker->state == WorkerState::ending || live.unseen ||
                     (live.kill_sent && live.end_reason.empty() && !live.died_by_itself);
   std::string how = live.end_reason.empty() ? input.how : cat(live.end_reason, " (", input.how, ")");
   drop_intents(turn, input.worker_id);
   disarm(turn, input.worker_id, {"start", "silence", "progress", "freeze", "cancel", "rejoin"});
+  ++turn.live.counters
+        .worker_deaths[{input.worker_id, std::string(death_cause(input.how, ours, !live.end_reason.empty()))}];
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
   live = WorkerLive{};

@@ -137,6 +137,7 @@ bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId
     turn.effect(out::DropSegment{victim->first.first, victim->first.second});
     forget_segment(turn, victim->first);
     turn.live.segments.erase(victim);
+    ++turn.live.counters.cache_evictions;
     outcome = Outcome::decided;
     return false;
   }
@@ -162,6 +163,7 @@ bool cache_ready(Turn& turn, Pass& pass, const Job& job, const model::Model& mod
     if (place == turn.live.segments.end()) {
       if (!room_in_cache(turn, pass, component.segment_bytes, needed, outcome)) return false;
       turn.live.segments[key] = {SegmentState::filling, component.segment_bytes, ++turn.live.uses, {}};
+      ++turn.live.counters.cache_misses;
       turn.effect(out::FillSegment{model.model_id, component.name, component.files, turn.live.layouts.at(key)});
       outcome = Outcome::decided;
       return false;
@@ -189,6 +191,7 @@ Outcome load(Turn& turn, Pass& pass, const Job& job, const WorkerRecord& worker,
   const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, job.job_id, transaction);
   if (!intent) return Outcome::waits;  // a local participant voted no: the device's lane is taken
   turn.live.intents.emplace(transaction, *intent);
+  turn.live.counters.cache_hits += wanted.components.size();  // every component is there now, filled for it or before
   give_task(turn, worker, cat("load:", transaction.str()), job.job_id);
   turn.live.progress[job.job_id] = {cat("loading ", wanted.model_id.str()), 0};
   send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan},

@@ -52,6 +52,7 @@ Nanos wait_after_death(Turn& turn, const WorkerRecord& worker, const std::string
   starts.reason = was_open ? cat("it died again on a trial, before it was ready; the last time: ", how)
                            : cat("it died ", deaths, " times before it was ready; the last time: ", how);
   starts.last_words = last_words;
+  ++turn.live.counters.set_aside;
   const std::string sentence = set_aside_because(turn, worker.worker_id);
   device::Device device = turn.tables.device.devices.at(worker.device_id.str());
   device.availability = device::Availability::offline;

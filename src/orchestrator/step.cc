@@ -31,6 +31,7 @@ Plan<Effect> close(Turn& turn) {
 Orchestrator::Orchestrator(Settings settings) : settings_(std::move(settings)) {}
 
 Plan<Effect> Orchestrator::step(const Input& input) {
+  now_ = input.now;
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   std::visit(Match{
                  [&](const in::Started& x) { on_started(turn, x); },
@@ -65,8 +66,10 @@ Plan<Effect> Orchestrator::settle(const Input& input) {
   return close(turn);
 }
 
-Status Orchestrator::change(const Commit& commit) {
+Status Orchestrator::change(const Commit& commit, std::optional<Nanos> now) {
+  const CommitCount count(tables_, commit);
   LOCKSTEP_TRY_STATUS(apply_changes(tables_, commit));
+  count.applied(tables_, now, live_.counters);
   live_.rev = commit.rev;
   for (const FactChange& fact : commit.changes) {
     changed_.emplace(fact.table, fact.key);
@@ -83,7 +86,7 @@ Status Orchestrator::change(const Commit& commit) {
 
 void Orchestrator::apply(const Commit& commit) {
   LOCKSTEP_CHECK(commit.rev == live_.rev.next());
-  LOCKSTEP_CHECK(change(commit).has_value());
+  LOCKSTEP_CHECK(change(commit, now_).has_value());
 }
 
 Result<Lsn> Orchestrator::recover(const Recovered& recovered) {
@@ -103,7 +106,7 @@ Status Orchestrator::restore(const SnapshotRow& row) {
   Commit commit;
   commit.rev = row.mod_rev;
   commit.changes.push_back({row.table, row.key, RawJson{*row.value}});
-  return change(commit);
+  return change(commit, std::nullopt);
 }
 
 Status Orchestrator::replay(const Record& record) {
@@ -111,7 +114,7 @@ Status Orchestrator::replay(const Record& record) {
   if (commit.rev.value != record.lsn.value) {
     return fail(ErrorCode::data_loss, cat("journal record ", record.lsn.value, " holds rev ", commit.rev.value));
   }
-  return change(commit);
+  return change(commit, std::nullopt);
 }
 
 std::vector<SnapshotRow> Orchestrator::take_changed_rows() {

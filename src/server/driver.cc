@@ -63,15 +63,14 @@ Ended Driver::run() {
 Status Driver::open() {
   std::error_code error;
   for (const char* folder : {"", "/outputs", "/workers", "/logs"}) {
-    fs::create_directories(cat(config_.data_dir, folder), error);
+    const std::string path = cat(config_.data_dir, folder);
+    fs::create_directories(path, error);
     if (error) {
-      return fail(ErrorCode::unavailable,
-                  cat("cannot create the data directory ", config_.data_dir, folder, ": ", error.message()));
+      return fail(ErrorCode::unavailable, cat("cannot create the data directory ", path, ": ", error.message()));
     }
-  }
-  if (::access(config_.data_dir.c_str(), W_OK) != 0) {
-    return fail(ErrorCode::unavailable,
-                cat("cannot write to the data directory ", config_.data_dir, ": ", std::strerror(errno)));
+    if (::access(path.c_str(), W_OK | X_OK) != 0) {
+      return fail(ErrorCode::unavailable, cat("cannot write to the data directory ", path, ": ", std::strerror(errno)));
+    }
   }
   data_lock_ = LOCKSTEP_TRY(real::try_lock(cat(config_.data_dir, "/lock")));
   if (!data_lock_) {
@@ -103,7 +102,8 @@ Status Driver::open() {
                 }
                 in_pool([this, id, request] { return logs_.read(id, request); }, std::move(done));
               },
-          .rev = [this] { return machine_.rev(); }});
+          .rev = [this] { return machine_.rev(); },
+          .metrics = [this] { return metrics(); }});
   RecoveredEvents past = LOCKSTEP_TRY(recovered_events(recovered, config_.http.history.events_max));
   http_->recover_history(past.floor, std::move(past.events));
   return {};
@@ -138,17 +138,23 @@ void Driver::sync() {
     commits_since_snapshot_ += batch->size();
     if (batch->size() == 1) {
       // One commit: a hand-over to another core and back would cost more than it hides.
-      if (const Status status = store_->append(*batch); !status) return disk_failed(status.error());
+      Nanos took = 0;
+      if (const Status status = append(*batch, took); !status) return disk_failed(status.error());
+      counters_.sync.observe(took);
+      ++counters_.commits;
       loop_->durable(last);
       snapshot_if_due();
       continue;
     }
     syncing_ = true;
     disk_->run([this, batch, last] {
-      const Status status = store_->append(*batch);
-      reactor_.post([this, status, last] {
+      Nanos took = 0;
+      const Status status = append(*batch, took);
+      reactor_.post([this, status, last, took, commits = batch->size()] {
         syncing_ = false;
         if (!status) return disk_failed(status.error());
+        counters_.sync.observe(took);
+        counters_.commits += commits;
         loop_->durable(last);
         snapshot_if_due();
         sync();
@@ -158,10 +164,29 @@ void Driver::sync() {
   }
 }
 
+Status Driver::append(const std::vector<Record>& batch, Nanos& took) const {
+  const Nanos began = real::Reactor::now();
+  Status status = store_->append(batch);
+  took = real::Reactor::now() - began;
+  return status;
+}
+
+std::string Driver::metrics() const {
+  std::uint64_t journal_bytes = 0;
+  for (const char* file : {"/journal.db", "/journal.db-wal"}) {
+    std::error_code error;
+    const std::uintmax_t size = fs::file_size(cat(config_.data_dir, file), error);
+    if (!error) journal_bytes += size;
+  }
+  return metrics_text(
+      {machine_, config_.core, counters_, http_->counters(), process_facts(), journal_bytes, real::Reactor::now()});
+}
+
 void Driver::snapshot_if_due() {
   // Only at a point where memory and disk agree: nothing pending, nothing in flight.
   if (commits_since_snapshot_ < commits_per_snapshot || loop_->pending() > 0) return;
   commits_since_snapshot_ = 0;
+  ++counters_.snapshots;
   if (const Status status = store_->snapshot(loop_->durable(), machine_.take_changed_rows()); !status) {
     disk_failed(status.error());
   }

@@ -24,6 +24,7 @@
 #include "orchestrator/machine.h"
 #include "runtime/loop.h"
 #include "server/config.h"
+#include "server/metrics.h"
 #include "server/worker_logs.h"
 
 namespace lockstep::server {
@@ -112,6 +113,8 @@ class Driver {
   std::string lock_path(const WorkerId& id) const;
   std::string link_path() const;
   void bound_logs();
+  std::string metrics() const;
+  Status append(const std::vector<Record>& batch, Nanos& took) const;
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
   template <class Work, class Done>
   void in_pool(Work work, Done done);
@@ -132,6 +135,7 @@ class Driver {
   bool pump_posted_ = false;
   bool syncing_ = false;  // the disk thread owns the store
   std::uint64_t commits_since_snapshot_ = 0;
+  DriverCounters counters_;
   std::unique_ptr<real::Pool> disk_;  // one thread
 
   std::map<WorkerId, Worker> workers_;
