@@ -56,12 +56,13 @@ class Stage {
   Orchestrator machine;
   bool manual = false;
   Nanos now = seconds(1000);
-  std::vector<Record> journal;   // what is durable
-  std::vector<Effect> released;  // effects that left, in order
+  std::int64_t wall_offset_ms = 0;  // of the wall clock against the monotonic one
+  std::vector<Record> journal;      // what is durable
+  std::vector<Effect> released;     // effects that left, in order
 
   template <class What>
   void input(What what) {
-    loop_.input(Input{now, WallTime{now / 1'000'000}, std::move(what)});
+    loop_.input(Input{now, WallTime{now / 1'000'000 + wall_offset_ms}, std::move(what)});
     if (!manual) sync();
   }
   /// Everything pending becomes durable, and what waited for it leaves.
