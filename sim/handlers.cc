@@ -1,0 +1,120 @@
+// What handlers do inside a worker: tasks take their time, report, answer, fail, hang.
+
+#include "sim/simulation.h"
+
+#include <optional>
+
+#include "base/check.h"
+#include "base/digest.h"
+#include "base/text.h"
+#include "events/json_read.h"
+#include "worker/reports.h"
+
+namespace lockstep::sim {
+
+void World::carry_out(Process& process, wout::ArmTimer& effect) {
+  const std::uint64_t number = ++timers_made_;
+  process.timers[effect.name] = number;
+  at(std::max(now_, effect.deadline), [this, pid = process.pid, name = effect.name, number] {
+    const Process* owner = living(pid);
+    if (owner != nullptr && owner->timers.at(name) == number) worker_input(pid, win::TimerFired{name});
+  });
+}
+
+void World::carry_out(Process& process, wout::SampleTelemetry&) {
+  worker_input_soon(process, win::Telemetry{{}, process.machine.used(), Ratio{0}});
+}
+
+void World::carry_out(Process& process, wout::StartTask& effect) {
+  std::vector<Content> contents;
+  for (const worker::HandleId id : effect.handles) {
+    contents.push_back(process.handles.at(id));
+    process.handles.erase(id);
+  }
+  const std::int64_t pid = process.pid;
+  if (process.hung) return;
+  if (strikes(handlers_, 4000)) {
+    fault("handler_hangs");
+    process.hung = true;
+    return;
+  }
+  Nanos duration = milliseconds(handlers_.between(30, 1500));
+  if (strikes(handlers_, 10'000)) {
+    fault("handler_slow");
+    duration *= handlers_.between(5, 30);
+  }
+  if (strikes(handlers_, 15'000)) {
+    fault(effect.kind == "load" ? "load_failed" : "handler_failed");
+    const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
+    return after(duration, [this, pid, task = effect.task, code] {
+      worker_input(pid, win::TaskFailed{task, code, "simulated failure"});
+    });
+  }
+  run_task(process, effect, contents, duration);
+}
+
+void World::run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents,
+                     Nanos duration) {
+  const std::int64_t pid = process.pid;
+  const auto finish = [&, this](std::string report, std::optional<Content> result) {
+    after(duration, [this, pid, task = start.task, kind = start.kind, report = std::move(report), result] {
+      Process* alive = living(pid);
+      if (alive == nullptr) return;
+      if (alive->cancelled.contains(task) && kind != "load" && kind != "release") {
+        return worker_input(pid, win::TaskFailed{task, "cancelled", "it was cancelled"});
+      }
+      win::TaskDone done{task, report, {}};
+      const auto attach = [&] {
+        if (!result) return;
+        alive->handles[++alive->handles_made] = *result;
+        done.handles = {alive->handles_made};
+      };
+      const bool twice = strikes(handlers_, 5000);
+      attach();
+      worker_input(pid, done);
+      if (!twice || (alive = living(pid)) == nullptr) return;
+      fault("handler_answers_twice");
+      attach();
+      worker_input(pid, done);
+    });
+  };
+  if (start.kind == "load") {
+    const auto task = json::from_text<LoadTask>(start.body);
+    LOCKSTEP_CHECK(task.has_value() && contents.size() == task->components.size());
+    for (std::size_t i = 0; i < contents.size(); ++i) {
+      const std::string name = component_of(contents[i]);
+      if (name != cat(task->model_id.str(), "/", task->components[i].name)) violation("wrong segment arrived");
+      if (task->components[i].sha256 != sha256_hex(name)) violation("wrong digest was promised");
+    }
+    progress(pid, start.task, duration / 2, json::to_text(LoadReport{task->components[0].name, Ratio{0.5}, 1_GiB}));
+    finish(json::to_text(LoadDone{1_GiB, 1.0}), std::nullopt);
+  } else if (start.kind == "release") {
+    finish(json::to_text(ReleaseDone{Bytes{strikes(handlers_, 5000) ? (fault("release_lies"), 1u) : 0u}}),
+           std::nullopt);
+  } else if (start.kind == "inference") {
+    const auto task = json::from_text<InferenceTask>(start.body);
+    LOCKSTEP_CHECK(task.has_value());
+    if (!process.machine.holdings().contains(task->model_id)) violation("inference without its model");
+    for (std::uint32_t step = 1; step < task->steps; ++step) {
+      progress(pid, start.task, duration * step / task->steps, json::to_text(InferenceReport{step, task->steps, 0.01}));
+    }
+    const std::string pixels = pixels_of(task->prompt, task->seed);
+    finish(json::to_text(InferenceDone{1, task->steps, task->width, task->height, 1, pixels, 1_GiB, 5}), pixels);
+  } else {
+    const auto task = json::from_text<PostprocessTask>(start.body);
+    LOCKSTEP_CHECK(task.has_value() && contents.size() == 1);
+    if (contents[0] != task->source.sha256) violation("the pixels are not the source that was named");
+    PostprocessDone done;
+    const bool unsafe = is_unsafe(contents[0]);
+    done.safety = SafetyAnalysis{unsafe ? 0.0 : 1.0, unsafe ? "unsafe" : "safe", {}};
+    const std::string result = processed(contents[0]);
+    if (!unsafe) done.output = PostprocessOutput{64, 64, 1, result};
+    finish(json::to_text(done), unsafe ? std::nullopt : std::optional(result));
+  }
+}
+
+void World::progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report) {
+  after(delay, [this, pid, task, report = std::move(report)] { worker_input(pid, win::TaskProgress{task, report}); });
+}
+
+}  // namespace lockstep::sim

@@ -1,0 +1,130 @@
+// What must hold: after every event, and at rest.
+
+#include "sim/simulation.h"
+
+#include "base/text.h"
+#include "domains/memory/rules.h"
+#include "domains/processing/rules.h"
+#include "events/json_read.h"
+
+namespace lockstep::sim {
+
+void World::check_invariants() {
+  if (!machine_) return;
+  const Tables& tables = machine_->tables();
+  for (const auto& [device_key, device_entry] : tables.device.devices.entries()) {
+    const device::Device& worker = device_entry.row;
+    const Bytes allocated = memory::allocated_on(tables.memory, worker.device_id);
+    const Bytes promised = promised_on(machine_->live().intents, worker.device_id);
+    if (allocated + promised > worker.memory_budget) {  // S10
+      violation(cat("device ", worker.device_id.str(), " has ", (allocated + promised).value, " bytes granted"));
+    }
+    for (const auto& [pid, process] : processes_) {
+      if (!process->alive || process->worker_id != worker.worker_id || !machine_->live().started) continue;
+      const WorkerRecord* record = tables.liveness.workers.find(worker.worker_id.str());
+      if (record == nullptr || record->incarnation != process->incarnation || !process->link_up) continue;
+      // An aborted promise that the worker has not heard of yet is bounded by the budget it votes against.
+      if (process->machine.used() > worker.memory_budget)
+        violation(cat(worker.worker_id.str(), " holds more than its budget"));
+      for (const auto& [model, plan] : process->machine.holdings()) {
+        if (tables.model.residencies.contains(cat(worker.worker_id.str(), "/", model.str()))) continue;
+        violation(cat(worker.worker_id.str(), " holds ", model.str(), ", which the ledger does not know"));
+      }
+    }
+  }
+  for (const auto& [key, entry] : tables.model.residencies.entries()) {  // S8: nothing belongs to a life that is over
+    const WorkerRecord* record = tables.liveness.workers.find(entry.row.worker_id.str());
+    if (record == nullptr || record->incarnation != entry.row.incarnation || record->state == WorkerState::gone) {
+      violation(cat(key, " belongs to an incarnation that is gone"));
+    }
+    if (!tables.memory.allocations.contains(entry.row.allocation_id.str())) violation(cat(key, " has no allocation"));
+  }
+  if (tables.memory.allocations.size() != tables.model.residencies.size()) {
+    violation(
+        cat(tables.memory.allocations.size(), " allocations for ", tables.model.residencies.size(), " residencies"));
+  }
+  for (const auto& [key, entry] : tables.processing.jobs.entries()) {
+    if (entry.row.deaths > processing::deaths_max) violation(cat(key, " had ", entry.row.deaths, " deaths"));
+  }
+}
+
+bool World::at_rest() {
+  if (!loop_ || !machine_->live().started || loop_->pending() > 0 || syncing_) return false;
+  if (!machine_->live().open_jobs.empty() || !waiting_replies_.empty()) return false;
+  for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {
+    if (entry.row.state != WorkerState::ready) return false;
+  }
+  return machine_->tables().transactions.decisions.entries().empty() && machine_->live().intents.empty();
+}
+
+std::string World::unrest() {
+  if (!loop_) return "no orchestrator";
+  std::string out = cat(machine_->live().open_jobs.size(), " open jobs, ", waiting_replies_.size(), " replies due, ",
+                        machine_->tables().transactions.decisions.size(), " decisions");
+  for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {
+    out += cat(", ", key, " ", json::enum_name(entry.row.state), " task \"",
+               machine_->live().workers.at(entry.row.worker_id).task, "\"");
+  }
+  for (const auto& [key, segment] : machine_->live().segments) {
+    out += cat(", segment ", key.first.str(), "/", key.second, " ", json::enum_name(segment.state));
+  }
+  for (const auto& [key, entry] : machine_->tables().model.residencies.entries()) {
+    out += cat(", ", key, " ", json::enum_name(entry.row.state));
+  }
+  return out;
+}
+
+void World::check_end() {
+  if (!at_rest()) return violation(cat("it ended, but not at rest: ", unrest()));
+  const Tables& tables = machine_->tables();
+  for (const std::string& id : accepted_) {
+    const processing::Request* request = tables.processing.requests.find(id);
+    if (request == nullptr) {
+      violation(cat(id, " was accepted and is lost"));
+    } else if (request->state == processing::RequestState::failed && !request->failure) {
+      violation(cat(id, " failed without a reason"));
+    }
+  }
+  for (const auto& [key, entry] : tables.processing.requests.entries()) {
+    const processing::Request& request = entry.row;
+    ++(request.state == processing::RequestState::completed ? report_.completed : report_.failed);
+    for (const processing::Job& job : processing::jobs_of(tables.processing, request.request_id)) {
+      const auto* output = tables.postprocessing.outputs.find(job.job_id.str());
+      if (request.kind == processing::RequestKind::check || job.stage != processing::JobStage::completed) {
+        if (output != nullptr) violation(cat(job.job_id.str(), " has an output, though it did not complete"));
+        continue;
+      }
+      const InferenceParameters& p = request.inference.inference_parameters;
+      const std::string pixels = pixels_of(p.prompt, *p.seed + job.index);
+      if (output == nullptr || output->image.sha256 != processed(pixels)) {
+        violation(cat(job.job_id.str(), " completed without its image"));
+      } else if (!disk_.outputs.contains(output->image.sha256)) {
+        violation(cat(job.job_id.str(), " completed, but its image is not on disk"));
+      } else if (is_unsafe(pixels)) {
+        violation(cat(job.job_id.str(), " delivered an unsafe image"));
+      }
+    }
+  }
+  if (!handles_.empty()) violation(cat(handles_.size(), " descriptors leaked in the orchestrator"));
+  if (!machine_->live().pixels.empty()) violation("pixels are kept for nobody");
+  for (const auto& [pid, process] : processes_) {
+    if (!process->alive) continue;
+    if (!process->handles.empty()) violation(cat(process->worker_id.str(), " leaked a descriptor"));
+    if (process->worker_id == guest && !tables.liveness.workers.contains("guest")) continue;
+    // L6: the ledger and the worker's own account agree to the byte.
+    const WorkerRecord& record = tables.liveness.workers.at(process->worker_id.str());
+    const Bytes ledger = memory::allocated_on(tables.memory, record.device_id);
+    if (process->machine.used() != ledger) {
+      violation(cat(process->worker_id.str(), " holds ", process->machine.used().value, " bytes, the ledger says ",
+                    ledger.value));
+    }
+  }
+  // Recovery once more, twice: the same state each time (S18).
+  for (int i = 0; i < 2; ++i) {
+    Orchestrator again(settings_);
+    const auto last = again.recover(disk_.recover());
+    if (!last || again.digest() != machine_->digest()) violation("recovery at the end gives another state");
+  }
+}
+
+}  // namespace lockstep::sim

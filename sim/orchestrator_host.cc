@@ -1,0 +1,172 @@
+// The orchestrator's side of the world: its start and crash, its disk, timers, files, and what is kept for it.
+
+#include "sim/simulation.h"
+
+#include "base/check.h"
+#include "base/digest.h"
+#include "base/text.h"
+
+namespace lockstep::sim {
+
+void World::start_orchestrator() {
+  const std::uint64_t life = ++life_;
+  machine_ = std::make_unique<Orchestrator>(settings_);
+  const auto last = machine_->recover(disk_.recover());
+  if (!last) return violation(cat("recovery failed: ", last.error().message));
+  // S16, S17: the state that was recovered is the state that was live when the record was written.
+  const auto known = digests_.find(last->value);
+  if (known != digests_.end() && known->second != machine_->digest()) {
+    return violation(cat("replay to rev ", last->value, " gives another state than it had in life"));
+  }
+  if (last->value < acknowledged_.value) {
+    return violation(cat("rev ", acknowledged_.value, " was acknowledged, recovered was ", last->value));
+  }
+  digests_.erase(digests_.upper_bound(last->value), digests_.end());
+  loop_ = std::make_unique<Loop<Orchestrator>>(*machine_, *last);
+  trace("orchestrator", cat("start, life ", life, ", rev ", last->value));
+  input(in::Started{"sim-cluster", sha256_hex(secret)});
+}
+
+void World::flush() {
+  while (loop_) {
+    auto effect = loop_->next_effect();
+    if (!effect) break;
+    acknowledged_ = std::max(acknowledged_, loop_->durable());
+    if (strikes(crashes_, 250)) return crash_orchestrator("between two effects");
+    std::visit([this](auto& each) { carry_out(each); }, effect->what);
+  }
+  if (!loop_ || syncing_ || loop_->pending() == 0) return;
+  syncing_ = true;
+  auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
+  report_.commits += batch->size();
+  if (strikes(crashes_, 400)) {
+    // The batch is one transaction of the store: it is there whole or not at all.
+    if (disk_random_.chance(500'000)) {
+      disk_.append(*batch);
+      fault("disk_kept_unacknowledged");
+    } else {
+      fault("disk_lost_unacknowledged");
+    }
+    return crash_orchestrator("during a sync");
+  }
+  const Nanos wait =
+      strikes(disk_random_, 2000) ? seconds(disk_random_.between(1, 8)) : disk_random_.between(80'000, 2'000'000);
+  if (wait > seconds(1) - 1) fault("disk_stall");
+  after(wait, [this, life = life_, batch] {
+    if (life != life_) return;
+    disk_.append(*batch);
+    syncing_ = false;
+    loop_->durable(batch->back().lsn);
+    if (loop_->pending() == 0 && disk_.records.size() > 150) {
+      disk_.snapshot(loop_->durable(), machine_->take_changed_rows());
+      ++report_.snapshots;
+    }
+    flush();
+  });
+}
+
+void World::crash_orchestrator(const std::string& when) {
+  fault("orchestrator_crash");
+  trace("orchestrator", cat("crash ", when));
+  ++life_;
+  machine_.reset();
+  loop_.reset();
+  syncing_ = false;
+  timers_.clear();
+  handles_.clear();
+  segments_.clear();
+  waiting_replies_.clear();
+  for (auto& [pid, process] : processes_) {
+    if (!process->alive || !process->link_up) continue;
+    process->link_up = false;
+    after(network_.between(1000, 5'000'000),
+          [this, number = pid, link = process->link] { close_at_worker(number, link); });
+  }
+  after(milliseconds(crashes_.between(1, 3000)), [this] {
+    if (!loop_) start_orchestrator();
+  });
+}
+
+void World::carry_out(out::ArmTimer& effect) {
+  const std::uint64_t number = ++timers_made_;
+  timers_[effect.name] = number;
+  at(std::max(now_, effect.deadline), [this, life = life_, name = effect.name, number] {
+    const auto place = timers_.find(name);
+    if (life != life_ || place == timers_.end() || place->second != number) return;
+    timers_.erase(place);
+    input(in::TimerFired{name});
+  });
+}
+
+void World::carry_out(out::ScanModels&) {
+  in::ModelsScanned scanned;
+  for (const SimModel& each : models_) {
+    in::ScannedModel model;
+    model.model.model_id = ModelId(each.id);
+    model.model.kind = each.kind;
+    model.model.path = cat("/models/", each.id);
+    model.model.availability = model::Availability::available;
+    model.model.bytes = each.bytes;
+    for (const std::string& name : each.components) {
+      model::Component component;
+      component.name = name;
+      component.segment_bytes = Bytes{each.bytes.value / each.components.size()};
+      model.model.components.push_back(component);
+      model.layouts.push_back(std::make_shared<const model::SegmentLayout>());
+    }
+    scanned.models.push_back(std::move(model));
+  }
+  later(milliseconds(random_.between(1, 50)), scanned);
+}
+
+void World::carry_out(out::FillSegment& effect) {
+  const Nanos wait = milliseconds(handlers_.between(50, 1500));
+  const std::pair key{effect.model_id.str(), effect.component};
+  if (strikes(handlers_, 30'000)) {
+    fault("fill_failed");
+    return later(wait, in::SegmentFilled{effect.model_id, effect.component,
+                                         fail(ErrorCode::unavailable, "the disk did not answer")});
+  }
+  after(wait, [this, life = life_, effect, key] {
+    if (life != life_) return;
+    const std::string name = cat(key.first, "/", key.second);
+    segments_[key] = cat(name, "#", ++fills_made_);
+    input(in::SegmentFilled{effect.model_id, effect.component, sha256_hex(name), segments_[key]});
+  });
+}
+
+void World::carry_out(out::OpenPixels& effect) {
+  after(milliseconds(2), [this, life = life_, effect] {
+    if (life != life_) return;
+    input(in::PixelsOpened{effect.job_id, keep(effect.source.sha256)});
+  });
+}
+
+void World::carry_out(out::StorePixels& effect) {
+  const Content content = handles_.at(effect.handle);
+  handles_.erase(effect.handle);
+  const bool full = strikes(disk_random_, 10'000);
+  if (full) fault("output_disk_full");
+  after(milliseconds(disk_random_.between(1, 40)), [this, life = life_, effect, content, full] {
+    if (content != effect.expected.sha256) return violation("pixels of another image were stored");
+    if (!full) disk_.outputs[content] = true;  // the file is there even when the orchestrator is not
+    if (life != life_) return;
+    input(in::PixelsStored{effect.job_id, effect.attempt,
+                           full ? Result<ImageBuffer>(fail(ErrorCode::resource_exhausted, "no space left"))
+                                : Result<ImageBuffer>(effect.expected)});
+  });
+}
+
+void World::carry_out(out::Publish& effect) {
+  for (const CommitEvent& event : effect.events) {
+    trace("event", cat(effect.rev.value, " ", event.type, " ", event.subject));
+    if (event.type == "model_load_committed") ++report_.transactions;
+  }
+}
+
+HandleId World::keep(Content content) {
+  handles_[++handles_made_] = std::move(content);
+  return handles_made_;
+}
+
+}  // namespace lockstep::sim

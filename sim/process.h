@@ -1,0 +1,78 @@
+#pragma once
+
+// A simulated worker process around the real machine, what its descriptors lead to, and a message between the sides.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/text.h"
+#include "orchestrator/input.h"
+#include "runtime/loop.h"
+#include "worker/machine.h"
+
+namespace lockstep::sim {
+
+/// What a descriptor leads to: pixels by digest, or a segment.
+using Content = std::string;
+
+inline std::string pixels_of(const std::string& prompt, std::uint64_t seed) {
+  return sha256_hex(cat(prompt, "#", seed));
+}
+inline std::string processed(const std::string& source) { return sha256_hex(cat("post:", source)); }
+/// The planted unsafe ones: a known share of all pixels.
+inline bool is_unsafe(const std::string& source) { return source[0] == '0'; }
+
+/// A segment's content names its fill, so that two fills of one component are two memories: "base-a/unet#7".
+inline std::string component_of(const Content& segment) { return segment.substr(0, segment.find('#')); }
+
+inline const WorkerId guest("guest");       // dials by itself, and is started again by somebody else
+inline const std::string secret("sesame");  // what it must know
+
+struct Message {
+  Frame frame;
+  std::vector<Content> contents;
+  LinkId link = 0;
+};
+
+/// A worker process. It exists from spawn to death; the machine inside is the real one.
+struct Process {
+  WorkerId worker_id;
+  Incarnation incarnation;
+  std::int64_t pid = 0;
+  Bytes budget;
+  worker::Machine machine;
+  Loop<worker::Machine> loop;
+  std::map<worker::HandleId, Content> handles;
+  worker::HandleId handles_made = 0;
+  std::map<worker::TaskId, bool> cancelled;
+  std::map<std::pair<ModelId, std::string>, Content> segments;  // kept
+  std::map<std::string, std::uint64_t> timers;
+  bool alive = true;
+  LinkId link = 0;         // the connection as the worker sees it
+  bool link_up = false;    // bytes still cross it
+  bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
+  bool hung = false;       // its handlers answer no more
+  Nanos to_worker_at = 0;  // order inside a direction
+  Nanos to_orchestrator_at = 0;
+
+  Process(WorkerId id, Incarnation life, std::int64_t number, Bytes memory)
+      : worker_id(id),
+        incarnation(life),
+        pid(number),
+        budget(memory),
+        machine({.worker_id = id,
+                 .incarnation = life,
+                 .pid = number,
+                 .version = "sim",
+                 .reconnect_limit = seconds(30),
+                 .secret = id == guest ? std::optional(secret) : std::nullopt,
+                 .device = id == guest ? std::optional(OfferedDevice{"cpu", memory}) : std::nullopt}),
+        loop(machine, Lsn{}) {}
+};
+
+}  // namespace lockstep::sim

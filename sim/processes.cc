@@ -1,0 +1,98 @@
+// Worker processes: spawn, end, and the end noticed later.
+
+#include "sim/simulation.h"
+
+#include "base/text.h"
+
+namespace lockstep::sim {
+
+void World::carry_out(out::SpawnWorker& effect) {
+  const WorkerId id = effect.worker.worker_id;
+  for (const auto& [pid, process] : processes_) {
+    if (process->alive && process->worker_id == id) {  // S8
+      return violation(cat(id.str(), " is spawned while its incarnation ", process->incarnation.value, " lives"));
+    }
+  }
+  if (strikes(crashes_, 10'000)) {
+    fault("spawn_failed");
+    return later(milliseconds(1), in::WorkerGone{id, effect.incarnation, "it could not be started"});
+  }
+  const std::int64_t pid = ++pids_made_;
+  auto process = std::make_unique<Process>(id, effect.incarnation, pid, effect.worker.memory_budget);
+  process->link = ++links_made_;
+  process->link_up = true;
+  process->accepted = true;
+  const LinkId link = process->link;
+  processes_[pid] = std::move(process);
+  input_soon(in::WorkerSpawned{id, effect.incarnation, pid, 1, link, cat("token ", link)});
+  after(milliseconds(handlers_.between(1, 20)), [this, pid] { worker_input(pid, win::LinkOpened{}); });
+  after(milliseconds(handlers_.between(500, 3000)), [this, pid] { worker_input(pid, win::HandlersReady{}); });
+}
+
+void World::start_guest() {
+  const std::int64_t pid = ++pids_made_;
+  processes_[pid] = std::make_unique<Process>(guest, Incarnation{}, pid, 6_GiB);
+  trace("guest", cat("starts as process ", pid));
+  after(milliseconds(handlers_.between(1, 20)), [this, pid] { worker_input(pid, win::DialNow{}); });
+  after(milliseconds(handlers_.between(500, 3000)), [this, pid] { worker_input(pid, win::HandlersReady{}); });
+}
+
+Process* World::living(std::int64_t pid) {
+  const auto place = processes_.find(pid);
+  return place == processes_.end() || !place->second->alive ? nullptr : place->second.get();
+}
+
+Process* World::living(const WorkerId& id, Incarnation incarnation) {
+  for (auto& [pid, process] : processes_) {
+    if (process->alive && process->worker_id == id && process->incarnation == incarnation) {
+      return process.get();
+    }
+  }
+  return nullptr;
+}
+
+void World::end_process(Process& process, const std::string& how) {
+  if (!process.alive) return;
+  const Incarnation incarnation = process.incarnation;
+  trace(process.worker_id.str(), cat("incarnation ", incarnation.value, " ends: ", how));
+  process.alive = false;
+  process.link_up = false;
+  if (network_.chance(700'000)) {
+    later(network_.between(1'000, 9'000), in::WorkerDying{process.worker_id, incarnation});
+  }
+  // What it had sent may still be read before its end is noticed, or not.
+  later(network_.between(10'000, 5'000'000), in::WorkerGone{process.worker_id, incarnation, how});
+  if (process.worker_id == guest) after(milliseconds(handlers_.between(10, 3000)), [this] { start_guest(); });
+}
+
+void World::close_at_worker(std::int64_t pid, LinkId link) {
+  Process* process = living(pid);
+  if (process == nullptr || process->link != link) return;
+  process->link_up = false;
+  process->link = 0;
+  worker_input(process->pid, win::LinkClosed{"the other side closed it"});
+}
+
+void World::carry_out(out::KillWorker& effect) {
+  Process* process = living(effect.worker_id, effect.incarnation);
+  if (process == nullptr) return;
+  after(milliseconds(1), [this, pid = process->pid] {
+    if (Process* target = living(pid)) end_process(*target, "signal 9 (Killed)");
+  });
+}
+
+void World::carry_out(out::ProveGone& effect) {
+  after(milliseconds(10), [this, life = life_, effect] {
+    if (life != life_) return;
+    Process* process = processes_.contains(effect.pid) ? living(effect.pid) : nullptr;
+    if (process != nullptr && !effect.kill) return;  // its end will be seen
+    if (process == nullptr) {
+      return input(in::WorkerGone{effect.worker_id, effect.incarnation, "proven gone by its lock"});
+    }
+    end_process(*process, "signal 9 (Killed)");  // the proof comes with the next look
+    auto again = effect;
+    carry_out(again);
+  });
+}
+
+}  // namespace lockstep::sim

@@ -1,0 +1,237 @@
+#pragma once
+
+// One run of the simulator, behind sim/world.h: the clock and the queue of events, the orchestrator's host, processes,
+// links, handlers and clients. Each part of the class has the .cc file that its heading names.
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <set>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "domains/model/types.h"
+#include "orchestrator/machine.h"
+#include "runtime/loop.h"
+#include "sim/disk.h"
+#include "sim/process.h"
+#include "sim/random.h"
+#include "sim/world.h"
+#include "worker/machine.h"
+
+namespace lockstep::sim {
+
+namespace win = worker::in;
+namespace wout = worker::out;
+
+struct SimModel {
+  std::string id;
+  model::Kind kind;
+  Bytes bytes;
+  std::vector<std::string> components;
+};
+
+class World {
+ public:
+  explicit World(const Options& options);
+  Report run();
+
+ private:
+  // ---- time, trace, chance
+
+  struct Event {
+    Nanos time;
+    std::uint64_t tie;
+    std::uint64_t sequence;
+    bool operator<(const Event& other) const {  // std::priority_queue wants the earliest on top
+      return std::tie(time, tie, sequence) > std::tie(other.time, other.tie, other.sequence);
+    }
+  };
+
+  void at(Nanos time, std::function<void()> what);
+  void after(Nanos delay, std::function<void()> what) { at(now_ + delay, std::move(what)); }
+
+  void trace(std::string_view node, std::string_view what);
+  void fault(const std::string& kind);
+  bool strikes(Random& stream, std::uint64_t per_million);
+  void violation(std::string text);
+  WallTime wall() const { return {1'700'000'000'000 + now_ / 1'000'000}; }
+
+  // ---- sim/orchestrator_host.cc
+
+  void start_orchestrator();
+
+  template <class What>
+  void input(What what) {
+    if (!loop_) return;
+    const Lsn before = loop_->applied();
+    loop_->input({now_, wall(), std::move(what)});
+    for (std::uint64_t lsn = before.value + 1; lsn < loop_->applied().value; ++lsn) digests_.erase(lsn);
+    if (loop_->applied() != before) digests_[loop_->applied().value] = machine_->digest();
+    flush();
+  }
+  /// An input that belongs to this life of the orchestrator only.
+  template <class What>
+  void later(Nanos delay, What what) {
+    after(delay, [this, life = life_, what] {
+      if (life == life_ && loop_) input(what);
+    });
+  }
+
+  void flush();
+
+  void crash_orchestrator(const std::string& when);
+
+  void carry_out(out::Listen&) {}
+  void carry_out(out::Log&) {}
+  void carry_out(out::ArmTimer& effect);
+  void carry_out(out::DisarmTimer& effect) { timers_.erase(effect.name); }
+  void carry_out(out::ScanModels&);
+  void carry_out(out::FillSegment& effect);
+  void carry_out(out::DropSegment& effect) { segments_.erase({effect.model_id.str(), effect.component}); }
+  void carry_out(out::OpenPixels& effect);
+  void carry_out(out::StorePixels& effect);
+  void carry_out(out::DropHandle& effect) { handles_.erase(effect.handle); }
+  void carry_out(out::Publish& effect);
+  void carry_out(out::Stop&) { violation("it stopped, and nobody had asked"); }
+
+  HandleId keep(Content content);
+
+  // ---- sim/processes.cc
+
+  void carry_out(out::SpawnWorker& effect);
+  void start_guest();
+  template <class What>
+  void input_soon(What what) {
+    later(1, std::move(what));
+  }
+
+  Process* living(std::int64_t pid);
+  Process* living(const WorkerId& id, Incarnation incarnation);
+
+  void end_process(Process& process, const std::string& how);
+
+  template <class What>
+  void worker_input(std::int64_t pid, What what) {
+    Process* process = living(pid);
+    if (process == nullptr) return;
+    process->loop.input({now_, wall(), std::move(what)});
+    while (process->alive) {
+      auto effect = process->loop.next_effect();
+      if (!effect) break;
+      if (strikes(crashes_, 300)) {
+        fault("worker_crash");
+        return end_process(*process, "signal 9 (Killed)");
+      }
+      std::visit([&](auto& each) { carry_out(*process, each); }, effect->what);
+    }
+  }
+
+  void close_at_worker(std::int64_t pid, LinkId link);
+
+  // ---- sim/ways_in.cc
+
+  void carry_out(Process& process, wout::Dial&) { connect(process.pid, network_.between(20'000, 2'000'000)); }
+  void connect(std::int64_t pid, Nanos delay);
+  void carry_out(Process& process, wout::DropLink&);
+  void carry_out(Process& process, wout::KeepSegment& effect);
+  void carry_out(Process& process, wout::ForgetSegments& effect);
+  void carry_out(out::AcceptLink& effect);
+  void carry_out(out::RefuseLink& effect);
+  void carry_out(out::AdoptSegment& effect);
+
+  void carry_out(out::KillWorker& effect);
+  void carry_out(out::ProveGone& effect);
+
+  // ---- sim/links.cc
+
+  Nanos arrival(Nanos& last);
+  bool cut(Process& process);
+
+  void carry_out(out::SendFrame& effect);
+  void deliver_to_worker(Process& process, std::shared_ptr<Message> message);
+
+  void carry_out(Process& process, wout::Send& effect);
+
+  // ---- sim/handlers.cc
+
+  void carry_out(Process& process, wout::ArmTimer& effect);
+  void carry_out(Process& process, wout::CancelTask& effect) { process.cancelled[effect.task] = true; }
+  void carry_out(Process& process, wout::DropHandle& effect) { process.handles.erase(effect.handle); }
+  void carry_out(Process& process, wout::SampleTelemetry&);
+  void carry_out(Process& process, wout::Exit& effect) { end_process(process, effect.reason); }
+  template <class What>
+  void worker_input_soon(const Process& process, What what) {
+    after(1, [this, pid = process.pid, what] { worker_input(pid, what); });
+  }
+
+  void carry_out(Process& process, wout::StartTask& effect);
+
+  void run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents, Nanos duration);
+  void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
+
+  // ---- sim/clients.cc
+
+  void plan_clients();
+
+  void operate();
+
+  void carry_out(out::Reply& effect);
+  void carry_out(out::ReplyImages& effect);
+
+  // ---- sim/faults.cc
+
+  void plan_faults();
+
+  // ---- sim/oracles.cc
+
+  void check_invariants();
+
+  bool at_rest();
+  std::string unrest();
+
+  void check_end();
+
+  Options options_;
+  Random random_;
+  Random schedule_, network_, disk_random_, handlers_, crashes_, clients_;
+  Report report_;
+  Settings settings_;
+  std::vector<SimModel> models_;
+
+  Nanos now_ = 0;
+  bool healed_ = false;
+  std::priority_queue<Event> events_;
+  std::map<std::uint64_t, std::function<void()>> actions_;
+  std::uint64_t sequence_ = 0;
+  std::uint64_t trace_ = 0xCBF29CE484222325ULL;
+
+  Disk disk_;
+  std::map<std::uint64_t, std::string> digests_;  // of the live state after each durable unit
+  Lsn acknowledged_;                              // something that depends on it has left
+  std::uint64_t life_ = 0;
+  std::unique_ptr<Orchestrator> machine_;
+  std::unique_ptr<Loop<Orchestrator>> loop_;
+  bool syncing_ = false;
+  std::map<std::string, std::uint64_t> timers_;
+  std::uint64_t timers_made_ = 0;
+  std::map<HandleId, Content> handles_;
+  HandleId handles_made_ = 0;
+  std::map<std::pair<std::string, std::string>, Content> segments_;
+  std::uint64_t fills_made_ = 0;
+  LinkId links_made_ = 0;
+
+  std::map<std::int64_t, std::unique_ptr<Process>> processes_;
+  std::int64_t pids_made_ = 1000;
+
+  std::map<ReplyId, std::string> waiting_replies_;
+  ReplyId replies_made_ = 0;
+  std::set<std::string> accepted_;
+};
+
+}  // namespace lockstep::sim
