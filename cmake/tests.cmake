@@ -7,7 +7,10 @@ file(GLOB design_sources CONFIGURE_DEPENDS tests/design/*_test.cc)
 add_executable(lockstep_tests ${unit_sources} ${design_sources})
 target_link_libraries(lockstep_tests PRIVATE lockstep_server lockstep_worker_real GTest::gtest GTest::gmock
   GTest::gtest_main)
-target_compile_definitions(lockstep_tests PRIVATE LOCKSTEP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+target_compile_definitions(lockstep_tests PRIVATE LOCKSTEP_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+  LOCKSTEP_FAKE_NVML="$<TARGET_FILE:fake_nvml>")
+add_library(fake_nvml MODULE tests/fake/nvml.cc)
+add_dependencies(lockstep_tests fake_nvml)
 gtest_discover_tests(lockstep_tests DISCOVERY_MODE PRE_TEST)
 
 add_test(NAME rooms COMMAND ${PROJECT_SOURCE_DIR}/tools/check_rooms.py)
