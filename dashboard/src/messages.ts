@@ -23,6 +23,36 @@ export interface DeviceRoutingUpdate {
   effective_immediately: boolean;
 }
 
+export interface Deviation {
+  metric: string;  // open: temperature, power_draw, step_time:<model>
+  value: number;
+  usual: number;
+  deviations: number;
+}
+
+export interface AllocatorStatistics {
+  allocated: number;  // bytes
+  reserved: number;  // bytes
+  inactive_split: number;  // bytes
+  retries: number;
+  out_of_memory: number;
+}
+
+export interface DeviceDiagnostics {
+  name?: string | null;
+  driver_version?: string | null;
+  power_draw?: number | null;  // watts
+  power_limit?: number | null;  // watts, as enforced
+  // open: power_cap, hardware_slowdown, software_thermal, hardware_thermal, power_brake, processor_hot
+  throttle_reasons?: string[] | null;
+  memory_errors?: number | null;
+  memory_total?: number | null;  // bytes
+  memory_used?: number | null;  // bytes
+  process_memory?: number | null;  // bytes
+  allocator?: AllocatorStatistics | null;
+  deviations: Deviation[];
+}
+
 export type Timestamp = string;  // RFC 3339
 
 export interface HealthMetrics {
@@ -38,6 +68,7 @@ export interface DeviceHealthUpdate {
   health_metrics: HealthMetrics;
   timestamp: Timestamp;
   propagation_urgency: AllocationPriority;
+  diagnostics?: DeviceDiagnostics | null;
 }
 
 export interface DeviceCapabilityDiscovered {

@@ -35,6 +35,39 @@ class DeviceRoutingUpdate:
     effective_immediately: bool
 
 
+@dataclass(kw_only=True)
+class Deviation:
+    metric: str  # open: temperature, power_draw, step_time:<model>
+    value: float
+    usual: float
+    deviations: float
+
+
+@dataclass(kw_only=True)
+class AllocatorStatistics:
+    allocated: int  # bytes
+    reserved: int  # bytes
+    inactive_split: int  # bytes
+    retries: int
+    out_of_memory: int
+
+
+@dataclass(kw_only=True)
+class DeviceDiagnostics:
+    name: Optional[str] = None
+    driver_version: Optional[str] = None
+    power_draw: Optional[float] = None  # watts
+    power_limit: Optional[float] = None  # watts, as enforced
+    # open: power_cap, hardware_slowdown, software_thermal, hardware_thermal, power_brake, processor_hot
+    throttle_reasons: Optional[list[str]] = None
+    memory_errors: Optional[int] = None
+    memory_total: Optional[int] = None  # bytes
+    memory_used: Optional[int] = None  # bytes
+    process_memory: Optional[int] = None  # bytes
+    allocator: Optional[AllocatorStatistics] = None
+    deviations: list[Deviation]
+
+
 Timestamp = str  # RFC 3339
 
 
@@ -53,6 +86,7 @@ class DeviceHealthUpdate:
     health_metrics: HealthMetrics
     timestamp: Timestamp
     propagation_urgency: AllocationPriority
+    diagnostics: Optional[DeviceDiagnostics] = None
 
 
 @dataclass(kw_only=True)

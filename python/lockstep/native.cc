@@ -80,9 +80,13 @@ NB_MODULE(_native, module) {
           },
           nb::arg("timeout_ms"), "The next task, or None when none came in time.")
       .def(
-          "set_memory_used",
-          [](PyRuntime& self, std::uint64_t used, double fragmentation) {
-            self.runtime->set_memory_used(lockstep::Bytes{used}, fragmentation);
+          "set_allocator",
+          [](PyRuntime& self, std::uint64_t allocated, std::uint64_t reserved, std::uint64_t inactive_split,
+             std::uint64_t retries, std::uint64_t out_of_memory) {
+            using lockstep::Bytes;
+            self.runtime->set_allocator({Bytes{allocated}, Bytes{reserved}, Bytes{inactive_split}, retries,
+                                         out_of_memory});
           },
-          nb::arg("used"), nb::arg("fragmentation"));
+          nb::arg("allocated"), nb::arg("reserved"), nb::arg("inactive_split"), nb::arg("retries"),
+          nb::arg("out_of_memory"));
 }

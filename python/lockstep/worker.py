@@ -58,9 +58,14 @@ class Worker:
         """Tells the orchestrator that tasks may come."""
         self._runtime.handlers_ready()
 
-    def set_memory_used(self, used: int, fragmentation: float) -> None:
-        """What the device's allocator holds, in bytes, and its fragmentation from 0 to 1."""
-        self._runtime.set_memory_used(used, fragmentation)
+    def set_allocator(
+        self, allocated: int, reserved: int = 0, inactive_split: int = 0, retries: int = 0, out_of_memory: int = 0
+    ) -> None:
+        """What the framework's allocator says of the device, in bytes and times since the start.
+
+        Without it the runtime counts the model segments that this process maps, which is right on a CPU.
+        """
+        self._runtime.set_allocator(allocated, reserved, inactive_split, retries, out_of_memory)
 
     def run(self) -> int:
         """Handles tasks until the process is ended by its link; does not return in normal life."""

@@ -59,15 +59,62 @@ struct HealthMetrics {
 };
 BOOST_DESCRIBE_STRUCT(HealthMetrics, (), (temperature, utilization, memory_usage, error_count))
 
-/// worker -> orchestrator
+/// A reading that departs from what it usually is, in standard deviations of its own past.
+struct Deviation {
+  std::string metric;
+  double value = 0;
+  double usual = 0;
+  double deviations = 0;
+  static constexpr json::Rule rules[] = {{.member = "metric", .words = "temperature, power_draw, step_time:<model>"}};
+};
+BOOST_DESCRIBE_STRUCT(Deviation, (), (metric, value, usual, deviations))
+
+/// What the allocator of the worker's framework says of itself. retries: times it had to give back its cache first.
+struct AllocatorStatistics {
+  Bytes allocated;
+  Bytes reserved;
+  Bytes inactive_split;
+  std::uint64_t retries = 0;
+  std::uint64_t out_of_memory = 0;
+};
+BOOST_DESCRIBE_STRUCT(AllocatorStatistics, (), (allocated, reserved, inactive_split, retries, out_of_memory))
+
+/// What a device says beyond the specification's four numbers. A reading it does not give is left out; an absent list
+/// of throttle reasons is not known, an empty one is "not throttled".
+struct DeviceDiagnostics {
+  std::optional<std::string> name;
+  std::optional<std::string> driver_version;
+  std::optional<double> power_draw;
+  std::optional<double> power_limit;
+  std::optional<std::vector<std::string>> throttle_reasons;
+  std::optional<std::uint64_t> memory_errors;
+  std::optional<Bytes> memory_total;
+  std::optional<Bytes> memory_used;
+  std::optional<Bytes> process_memory;
+  std::optional<AllocatorStatistics> allocator;
+  std::vector<Deviation> deviations;
+  static constexpr json::Rule rules[] = {
+      {.member = "power_draw", .min = 0, .unit = "watts"},
+      {.member = "power_limit", .min = 0, .unit = "watts, as enforced"},
+      {.member = "throttle_reasons",
+       .words = "power_cap, hardware_slowdown, software_thermal, hardware_thermal, power_brake, processor_hot"},
+  };
+};
+BOOST_DESCRIBE_STRUCT(DeviceDiagnostics, (),
+                      (name, driver_version, power_draw, power_limit, throttle_reasons, memory_errors, memory_total,
+                       memory_used, process_memory, allocator, deviations))
+
+/// worker -> orchestrator. diagnostics is an optional addition of ours.
 struct DeviceHealthUpdate {
   static constexpr std::string_view event_type = "device_health_update";
   DeviceId device_id;
   HealthMetrics health_metrics;
   Timestamp timestamp;
   AllocationPriority propagation_urgency = AllocationPriority::normal;
+  std::optional<DeviceDiagnostics> diagnostics;
 };
-BOOST_DESCRIBE_STRUCT(DeviceHealthUpdate, (), (device_id, health_metrics, timestamp, propagation_urgency))
+BOOST_DESCRIBE_STRUCT(DeviceHealthUpdate, (),
+                      (device_id, health_metrics, timestamp, propagation_urgency, diagnostics))
 
 /// worker -> orchestrator
 struct DeviceCapabilityDiscovered {

@@ -38,7 +38,7 @@ ModelView view_of(const Tables& tables, const model::Model& model) {
   view.model = model;
   for (const auto& [key, entry] : tables.model.residencies.entries()) {
     if (entry.row.model_id != model.model_id) continue;
-    view.residencies.push_back({entry.row.worker_id, entry.row.device_id, json::enum_name(entry.row.state)});
+    view.residencies.push_back({entry.row.worker_id, entry.row.device_id, json::enum_name(entry.row.state), {}});
   }
   return view;
 }

@@ -11,6 +11,7 @@
 
 #include "events/device_events.h"
 #include "events/memory_events.h"
+#include "events/model_events.h"
 #include "operations/tables.h"
 
 namespace lockstep {
@@ -25,11 +26,12 @@ struct DeviceView {
   Bytes memory_allocated;
   std::string reserved_for;  // the operation that holds the device, empty when none
   std::optional<HealthMetrics> health;
+  std::optional<DeviceDiagnostics> diagnostics;
   std::optional<VramMetrics> reported_memory;
 };
 BOOST_DESCRIBE_STRUCT(DeviceView, (),
                       (device_id, kind, availability, reason, worker_id, memory_budget, memory_allocated, reserved_for,
-                       health, reported_memory))
+                       health, diagnostics, reported_memory))
 
 struct WorkerView {
   WorkerId worker_id;
@@ -59,8 +61,9 @@ struct ResidencyView {
   WorkerId worker_id;
   DeviceId device_id;
   std::string state;
+  std::optional<RuntimeMetrics> runtime;  // as the worker told it last
 };
-BOOST_DESCRIBE_STRUCT(ResidencyView, (), (worker_id, device_id, state))
+BOOST_DESCRIBE_STRUCT(ResidencyView, (), (worker_id, device_id, state, runtime))
 
 struct CachedComponent {
   std::string component;

@@ -12,6 +12,7 @@
 #include "events/device_events.h"
 #include "events/link_messages.h"
 #include "events/memory_events.h"
+#include "events/model_events.h"
 #include "liveness/breaker.h"
 #include "operations/model_load.h"
 #include "orchestrator/counters.h"
@@ -96,6 +97,7 @@ struct Live {
   std::map<SegmentKey, SegmentLive> segments;
   std::map<SegmentKey, std::shared_ptr<const model::SegmentLayout>> layouts;
   std::map<std::pair<ModelId, WorkerId>, std::uint64_t> residency_used;
+  std::map<std::pair<ModelId, WorkerId>, ModelRuntimeUpdate> runtimes;  // as the worker told it last
   std::map<JobId, Pixels> pixels;
   std::set<JobId> opening;    // pixels on their way from the store
   std::set<JobId> open_jobs;  // not ended; derived from the job table

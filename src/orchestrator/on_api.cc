@@ -74,13 +74,20 @@ DeviceView device_view(const Turn& turn, const device::Device& device) {
   DeviceView view = view_of(turn.tables, device);
   const auto live = turn.live.workers.find(device.worker_id);
   if (live == turn.live.workers.end()) return view;
-  if (live->second.health) view.health = live->second.health->health_metrics;
+  if (live->second.health) {
+    view.health = live->second.health->health_metrics;
+    view.diagnostics = live->second.health->diagnostics;
+  }
   if (live->second.memory) view.reported_memory = live->second.memory->vram_metrics;
   return view;
 }
 
 ModelView model_view(const Turn& turn, const model::Model& model) {
   ModelView view = view_of(turn.tables, model);
+  for (ResidencyView& each : view.residencies) {
+    const auto told = turn.live.runtimes.find({model.model_id, each.worker_id});
+    if (told != turn.live.runtimes.end()) each.runtime = told->second.runtime_metrics;
+  }
   for (const auto& [key, segment] : turn.live.segments) {
     if (key.first != model.model_id) continue;
     view.cached.push_back({key.second, json::enum_name(segment.state), segment.size});

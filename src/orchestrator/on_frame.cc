@@ -240,6 +240,16 @@ Status on_model_released(Turn& turn, Arrival& arrival) {
   return {};
 }
 
+/// How a model does on its worker (§2.3): shown and passed on, nothing is decided by it.
+Status on_model_runtime(Turn& turn, Arrival& arrival) {
+  const ModelRuntimeUpdate update = LOCKSTEP_TRY(body_of<ModelRuntimeUpdate>(arrival));
+  const model::Residency* held = model::residency(turn.tables.model, update.model_id, arrival.worker.worker_id);
+  if (held == nullptr) return {};  // late: it was released meanwhile
+  turn.live.runtimes[{update.model_id, arrival.worker.worker_id}] = update;
+  turn.publish(std::string(ModelRuntimeUpdate::event_type), update.model_id.str(), update);
+  return {};
+}
+
 Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
   switch (type) {
     case FrameType::hello: return on_hello(turn, arrival);
@@ -273,6 +283,7 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
       turn.publish(std::string(VramUsageUpdate::event_type), update.device_id.str(), update);
       return {};
     }
+    case FrameType::model_runtime_update: return on_model_runtime(turn, arrival);
     default: break;
   }
   return fail(ErrorCode::invalid_argument, cat("a worker does not send frame type ", static_cast<int>(type)));

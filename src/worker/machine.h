@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "events/link_messages.h"
 #include "runtime/plan.h"
 #include "transactions/participant.h"
+#include "worker/baseline.h"
 
 namespace lockstep::worker {
 
@@ -59,10 +59,12 @@ struct TaskFailed {
   std::string code;
   std::string message;
 };
+/// diagnostics: without deviations, which the machine knows.
 struct Telemetry {
   HealthMetrics health;
   Bytes used;  // of the budget, by what this process has mapped or allocated
   Ratio fragmentation;
+  DeviceDiagnostics diagnostics;
 };
 }  // namespace in
 
@@ -156,8 +158,13 @@ class Machine {
   struct Task {
     std::string kind;
     Operation operation;
-    ModelId model_id;    // load, release
+    ModelId model_id;    // load, release, inference
     std::string run_id;  // inference, postprocess
+  };
+  /// How a loaded model has done since it was loaded.
+  struct ModelRuntime {
+    std::uint64_t inferences = 0;
+    double inference_seconds = 0;  // of all of them
   };
   /// The answer of a task, kept while there is no link to send it over.
   struct Answer {
@@ -181,6 +188,7 @@ class Machine {
   void done(Turn& turn, const in::TaskDone& input);
   void failed(Turn& turn, const in::TaskFailed& input);
   void telemetry(Turn& turn, const in::Telemetry& input);
+  void tell_runtime(Turn& turn, const ModelId& model);
   /// The model's bytes are free again.
   void forget(Turn& turn, const ModelId& model);
   void leave(Turn& turn, int status, std::string reason);
@@ -211,7 +219,8 @@ class Machine {
   std::map<TaskId, Task> tasks_;
   std::vector<Answer> answers_;                           // in order, not sent yet
   std::map<ModelId, std::vector<HeldSegment>> segments_;  // kept
-  std::set<ModelId> loaded_;
+  std::map<ModelId, ModelRuntime> loaded_;
+  Baselines baselines_;
   std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;
   std::uint64_t sequence_in_ = 0;

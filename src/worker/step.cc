@@ -192,6 +192,7 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
              std::move(each.handles), {});
   }
   answers_.clear();
+  for (const auto& [model, runtime] : loaded_) tell_runtime(turn, model);
 }
 
 void Machine::frame(Turn& turn, const in::FrameArrived& input) {
@@ -302,7 +303,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
                        fenced ? "the worker has fenced itself" : cat(model.str(), " is not here"));
         return {};
       }
-      start(turn, {"inference", task.operation, {}, request.request_id},
+      start(turn, {"inference", task.operation, model, request.request_id},
             InferenceTask{request.request_id, model, p.prompt, p.negative_prompt.value_or(""), p.steps,
                           p.guidance_scale, p.width, p.height, p.seed.value_or(0)},
             handles);
@@ -354,13 +355,17 @@ void Machine::timer(Turn& turn, const in::TimerFired& input) {
 
 void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   HealthMetrics health = input.health;
-  health.error_count = handler_failures_;
+  health.error_count += handler_failures_;
+  DeviceDiagnostics diagnostics = input.diagnostics;
+  if (health.temperature) baselines_.add("temperature", *health.temperature);
+  if (diagnostics.power_draw) baselines_.add("power_draw", *diagnostics.power_draw);
+  diagnostics.deviations = baselines_.departing();
   const Bytes total = participant_.budget();
   if (total.value > 0) {
     health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
   }
   send(turn, FrameType::device_health_update,
-       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), AllocationPriority::normal}, {},
+       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), AllocationPriority::normal, diagnostics}, {},
        Urgency::p3_low);
   const PressureLevel level = pressure_of(input.used, total);
   send(turn, FrameType::vram_usage_update,
@@ -369,6 +374,18 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
                        level,
                        level == PressureLevel::critical},
        {}, level >= PressureLevel::high ? Urgency::p1_high : Urgency::p3_low);
+}
+
+void Machine::tell_runtime(Turn& turn, const ModelId& model) {
+  const ModelRuntime& runtime = loaded_.at(model);
+  const LoadPlan* plan = participant_.held(model);
+  const double average =
+      runtime.inferences == 0 ? 0 : runtime.inference_seconds / static_cast<double>(runtime.inferences);
+  send(turn, FrameType::model_runtime_update,
+       ModelRuntimeUpdate{model,
+                          {true, runtime.inferences > 0, "none", average},
+                          plan == nullptr ? Bytes{} : plan->bytes},
+       {}, Urgency::p3_low);
 }
 
 void Machine::progress(Turn& turn, const in::TaskProgress& input) {
@@ -421,9 +438,10 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
   if (task.kind == "load") {
     const auto report = json::from_text<LoadDone>(input.report);
     if (!report) return bad(report.error());
-    loaded_.insert(task.model_id);
+    loaded_[task.model_id] = {};
     answer(turn, task, FrameType::model_loading_progress,
            ModelLoadingProgress{task.model_id, "loaded", Percent{100}, report->bytes, Timestamp::of(turn.wall), {}});
+    tell_runtime(turn, task.model_id);
   } else if (task.kind == "release") {
     const auto report = json::from_text<ReleaseDone>(input.report);
     if (!report) return bad(report.error());
@@ -441,6 +459,15 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
                                      {"upscaling", "safety_check"},
                                      ImageBuffer{"rgb8", report->width, report->height, report->bytes, report->sha256}};
     answer(turn, task, FrameType::inference_completed, message, std::move(handles));
+    if (const auto runtime = loaded_.find(task.model_id); runtime != loaded_.end()) {
+      ++runtime->second.inferences;
+      runtime->second.inference_seconds += report->execution_time;
+      if (report->total_steps_executed > 0) {
+        baselines_.add(cat("step_time:", task.model_id.str(), ":", report->width, "x", report->height),
+                       report->execution_time / report->total_steps_executed);
+      }
+      tell_runtime(turn, task.model_id);
+    }
   } else {
     const auto report = json::from_text<PostprocessDone>(input.report);
     if (!report) return bad(report.error());

@@ -418,6 +418,56 @@ TEST_F(Design_3_7_rejoin, a_worker_that_dials_offers_its_device_and_takes_the_in
   EXPECT_EQ(all<out::Send>().back().frame.header.incarnation, Incarnation{4});
 }
 
+// §1.1: baseline and deviation; §2.1: the four numbers to the letter, the rest behind them.
+TEST_F(Design_worker, health_carries_the_readings_and_names_what_departs_from_its_baseline) {
+  join();
+  in::Telemetry reading;
+  reading.health.error_count = 2;  // of the hardware; a handler's failures are added
+  reading.diagnostics.power_draw = 300;
+  for (int i = 0; i < 40; ++i) {
+    reading.health.temperature = i % 2 == 0 ? 60 : 62;
+    input(reading);
+  }
+  reading.health.temperature = 95;
+  input(reading);
+  const std::vector<DeviceHealthUpdate> said_all = said<DeviceHealthUpdate>(FrameType::device_health_update);
+  ASSERT_EQ(said_all.size(), 41u);
+  EXPECT_EQ(said_all[0].health_metrics.error_count, 2u);
+  ASSERT_TRUE(said_all[39].diagnostics.has_value());
+  EXPECT_EQ(said_all[39].diagnostics->power_draw, 300);
+  EXPECT_TRUE(said_all[39].diagnostics->deviations.empty());
+  ASSERT_EQ(said_all[40].diagnostics->deviations.size(), 1u);
+  EXPECT_EQ(said_all[40].diagnostics->deviations[0].metric, "temperature");
+}
+
+// §1.3, §2.3: runtime state of a model: ready, warm, how long an inference takes.
+TEST_F(Design_worker, a_models_runtime_is_told_after_its_load_and_after_each_inference) {
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1.0}), {}});
+  std::vector<ModelRuntimeUpdate> told_all = said<ModelRuntimeUpdate>(FrameType::model_runtime_update);
+  ASSERT_EQ(told_all.size(), 1u);
+  EXPECT_EQ(told_all[0].model_id, tiny);
+  EXPECT_TRUE(told_all[0].runtime_metrics.inference_ready);
+  EXPECT_FALSE(told_all[0].runtime_metrics.warmup_completed);
+  EXPECT_GT(told_all[0].memory_footprint, Bytes{});
+  InferenceRequest request;
+  request.request_id = "inf:1";
+  request.model_configuration.base_model = tiny;
+  request.inference_parameters.prompt = "x";
+  for (const double seconds_taken : {2.0, 4.0}) {
+    hear(FrameType::inference_request, request, "inf:1");
+    InferenceDone done;
+    done.execution_time = seconds_taken;
+    done.total_steps_executed = 4;
+    input(in::TaskDone{all<out::StartTask>().back().task, json::to_text(done), {7}});
+  }
+  told_all = said<ModelRuntimeUpdate>(FrameType::model_runtime_update);
+  ASSERT_EQ(told_all.size(), 3u);
+  EXPECT_TRUE(told_all[2].runtime_metrics.warmup_completed);
+  EXPECT_EQ(told_all[2].runtime_metrics.average_inference_time, 3.0);
+}
+
 TEST_F(Design_worker, a_heartbeat_is_sent_and_armed_again) {
   join();
   now += seconds(2);

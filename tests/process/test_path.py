@@ -102,3 +102,8 @@ def test_a_model_that_makes_room_is_really_unmapped(server, models, tmp_path):
     device = server.get("/api/v1/devices")["devices"][0]
     held = {m["model"]["model_id"]: m["model"]["bytes"] for m in server.get("/api/v1/models")["models"] if m["residencies"]}
     assert device["memory_allocated"] == sum(held.values()) and "tiny-sdxl" not in held
+    # What the worker told of its device and its model (§2.1, §2.3).
+    assert device["diagnostics"]["process_memory"] > 8 << 20 and device["diagnostics"]["memory_total"] > 1 << 30
+    resident = next(m for m in server.get("/api/v1/models")["models"] if m["model"]["model_id"] == "tiny-sdxl-b")
+    runtime = resident["residencies"][0]["runtime"]
+    assert runtime["inference_ready"] and runtime["warmup_completed"] and runtime["average_inference_time"] > 0

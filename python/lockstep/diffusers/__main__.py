@@ -8,6 +8,21 @@ import os
 import sys
 
 
+def _telling(worker, device: str, handler):
+    """`handler`, after which the runtime is told what the device's allocator holds, whatever came of the task."""
+    from .memory import allocator_statistics
+
+    def handle(task):
+        try:
+            return handler(task)
+        finally:
+            statistics = allocator_statistics(device)
+            if statistics is not None:
+                worker.set_allocator(**statistics)
+
+    return handle
+
+
 def main() -> int:
     from lockstep import Worker
 
@@ -36,7 +51,7 @@ def main() -> int:
         print(f"lockstep worker: {error.message}", file=sys.stderr)
         return 1
     for kind in ("load", "release", "inference", "postprocess"):
-        worker.on(kind, getattr(handlers, kind))
+        worker.on(kind, _telling(worker, handlers.device, getattr(handlers, kind)))
     worker.ready()
     return worker.run()
 

@@ -27,6 +27,22 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def allocator_statistics(device: str) -> dict[str, int] | None:
+    """What torch's allocator says of "cuda:N", in the words of Worker.set_allocator; None on a CPU, which has none."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    stats = torch.cuda.memory_stats(device)
+    return {
+        "allocated": stats.get("allocated_bytes.all.current", 0),
+        "reserved": stats.get("reserved_bytes.all.current", 0),
+        "inactive_split": stats.get("inactive_split_bytes.all.current", 0),
+        "retries": stats.get("num_alloc_retries", 0),
+        "out_of_memory": stats.get("num_ooms", 0),
+    }
+
+
 class PeakMeter:
     """Measures the memory peak of one task.
 

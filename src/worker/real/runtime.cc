@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,7 +9,6 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <latch>
 #include <map>
 #include <thread>
@@ -22,44 +20,11 @@
 #include "env/real/reactor.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
+#include "worker/real/sensors.h"
 
 namespace lockstep::worker {
 
 namespace {
-
-/// Bytes of cache segments in this process's address space, from the kernel.
-Bytes mapped_segments() {
-  std::ifstream maps("/proc/self/maps");
-  std::string line;
-  Bytes sum;
-  while (std::getline(maps, line)) {
-    if (line.find("/memfd:lockstep:") == std::string::npos) continue;
-    std::uint64_t begin = 0;
-    std::uint64_t end = 0;
-    const char* const stop = line.data() + line.size();
-    const auto first = std::from_chars(line.data(), stop, begin, 16);
-    if (first.ec != std::errc{} || first.ptr == stop) continue;
-    std::from_chars(first.ptr + 1, stop, end, 16);
-    if (end > begin) sum += Bytes{end - begin};
-  }
-  return sum;
-}
-
-std::optional<double> kernel_temperature() {
-  std::ifstream zone("/sys/class/thermal/thermal_zone0/temp");
-  double thousandths = 0;
-  if (!(zone >> thousandths)) return std::nullopt;
-  return thousandths / 1000;
-}
-
-double cpu_seconds() {
-  rusage use{};
-  ::getrusage(RUSAGE_SELF, &use);
-  const auto of = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return of(use.ru_utime) + of(use.ru_stime);
-}
 
 Result<std::int64_t> number_from_environment(const char* name) {
   const char* const text = std::getenv(name);
@@ -116,15 +81,18 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   std::map<HandleId, real::Fd> handles;
   HandleId handles_made = 0;
   std::map<TaskId, std::weak_ptr<Task>> tasks;
-  double last_cpu = 0;
-  Nanos last_sample = 0;
+  std::unique_ptr<Sensors> sensors;
   std::thread thread;
 
   std::mutex mutex;  // guards what follows
   std::condition_variable arrived;
   std::deque<std::shared_ptr<Task>> queue;
-  std::optional<Bytes> told_used;
-  double told_fragmentation = 0;
+
+  void read_sensors(std::string device) {
+    sensors = std::make_unique<Sensors>(std::move(device), [this](in::Telemetry reading) {
+      reactor.post([this, reading = std::move(reading)] { input(reading); });
+    });
+  }
 
   HandleId keep(real::Fd fd) {
     handles.emplace(++handles_made, std::move(fd));
@@ -213,25 +181,7 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   void carry_out(out::ArmTimer& arm) {
     reactor.arm(arm.name, arm.deadline, [this, name = arm.name] { input(in::TimerFired{name}); });
   }
-  void carry_out(out::SampleTelemetry&) {
-    in::Telemetry telemetry;
-    const Nanos now = real::Reactor::now();
-    const double cpu = cpu_seconds();
-    const double cores = std::max(1u, std::thread::hardware_concurrency());
-    if (last_sample != 0) {
-      const double elapsed = static_cast<double>(now - last_sample) / 1e9;
-      telemetry.health.utilization.value = std::clamp((cpu - last_cpu) / elapsed / cores * 100, 0.0, 100.0);
-    }
-    last_sample = now;
-    last_cpu = cpu;
-    telemetry.health.temperature = kernel_temperature();
-    {
-      const std::scoped_lock lock(mutex);
-      telemetry.used = told_used ? *told_used : mapped_segments();
-      telemetry.fragmentation.value = std::clamp(told_fragmentation, 0.0, 1.0);
-    }
-    input(telemetry);
-  }
+  void carry_out(out::SampleTelemetry&) { sensors->sample(); }
   void carry_out(out::Exit& exit) {
     std::fprintf(stderr, "lockstep worker: ending: %s\n", exit.reason.c_str());
     std::fflush(nullptr);
@@ -267,6 +217,8 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
   auto state = std::make_shared<State>(std::move(identity));
   state->address = std::move(address);
   state->open_link(real::Fd(fd));
+  const char* const device = std::getenv("LOCKSTEP_DEVICE");
+  state->read_sensors(device == nullptr ? "cpu" : device);
   return started(std::move(state), in::LinkOpened{});
 }
 
@@ -288,6 +240,7 @@ Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
   identity.device = OfferedDevice{options.device, options.memory};
   auto state = std::make_shared<State>(std::move(identity));
   state->address = std::move(options.address);
+  state->read_sensors(options.device);
   return started(std::move(state), in::DialNow{});
 }
 
@@ -305,6 +258,7 @@ Runtime::Runtime(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Runtime::~Runtime() {
   state_->reactor.stop();
   if (state_->thread.joinable()) state_->thread.join();
+  state_->sensors.reset();  // a last reading is posted to a loop that runs no more
 }
 
 void Runtime::handlers_ready() {
@@ -324,11 +278,7 @@ std::shared_ptr<Task> Runtime::next_task(int timeout_ms) {
   return task;
 }
 
-void Runtime::set_memory_used(Bytes used, double fragmentation) {
-  const std::scoped_lock lock(state_->mutex);
-  state_->told_used = used;
-  state_->told_fragmentation = fragmentation;
-}
+void Runtime::set_allocator(AllocatorStatistics statistics) { state_->sensors->tell(statistics); }
 
 Task::~Task() {
   if (!answered_.load()) failed("internal", "the handler ended without an answer");

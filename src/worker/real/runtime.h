@@ -22,6 +22,7 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "env/real/fd.h"
+#include "events/device_events.h"
 
 namespace lockstep::worker {
 
@@ -86,8 +87,8 @@ class Runtime {
   void handlers_ready();
   /// Waits up to `timeout_ms` (-1: for ever); nullptr on timeout. The process ends by itself when the link ends.
   std::shared_ptr<Task> next_task(int timeout_ms);
-  /// What the device's allocator says, where mappings do not tell (cuda).
-  void set_memory_used(Bytes used, double fragmentation);
+  /// What the framework's allocator says, where mappings do not tell (cuda). Any thread.
+  void set_allocator(AllocatorStatistics statistics);
 
  private:
   friend class Task;

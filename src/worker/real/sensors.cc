@@ -1,0 +1,203 @@
+#include "worker/real/sensors.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/text.h"
+#include "env/real/host_sensors.h"
+#include "env/real/nvml.h"
+#include "env/real/reactor.h"
+
+namespace lockstep::worker {
+
+namespace {
+
+/// Bytes of cache segments in this process's address space, from the kernel.
+Bytes mapped_segments() {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  Bytes sum;
+  while (std::getline(maps, line)) {
+    if (line.find("/memfd:lockstep:") == std::string::npos) continue;
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    const char* const stop = line.data() + line.size();
+    const auto first = std::from_chars(line.data(), stop, begin, 16);
+    if (first.ec != std::errc{} || first.ptr == stop) continue;
+    std::from_chars(first.ptr + 1, stop, end, 16);
+    if (end > begin) sum += Bytes{end - begin};
+  }
+  return sum;
+}
+
+double cpu_seconds() {
+  rusage use{};
+  ::getrusage(RUSAGE_SELF, &use);
+  const auto of = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  return of(use.ru_utime) + of(use.ru_stime);
+}
+
+}  // namespace
+
+struct Sensors::State {
+  std::string device;
+  std::function<void(in::Telemetry)> sampled;
+  real::HostSensors host;
+  std::unique_ptr<real::NvmlGpu> gpu;
+  double last_cpu = 0;
+  Nanos last_sample = 0;
+  std::optional<std::uint64_t> last_throttled;
+
+  std::mutex mutex;  // guards what follows
+  std::condition_variable changed;
+  bool wanted = false;
+  bool over = false;
+  std::optional<AllocatorStatistics> told;
+
+  std::thread thread;
+
+  void open() {
+    if (!device.starts_with("cuda")) return;
+    const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    auto opened = real::NvmlGpu::open(driver_index(device, visible == nullptr ? "" : visible));
+    if (opened) {
+      gpu = *std::move(opened);
+    } else {
+      std::fprintf(stderr, "lockstep worker: no readings of %s: %s\n", device.c_str(), opened.error().message.c_str());
+    }
+  }
+
+  in::Telemetry read_processor() {
+    in::Telemetry out;
+    const Nanos now = real::Reactor::now();
+    const double cpu = cpu_seconds();
+    const double cores = std::max(1u, std::thread::hardware_concurrency());
+    if (last_sample != 0) {
+      const double elapsed = static_cast<double>(now - last_sample) / 1e9;
+      out.health.utilization.value = std::clamp((cpu - last_cpu) / elapsed / cores * 100, 0.0, 100.0);
+    }
+    last_sample = now;
+    last_cpu = cpu;
+    const real::HostReading reading = host.read();
+    out.health.temperature = reading.temperature;
+    out.health.error_count = reading.memory_errors.value_or(0);
+    DeviceDiagnostics& more = out.diagnostics;
+    if (std::string name = host.name(); !name.empty()) more.name = std::move(name);
+    more.power_draw = reading.power_draw;
+    more.memory_errors = reading.memory_errors;
+    more.memory_total = reading.memory_total;
+    more.memory_used = reading.memory_used;
+    more.process_memory = reading.process_memory;
+    if (reading.throttled) {
+      more.throttle_reasons.emplace();
+      if (last_throttled && *reading.throttled > *last_throttled) more.throttle_reasons->push_back("processor_hot");
+    }
+    last_throttled = reading.throttled;
+    return out;
+  }
+
+  in::Telemetry read_gpu() const {
+    const real::GpuReading reading = gpu->read(::getpid());
+    in::Telemetry out;
+    out.health.temperature = reading.temperature;
+    out.health.utilization = reading.utilization.value_or(Percent{0});
+    out.health.error_count = reading.memory_errors.value_or(0);
+    DeviceDiagnostics& more = out.diagnostics;
+    more.name = gpu->name();
+    more.driver_version = gpu->driver_version();
+    more.power_draw = reading.power_draw;
+    more.power_limit = reading.power_limit;
+    more.throttle_reasons = reading.throttle_reasons;
+    more.memory_errors = reading.memory_errors;
+    more.memory_total = reading.memory_total;
+    more.memory_used = reading.memory_used;
+    more.process_memory = reading.process_memory;
+    return out;
+  }
+
+  in::Telemetry read() {
+    // A GPU whose driver does not answer has no readings; the processor's are not its own.
+    in::Telemetry out = gpu ? read_gpu() : device.starts_with("cuda") ? in::Telemetry{} : read_processor();
+    const std::scoped_lock lock(mutex);
+    out.diagnostics.allocator = told;
+    out.used = told ? told->allocated : mapped_segments();
+    if (told && told->reserved.value > 0) {
+      out.fragmentation.value = std::clamp(
+          static_cast<double>(told->inactive_split.value) / static_cast<double>(told->reserved.value), 0.0, 1.0);
+    }
+    return out;
+  }
+
+  void run() {
+    open();
+    for (;;) {
+      {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [this] { return wanted || over; });
+        if (over) return;
+      }
+      in::Telemetry reading = read();
+      sampled(std::move(reading));
+      const std::scoped_lock lock(mutex);
+      wanted = false;
+    }
+  }
+};
+
+Sensors::Sensors(std::string device, std::function<void(in::Telemetry)> sampled) : state_(std::make_unique<State>()) {
+  state_->device = std::move(device);
+  state_->sampled = std::move(sampled);
+  state_->thread = std::thread([state = state_.get()] { state->run(); });
+}
+
+Sensors::~Sensors() {
+  {
+    const std::scoped_lock lock(state_->mutex);
+    state_->over = true;
+  }
+  state_->changed.notify_one();
+  state_->thread.join();
+}
+
+void Sensors::sample() {
+  {
+    const std::scoped_lock lock(state_->mutex);
+    state_->wanted = true;
+  }
+  state_->changed.notify_one();
+}
+
+void Sensors::tell(AllocatorStatistics statistics) {
+  const std::scoped_lock lock(state_->mutex);
+  state_->told = statistics;
+}
+
+std::string driver_index(const std::string& device, const std::string& visible) {
+  const std::size_t colon = device.find(':');
+  std::size_t index = 0;
+  if (colon != std::string::npos) {
+    std::from_chars(device.data() + colon + 1, device.data() + device.size(), index);
+  }
+  if (visible.empty()) return cat(index);
+  std::size_t begin = 0;
+  for (std::size_t at = 0;; ++at) {
+    const std::size_t end = std::min(visible.find(',', begin), visible.size());
+    if (at == index) return visible.substr(begin, end - begin);
+    if (end == visible.size()) return cat(index);  // it names fewer: the framework will refuse the device anyway
+    begin = end + 1;
+  }
+}
+
+}  // namespace lockstep::worker

@@ -1,0 +1,38 @@
+#pragma once
+
+// What a worker reads of its device: the GPU through its driver, a processor through the kernel. A driver can take
+// seconds to answer, or hang; so a thread of its own reads, and a request while it reads is dropped.
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "events/device_events.h"
+#include "worker/machine.h"
+
+namespace lockstep::worker {
+
+class Sensors {
+ public:
+  /// device   "cpu", or "cuda:N" with N counted as CUDA_VISIBLE_DEVICES makes this process count
+  /// sampled  called on the sensors' thread with each reading
+  Sensors(std::string device, std::function<void(in::Telemetry)> sampled);
+  /// Waits for a reading under way.
+  ~Sensors();
+  Sensors(const Sensors&) = delete;
+  Sensors& operator=(const Sensors&) = delete;
+
+  /// Reads soon, unless it reads already. Any thread.
+  void sample();
+  /// What the framework's allocator says, where mappings do not tell. Any thread.
+  void tell(AllocatorStatistics statistics);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The GPU that "cuda:N" means to the driver, where `visible` is CUDA_VISIBLE_DEVICES ("" when it is not set).
+std::string driver_index(const std::string& device, const std::string& visible);
+
+}  // namespace lockstep::worker
