@@ -236,7 +236,7 @@ def test_a_full_disk_ends_the_server_and_space_brings_everything_back(tmp_path, 
         assert server.get("/api/v1/status")["queue"]["open"] >= len(accepted)
     finally:
         if server.process.poll() is None:
-            server.kill()
+            server.stop()  # and its worker, whose log keeps the file system busy
 
 
 def without_rights(command, cwd):
