@@ -84,8 +84,8 @@ NB_MODULE(_native, module) {
           [](PyRuntime& self, std::uint64_t allocated, std::uint64_t reserved, std::uint64_t inactive_split,
              std::uint64_t retries, std::uint64_t out_of_memory) {
             using lockstep::Bytes;
-            self.runtime->set_allocator({Bytes{allocated}, Bytes{reserved}, Bytes{inactive_split}, retries,
-                                         out_of_memory});
+            self.runtime->set_allocator(
+                {Bytes{allocated}, Bytes{reserved}, Bytes{inactive_split}, retries, out_of_memory});
           },
           nb::arg("allocated"), nb::arg("reserved"), nb::arg("inactive_split"), nb::arg("retries"),
           nb::arg("out_of_memory"));

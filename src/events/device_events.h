@@ -113,8 +113,7 @@ struct DeviceHealthUpdate {
   AllocationPriority propagation_urgency = AllocationPriority::normal;
   std::optional<DeviceDiagnostics> diagnostics;
 };
-BOOST_DESCRIBE_STRUCT(DeviceHealthUpdate, (),
-                      (device_id, health_metrics, timestamp, propagation_urgency, diagnostics))
+BOOST_DESCRIBE_STRUCT(DeviceHealthUpdate, (), (device_id, health_metrics, timestamp, propagation_urgency, diagnostics))
 
 /// worker -> orchestrator
 struct DeviceCapabilityDiscovered {

@@ -382,9 +382,8 @@ void Machine::tell_runtime(Turn& turn, const ModelId& model) {
   const double average =
       runtime.inferences == 0 ? 0 : runtime.inference_seconds / static_cast<double>(runtime.inferences);
   send(turn, FrameType::model_runtime_update,
-       ModelRuntimeUpdate{model,
-                          {true, runtime.inferences > 0, "none", average},
-                          plan == nullptr ? Bytes{} : plan->bytes},
+       ModelRuntimeUpdate{
+           model, {true, runtime.inferences > 0, "none", average}, plan == nullptr ? Bytes{} : plan->bytes},
        {}, Urgency::p3_low);
 }
 

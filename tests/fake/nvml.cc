@@ -57,9 +57,7 @@ int nvmlDeviceGetPowerUsage(void*, unsigned* out) {
   return 0;
 }
 // nvmlDeviceGetEnforcedPowerLimit is missing, as from an older driver.
-int nvmlDeviceSetPowerManagementLimit(void*, unsigned milliwatts) {
-  return milliwatts < 100000 ? 2 : 4;
-}
+int nvmlDeviceSetPowerManagementLimit(void*, unsigned milliwatts) { return milliwatts < 100000 ? 2 : 4; }
 int nvmlDeviceGetUtilizationRates(void*, Utilization* out) {
   out->gpu = 85;
   out->memory = 40;

@@ -21,9 +21,9 @@ struct GpuReading {
   std::optional<double> power_limit;  // watts, as enforced
   std::optional<Percent> utilization;
   std::optional<Bytes> memory_total;
-  std::optional<Bytes> memory_used;              // by everybody
-  std::optional<Bytes> process_memory;           // by this process, as the driver sees it
-  std::optional<std::uint64_t> memory_errors;    // uncorrected, since the driver was loaded
+  std::optional<Bytes> memory_used;                          // by everybody
+  std::optional<Bytes> process_memory;                       // by this process, as the driver sees it
+  std::optional<std::uint64_t> memory_errors;                // uncorrected, since the driver was loaded
   std::optional<std::vector<std::string>> throttle_reasons;  // empty: its clocks are not held down
 };
 
