@@ -29,6 +29,7 @@ def test_one_copy_then_views_of_one_block_and_no_mapping():
     segment = Segment(fd, size)
     before = torch.cuda.memory_allocated()
     views = segment.tensors(DEVICE)
+    segment.wait_given_up()
     assert not segment.mapped() and not mappings("lockstep:gpu/")
     assert torch.cuda.memory_allocated() - before <= size + 4096
     for name, tensor in tensors.items():
@@ -64,6 +65,8 @@ def _one_life(models, handlers) -> str:
     """Load all, generate, post-process, release all; returns the picture's hash."""
     for model_id in MODEL_FILES:
         handlers.load(load_task(models, model_id))
+        for segment in handlers._held[model_id].segments.values():
+            segment.wait_given_up()
         assert not mappings(f"lockstep:{model_id}/")
     digests = set()
     for _ in range(3):

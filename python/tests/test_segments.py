@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import mmap
 import os
 import struct
 import warnings
@@ -9,6 +10,7 @@ import warnings
 import pytest
 import torch
 from conftest import SEALS, mappings, memfd_of, open_fds, segment_bytes, write_segment
+from lockstep.diffusers import segments
 from lockstep.diffusers.errors import TaskFailed
 from lockstep.diffusers.memory import mapped_bytes
 from lockstep.diffusers.segments import Segment
@@ -179,3 +181,58 @@ def test_truncation_at_any_place_never_passes_silently():
         with pytest.raises(TaskFailed):
             Segment(fd, max(size, 1))
     assert not mappings("lockstep:cut")
+
+
+class FakeRuntime:
+    """Stands for the CUDA runtime: remembers what is registered, and can refuse the n-th piece."""
+
+    def __init__(self, refuse=None):
+        self.registered, self.calls, self.refuse = {}, [], refuse
+
+    def cudaHostRegister(self, address, size, flags):
+        self.calls.append((address, size, flags))
+        if len(self.calls) == self.refuse:
+            return 2
+        self.registered[address] = size
+        return 0
+
+    def cudaHostUnregister(self, address):
+        del self.registered[address]
+        return 0
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """Copies to a device that is the CPU, in pieces of two pages, with the runtime that the test sets."""
+
+    def use(fake):
+        monkeypatch.setattr(torch.cuda, "cudart", lambda: fake)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+        monkeypatch.setattr(segments, "_PIECE", 2 * mmap.PAGESIZE)
+        return fake
+
+    return use
+
+
+def test_a_segment_is_registered_in_pieces_of_whole_pages_and_unregistered_after_the_copy(pieces):
+    fake = pieces(FakeRuntime())
+    segment = Segment(*write_segment({"a": torch.randn(9000)}, "pieces"))
+    block = segment._copy_to_device(segment.whole(), "cpu")
+    segment.wait_given_up()
+    assert len(fake.calls) == -(-segment.size // (2 * mmap.PAGESIZE)) > 3 and not fake.registered
+    assert [address for address, _, _ in fake.calls] == [
+        segment.address + index * 2 * mmap.PAGESIZE for index in range(len(fake.calls))
+    ]
+    assert all(size % mmap.PAGESIZE == 0 and flags == 8 for _, size, flags in fake.calls)
+    assert sum(size for _, size, _ in fake.calls) >= segment.size
+    assert block.numel() == segment.size and not segment.mapped()
+
+
+def test_a_refused_registration_leaves_nothing_registered(pieces):
+    fake = pieces(FakeRuntime(refuse=3))
+    segment = Segment(*write_segment({"a": torch.randn(9000)}, "refused"))
+    with pytest.raises(TaskFailed, match="CUDA error 2"):
+        segment._copy_to_device(segment.whole(), "cpu")
+    assert not fake.registered and segment.mapped()
+    segment.close()
+    assert not segment.mapped()
