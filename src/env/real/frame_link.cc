@@ -61,7 +61,18 @@ void FrameLink::read() {
     buffer_.append(bytes, static_cast<std::size_t>(got));
     while (*alive && socket_ && deliver()) {
     }
+    if (*alive && socket_ && too_many_arrived()) return close("descriptors that no frame announced");
   }
+}
+
+/// Whole frames have taken theirs. What is left can only belong to the frame that has begun: anything more would be
+/// kept, and never given to anybody, for as long as the link lives.
+bool FrameLink::too_many_arrived() const {
+  if (buffer_.empty()) return !arrived_.empty();
+  if (buffer_.size() < frame_header_size) return arrived_.size() > frame_descriptors_max;
+  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(buffer_.data());
+  const auto header = decode_header(std::span<const std::uint8_t, frame_header_size>(bytes, frame_header_size));
+  return header && arrived_.size() > header->descriptors;
 }
 
 bool FrameLink::deliver() {

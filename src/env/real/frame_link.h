@@ -1,7 +1,7 @@
 #pragma once
 
 // Frames over one connected Unix stream socket, with descriptors beside them (SCM_RIGHTS). It decodes headers and
-// nothing else. A broken header, a missing descriptor or too much unsent data closes the link.
+// nothing else. A broken header, a missing or unannounced descriptor, or too much unsent data closes the link.
 
 #include <cstdint>
 #include <deque>
@@ -34,6 +34,7 @@ class FrameLink : public Link {
   };
   void read();
   bool deliver();
+  bool too_many_arrived() const;
   void write();
   void close(std::string reason);
 

@@ -184,6 +184,29 @@ TEST_F(FrameLinkTest, a_frame_whose_descriptors_do_not_come_closes_the_link) {
   EXPECT_EQ(closed, std::vector<std::string>{"descriptors are missing"});
 }
 
+// Descriptors without a frame would pile up until the process has none left.
+TEST_F(FrameLinkTest, descriptors_that_no_frame_announced_close_the_link) {
+  FrameLink receiver(reactor, std::move(ours), keep(9));
+  FrameLink sender(reactor, std::move(peer), {[](Frame, std::vector<Fd>) {}, [](std::string) {}});
+  Frame frame = frame_of(1, "x", 1);
+  frame.header.descriptors = 0;
+  sender.send(frame, {share(memory("nobody's"))});
+  run();
+  EXPECT_EQ(frames.size(), 1u);
+  EXPECT_EQ(closed, std::vector<std::string>{"descriptors that no frame announced"});
+}
+
+TEST_F(FrameLinkTest, more_descriptors_than_the_frame_that_has_begun_announces_close_the_link) {
+  FrameLink receiver(reactor, std::move(ours), keep(9));
+  FrameLink sender(reactor, std::move(peer), {[](Frame, std::vector<Fd>) {}, [](std::string) {}});
+  Frame frame = frame_of(1, "", 1);
+  frame.header.body_length = 100;  // the body never comes
+  sender.send(frame, {share(memory("one")), share(memory("two"))});
+  run();
+  EXPECT_TRUE(frames.empty());
+  EXPECT_EQ(closed, std::vector<std::string>{"descriptors that no frame announced"});
+}
+
 TEST_F(FrameLinkTest, the_end_of_the_peer_is_reported_once_and_after_what_it_sent) {
   FrameLink receiver(reactor, std::move(ours), keep(99));
   const std::string bytes = bytes_of(frame_of(1, "last words")) + "half a header";
