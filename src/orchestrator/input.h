@@ -24,7 +24,7 @@ using ReplyId = std::uint64_t;
 /// A descriptor that the environment keeps for the core: pixels, mostly.
 using HandleId = std::uint64_t;
 
-/// One connection to a worker; numbers are not used again in this process.
+/// One connection to a worker; in this process a later connection has a higher number.
 using LinkId = std::uint64_t;
 
 namespace in {
@@ -55,7 +55,7 @@ struct Peer {
 struct WorkerDialed {
   LinkId link;
   Peer peer;
-  std::string token;  // fresh and random
+  std::string token;  // fresh and random, for one that comes the first time
   Frame frame;
   std::vector<HandleId> handles;
   std::vector<std::string> identities;  // of the handles, see memory::Segment

@@ -52,14 +52,14 @@ bool is_configured(const Turn& turn, const WorkerId& worker) {
 }
 
 /// The worker's side of a link that was just accepted. Its hello was frame 1.
-WorkerLive& open_link(Turn& turn, const WorkerRecord& worker, const in::WorkerDialed& input) {
+WorkerLive& open_link(Turn& turn, const WorkerRecord& worker, const in::WorkerDialed& input, const std::string& token) {
   WorkerLive& live = turn.live.workers[worker.worker_id];
   live.link = input.link;
   live.link_open = true;
   live.awaited = false;
   live.unseen = false;
   live.silent = false;
-  live.token = input.token;
+  live.token = token;
   live.sequence_in = 1;
   live.sequence_out = 0;
   live.heard = turn.now;
@@ -119,7 +119,7 @@ void enter(Turn& turn, const in::WorkerDialed& input, const Hello& hello) {
   turn.change.put(turn.tables.device.devices, device.device_id.str(), device);
   turn.change.event("worker_joined", worker.worker_id.str(), worker);
   turn.live.workers[worker.worker_id] = WorkerLive{};
-  open_link(turn, worker, input);
+  open_link(turn, worker, input, input.token);
   welcome_worker(turn, worker, device);
   turn.log(cat(worker.worker_id.str(), " joined, incarnation ", worker.incarnation.value, ", with a ",
                hello.device->kind, " device of ", to_text(device.memory_budget)));
@@ -141,6 +141,9 @@ std::optional<Refusal> may_return(const Turn& turn, const in::WorkerDialed& inpu
   if (worker == nullptr || worker->incarnation != incarnation || worker->state == WorkerState::gone ||
       worker->state == WorkerState::ending || turn.live.workers[hello.worker_id].kill_sent) {
     return Refusal{cat("incarnation ", incarnation.value, " is over")};
+  }
+  if (turn.live.workers[hello.worker_id].link > input.link) {
+    return Refusal{"a newer connection of it is open", true};  // this hello was slower than the next one
   }
   const bool same_process = input.peer.origin == Origin::tls ||
                             (worker->pid == input.peer.pid && worker->start_ticks == input.peer.start_ticks);
@@ -305,10 +308,10 @@ void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, 
   }
   task_over(turn, worker.worker_id);
   worker.state = *worker_lifecycle.next(worker.state, WorkerEvent::rejoined);
-  worker.token_sha256 = sha256_hex(input.token);
   turn.change.put(turn.tables.liveness.workers, worker.worker_id.str(), worker);
   turn.change.event("worker_rejoined", worker.worker_id.str(), worker);
-  open_link(turn, worker, input);
+  // The same token as before: a new one in a welcome that is lost would make the worker a stranger to us.
+  open_link(turn, worker, input, rejoin.token);
   welcome_worker(turn, worker, turn.tables.device.devices.at(worker.device_id.str()));
   reunion.settle();
   reunion.take_segments(input);

@@ -162,6 +162,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
         .worker_deaths[{input.worker_id, std::string(death_cause(input.how, ours, !live.end_reason.empty()))}];
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
+  turn.live.progress.erase(live.task_job);
   live = WorkerLive{};
   const Nanos wait = ours ? 0 : wait_after_death(turn, *worker, how, input.last_words);
   live.restart_at = turn.now + wait;

@@ -52,7 +52,7 @@ TEST_F(Design_3_7_return, a_model_stays_loaded_across_a_restart_and_the_next_job
   const auto welcomes = second.sent(FrameType::welcome);
   ASSERT_EQ(welcomes.size(), 1u);
   EXPECT_EQ(welcomes[0].effect.link, 5u);
-  EXPECT_EQ(welcomes[0].body<Welcome>().token, "token 5");
+  EXPECT_EQ(welcomes[0].body<Welcome>().token, "token of w0");
   second.say("w0", FrameType::ready, Ready{});
   second.expect_one_load_held();
   second.generate(2, false);
@@ -186,10 +186,32 @@ TEST_F(Design_3_7_return, a_link_that_ends_is_not_an_end_and_the_newer_connectio
   EXPECT_TRUE(first.machine.live().workers.at(w0).link_open);
   EXPECT_TRUE(first.sent(FrameType::heartbeat_ack).empty());
   // A second connection of the same process takes the place of the first, which was half open.
-  hello.rejoin->token = "token 5";
   first.dial(6, hello, one());
   ASSERT_EQ(first.all<out::AcceptLink>().size(), 2u) << first.refusal();
   EXPECT_EQ(first.machine.live().workers.at(w0).link, 6u);
+}
+
+// A link may break between the hello and its welcome. The worker says the same again; the first hello may be late.
+TEST_F(Design_3_7_return, a_lost_welcome_does_not_make_it_a_stranger_and_a_late_hello_takes_nothing) {
+  Stage second = restarted();
+  second.dial(5, returning(), one());
+  second.dial(7, returning(), one());
+  ASSERT_EQ(second.all<out::AcceptLink>().size(), 2u) << second.refusal();
+  const Rev rev = second.machine.rev();
+  second.dial(6, returning(), one());
+  EXPECT_EQ(second.all<out::AcceptLink>().size(), 2u);
+  EXPECT_NE(second.refusal().find("a newer connection"), std::string::npos) << second.refusal();
+  EXPECT_EQ(second.machine.live().workers.at(w0).link, 7u);
+  EXPECT_EQ(second.machine.rev(), rev);
+  EXPECT_TRUE(second.all<out::KillWorker>().empty());
+}
+
+// What a job shows goes with the worker that said it.
+TEST_F(Design_3_7_return, the_progress_of_a_worker_that_is_gone_is_shown_no_more) {
+  first.say("w0", FrameType::inference_progress, InferenceProgress{run(), {3, 8, 0.1, {}}, {}}, 1, run());
+  ASSERT_EQ(first.machine.live().progress.size(), 1u);
+  first.input(in::WorkerGone{w0, one(), "signal 9 (Killed)"});
+  EXPECT_TRUE(first.machine.live().progress.empty());
 }
 
 TEST_F(Design_3_7_return, one_that_does_not_return_is_ended_and_the_image_starts_over) {
