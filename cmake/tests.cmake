@@ -29,3 +29,6 @@ endif()
 # The simulator runs seeds for a minute of real time in every test run; a failing one prints how to run it again.
 add_test(NAME simulator COMMAND lockstep sim --seeds 1..100000 --wall 60)
 set_tests_properties(simulator PROPERTIES TIMEOUT 300)
+# One seed cannot meet every fault: the simulator must say so.
+add_test(NAME simulator_misses_faults COMMAND lockstep sim --seed 1 --require-faults)
+set_tests_properties(simulator_misses_faults PROPERTIES WILL_FAIL TRUE)

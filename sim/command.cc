@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "events/json_write.h"
+#include "sim/faults.h"
 #include "sim/world.h"
 
 namespace lockstep::sim {
@@ -36,12 +37,13 @@ struct Summary {
   std::uint64_t requests_completed = 0;
   std::uint64_t requests_failed = 0;
   std::map<std::string, std::uint64_t> faults;
+  std::vector<std::string> faults_missed;
   std::vector<std::string> violations;
   std::optional<std::string> trace_hash;  // of a single seed
 };
 BOOST_DESCRIBE_STRUCT(Summary, (),
                       (bench, rows, runs, simulated_s, operations, commits, transactions, rejoins, segments_adopted,
-                       requests_completed, requests_failed, faults, violations, trace_hash))
+                       requests_completed, requests_failed, faults, faults_missed, violations, trace_hash))
 
 std::string hex(std::uint64_t number) {
   char text[17];
@@ -58,6 +60,7 @@ struct Command::State {
   double wall_s = 0;
   bool json = false;
   bool no_faults = false;
+  bool require_faults = false;
   bool trace = false;
 };
 
@@ -70,6 +73,8 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
                           "stop after so many seconds of real time, however far the range got");
   state_->app->add_flag("--json", state_->json, "print one object");
   state_->app->add_flag("--no-faults", state_->no_faults, "a peaceful world");
+  state_->app->add_flag("--require-faults", state_->require_faults,
+                        cat("fail when a fault was never met; without it from ", seeds_for_every_fault, " seeds on"));
   state_->app->add_flag("--trace", state_->trace, "print every event to stderr");
 }
 Command::~Command() = default;
@@ -111,6 +116,13 @@ std::optional<int> Command::run() {
     }
   }
   const double wall = elapsed();
+  const bool require = state_->require_faults || summary.runs >= seeds_for_every_fault;
+  for (const auto& [kind, count] : summary.faults) {
+    if (require && !state_->no_faults && count == 0) summary.faults_missed.push_back(kind);
+  }
+  for (const std::string& kind : summary.faults_missed) {
+    std::cerr << "lockstep sim: the fault " << kind << " was never met in " << summary.runs << " seeds\n";
+  }
   summary.rows.push_back({"simulated_per_real", "s/s", summary.simulated_s / wall, "higher"});
   summary.rows.push_back({"seeds_per_s", "1/s", static_cast<double>(summary.runs) / wall, "higher"});
   if (state_->json) {
@@ -125,7 +137,7 @@ std::optional<int> Command::run() {
     std::cout << "\nviolations: " << summary.violations.size() << "\n";
     if (summary.trace_hash) std::cout << "trace hash: " << *summary.trace_hash << "\n";
   }
-  return summary.violations.empty() ? 0 : 1;
+  return summary.violations.empty() && summary.faults_missed.empty() ? 0 : 1;
 }
 
 }  // namespace lockstep::sim

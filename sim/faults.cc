@@ -5,6 +5,9 @@
 namespace lockstep::sim {
 
 void World::plan_faults() {
+  for (std::int64_t i = manners_.between(0, 6); i > 0; --i) {
+    at(manners_.between(0, options_.duration), [this] { stranger_dials(); });
+  }
   const auto times = [&](std::int64_t max) { return crashes_.between(0, max); };
   for (std::int64_t i = times(4); i > 0; --i) {
     at(crashes_.between(0, options_.duration), [this] {

@@ -38,26 +38,46 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
     process.hung = true;
     return;
   }
-  Nanos duration = milliseconds(handlers_.between(30, 1500));
-  if (strikes(handlers_, 10'000)) {
-    fault("handler_slow");
-    duration *= handlers_.between(5, 30);
+  if (strikes(manners_, 4000)) {
+    fault("interpreter_held");
+    process.held_until = now_ + seconds(20);
+    process.stalls_until = std::max(process.stalls_until, process.held_until);
   }
+  const Nanos duration = milliseconds(handlers_.between(30, 1500));
+  const std::optional<Nanos> pace = slowness(process);
   if (strikes(handlers_, 15'000)) {
     fault(effect.kind == "load" ? "load_failed" : "handler_failed");
     const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
-    return after(duration, [this, pid, task = effect.task, code] {
+    return when_free(pid, duration, [this, pid, task = effect.task, code] {
       worker_input(pid, win::TaskFailed{task, code, "simulated failure"});
     });
   }
-  run_task(process, effect, contents, duration);
+  run_task(process, effect, contents, duration, pace);
+}
+
+/// Far slower than others, and yet alive: each report comes well before the deadline, or well after it.
+std::optional<Nanos> World::slowness(Process& process) {
+  if (!strikes(handlers_, 10'000)) return std::nullopt;
+  const Nanos deadline = settings_.timing.progress_deadline;
+  if (handlers_.chance(300'000)) {
+    fault("handler_too_slow");
+    const Nanos pace = deadline * handlers_.between(11, 20) / 10;
+    process.stalls_until = std::max(process.stalls_until, now_ + 8 * pace);
+    return pace;
+  }
+  fault("handler_slow");
+  return deadline * handlers_.between(3, 6) / 10;
 }
 
 void World::run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents,
-                     Nanos duration) {
+                     Nanos duration, std::optional<Nanos> pace) {
+  const auto reports = [&](std::int64_t count) {
+    if (pace) duration = *pace * count;
+  };
+  reports(1);
   const std::int64_t pid = process.pid;
   const auto finish = [&, this](std::string report, std::optional<Content> result) {
-    after(duration, [this, pid, task = start.task, kind = start.kind, report = std::move(report), result] {
+    when_free(pid, duration, [this, pid, task = start.task, kind = start.kind, report = std::move(report), result] {
       Process* alive = living(pid);
       if (alive == nullptr) return;
       if (alive->cancelled.contains(task) && kind != "load" && kind != "release") {
@@ -86,6 +106,7 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
       if (name != cat(task->model_id.str(), "/", task->components[i].name)) violation("wrong segment arrived");
       if (task->components[i].sha256 != sha256_hex(name)) violation("wrong digest was promised");
     }
+    reports(2);
     progress(pid, start.task, duration / 2, json::to_text(LoadReport{task->components[0].name, Ratio{0.5}, 1_GiB}));
     finish(json::to_text(LoadDone{1_GiB, 1.0}), std::nullopt);
   } else if (start.kind == "release") {
@@ -95,6 +116,13 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
     const auto task = json::from_text<InferenceTask>(start.body);
     LOCKSTEP_CHECK(task.has_value());
     if (!process.machine.holdings().contains(task->model_id)) violation("inference without its model");
+    reports(task->steps);
+    if (strikes(manners_, 10'000)) {
+      fault("handler_floods");
+      for (int i = 0; i < 300; ++i) {
+        progress(pid, start.task, duration * i / 300, json::to_text(InferenceReport{0, task->steps, 0.01}));
+      }
+    }
     for (std::uint32_t step = 1; step < task->steps; ++step) {
       progress(pid, start.task, duration * step / task->steps, json::to_text(InferenceReport{step, task->steps, 0.01}));
     }
@@ -114,7 +142,8 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
 }
 
 void World::progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report) {
-  after(delay, [this, pid, task, report = std::move(report)] { worker_input(pid, win::TaskProgress{task, report}); });
+  when_free(pid, delay,
+            [this, pid, task, report = std::move(report)] { worker_input(pid, win::TaskProgress{task, report}); });
 }
 
 }  // namespace lockstep::sim

@@ -13,6 +13,7 @@ Nanos World::arrival(Nanos& last) {
   if (strikes(network_, 3000)) {
     fault("network_delay");
     latency += milliseconds(network_.between(100, 3000));
+    disturbed_until_ = std::max(disturbed_until_, now_ + latency);
   }
   last = std::max(last + 1, now_ + latency);
   return last;
@@ -24,6 +25,7 @@ bool World::cut(Process& process) {
   const bool half_open = network_.chance(300'000);
   fault(half_open ? "link_half_open" : "link_cut");
   process.link_up = false;
+  disturbed_until_ = std::max(disturbed_until_, now_ + seconds(20));
   const std::int64_t pid = process.pid;
   after(milliseconds(1), [this, pid, link = process.link] { close_at_worker(pid, link); });
   const Nanos noticed = half_open ? seconds(network_.between(1, 20)) : milliseconds(1);
@@ -76,25 +78,48 @@ void World::carry_out(Process& process, wout::Send& effect) {
   message->link = process.link;
   if (!process.link_up || cut(process)) return;
   const bool first = !process.accepted && message->frame.header.sequence == 1;
-  at(arrival(process.to_orchestrator_at), [this, life = life_, pid = process.pid, message, first] {
-    // A dead process's last bytes, and those of a link that was cut or replaced, arrive late: as long as nothing
-    // closed the link on this side they are read, and it is the core that must tell what they are worth.
-    if (life != life_ || !loop_) return;
-    const Process& sender = *processes_.at(pid);
-    const Incarnation incarnation = sender.incarnation;
-    std::vector<HandleId> handles;
-    for (const Content& content : message->contents) handles.push_back(keep(content));
-    trace("orchestrator",
-          cat("<- ", sender.worker_id.str(), " ", message->frame.header.type, " ", message->frame.body));
-    if (first) {
-      in::Peer peer;
-      peer.pid = pid;
-      peer.start_ticks = 1;
-      return input(in::WorkerDialed{message->link, peer, cat("token ", message->link), message->frame, handles,
-                                    message->contents});
-    }
-    input(in::FrameArrived{sender.worker_id, incarnation, message->frame, std::move(handles), message->link});
+  Nanos when = arrival(process.to_orchestrator_at);
+  if (doubled(process)) when += milliseconds(manners_.between(10, 400));
+  at(when, [this, life = life_, pid = process.pid, message, first] {
+    if (life == life_ && loop_) to_orchestrator(pid, message, first);
   });
+}
+
+bool World::doubled(Process& process) {
+  if (!strikes(manners_, process.accepted ? 600 : 60'000)) return false;
+  fault("link_doubled");
+  disturbed_until_ = std::max(disturbed_until_, now_ + seconds(5));
+  after(milliseconds(1), [this, pid = process.pid, link = process.link] { close_at_worker(pid, link); });
+  const Nanos noticed = seconds(manners_.between(1, 5));
+  after(noticed, [this, life = life_, pid = process.pid, link = process.link] {
+    const Process& gone = *processes_.at(pid);
+    if (life == life_) input(in::LinkClosed{gone.worker_id, gone.incarnation, "connection reset", link});
+  });
+  return true;
+}
+
+void World::to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& message, bool first) {
+  // A dead process's last bytes, and those of a link that was cut or replaced, arrive late: as long as nothing
+  // closed the link on this side they are read, and it is the core that must tell what they are worth.
+  const Process& sender = *processes_.at(pid);
+  std::vector<HandleId> handles;
+  for (const Content& content : message->contents) handles.push_back(keep(content));
+  const FrameHeader& header = message->frame.header;
+  trace("orchestrator", cat("<- ", sender.worker_id.str(), " ", header.type, " ", message->frame.body));
+  const auto bound = machine_->live().workers.find(sender.worker_id);
+  const bool late = bound != machine_->live().workers.end() && bound->second.link > message->link;
+  if (late) fault(first ? "late_hello" : "late_bytes");
+  if (first) {
+    in::Peer peer;
+    peer.pid = pid;
+    peer.start_ticks = 1;
+    return input(in::WorkerDialed{message->link, peer, cat("token ", message->link), message->frame, handles,
+                                  message->contents});
+  }
+  const auto type = static_cast<FrameType>(header.type);
+  const bool answers = type == FrameType::inference_completed || type == FrameType::postprocessing_completed;
+  if (answers && !late && sender.worker_id == guest) fault("guest_worked");
+  input(in::FrameArrived{sender.worker_id, sender.incarnation, message->frame, std::move(handles), message->link});
 }
 
 }  // namespace lockstep::sim

@@ -43,6 +43,10 @@ void World::check_invariants() {
     violation(
         cat(tables.memory.allocations.size(), " allocations for ", tables.model.residencies.size(), " residencies"));
   }
+  // One report for each running task, however many came.
+  if (machine_->live().progress.size() > machine_->live().workers.size()) {
+    violation(cat(machine_->live().progress.size(), " reports of progress are kept"));
+  }
   for (const auto& [key, entry] : tables.processing.jobs.entries()) {
     if (entry.row.deaths > processing::deaths_max) violation(cat(key, " had ", entry.row.deaths, " deaths"));
   }

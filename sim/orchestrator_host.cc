@@ -39,7 +39,7 @@ void World::flush() {
   syncing_ = true;
   auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
   report_.commits += batch->size();
-  if (strikes(crashes_, 400)) {
+  if (strikes(crashes_, 800)) {
     // The batch is one transaction of the store: it is there whole or not at all.
     if (disk_random_.chance(500'000)) {
       disk_.append(*batch);
@@ -51,7 +51,10 @@ void World::flush() {
   }
   const Nanos wait =
       strikes(disk_random_, 2000) ? seconds(disk_random_.between(1, 8)) : disk_random_.between(80'000, 2'000'000);
-  if (wait > seconds(1) - 1) fault("disk_stall");
+  if (wait > seconds(1) - 1) {
+    fault("disk_stall");
+    disturbed_until_ = std::max(disturbed_until_, now_ + wait);
+  }
   after(wait, [this, life = life_, batch] {
     if (life != life_) return;
     disk_.append(*batch);
@@ -67,6 +70,7 @@ void World::flush() {
 
 void World::crash_orchestrator(const std::string& when) {
   fault("orchestrator_crash");
+  disturbed_until_ = std::max(disturbed_until_, now_ + seconds(4));
   trace("orchestrator", cat("crash ", when));
   ++life_;
   machine_.reset();

@@ -53,10 +53,13 @@ struct Process {
   std::map<std::pair<ModelId, std::string>, Content> segments;  // kept
   std::map<std::string, std::uint64_t> timers;
   bool alive = true;
+  bool runs = false;       // it has come as far as its link
   LinkId link = 0;         // the connection as the worker sees it
   bool link_up = false;    // bytes still cross it
   bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
   bool hung = false;       // its handlers answer no more
+  Nanos held_until = 0;    // a handler holds the interpreter: no other thread of Python says anything
+  Nanos stalls_until = 0;  // its handlers may be silent for longer than the progress deadline until then
   Nanos to_worker_at = 0;  // order inside a direction
   Nanos to_orchestrator_at = 0;
 

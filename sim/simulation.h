@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <set>
 #include <string>
@@ -111,7 +112,11 @@ class World {
     later(1, std::move(what));
   }
 
+  /// Handlers speak through the interpreter: while one of them holds it, this waits.
+  void when_free(std::int64_t pid, Nanos delay, std::function<void()> what);
+
   Process* living(std::int64_t pid);
+  Process* living(const WorkerId& id);
   Process* living(const WorkerId& id, Incarnation incarnation);
 
   void end_process(Process& process, const std::string& how);
@@ -146,12 +151,23 @@ class World {
   void carry_out(out::AdoptSegment& effect);
 
   void carry_out(out::KillWorker& effect);
+  void judge_end(const Process& process, const std::string& why);
   void carry_out(out::ProveGone& effect);
+
+  // ---- sim/strangers.cc
+
+  /// Somebody who may not come in dials; nothing may change by it.
+  void stranger_dials();
+  void stranger_says(const std::string& kind, const std::string& expected, Hello hello, Incarnation incarnation);
+  bool refused_stranger(const out::RefuseLink& effect);
 
   // ---- sim/links.cc
 
   Nanos arrival(Nanos& last);
   bool cut(Process& process);
+  /// The worker gives this link up after a frame that is on its way for longer than the next link takes to open.
+  bool doubled(Process& process);
+  void to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& message, bool first);
 
   void carry_out(out::SendFrame& effect);
   void deliver_to_worker(Process& process, std::shared_ptr<Message> message);
@@ -164,7 +180,7 @@ class World {
   void carry_out(Process& process, wout::CancelTask& effect) { process.cancelled[effect.task] = true; }
   void carry_out(Process& process, wout::DropHandle& effect) { process.handles.erase(effect.handle); }
   void carry_out(Process& process, wout::SampleTelemetry&);
-  void carry_out(Process& process, wout::Exit& effect) { end_process(process, effect.reason); }
+  void carry_out(Process& process, wout::Exit& effect);
   template <class What>
   void worker_input_soon(const Process& process, What what) {
     after(1, [this, pid = process.pid, what] { worker_input(pid, what); });
@@ -172,7 +188,10 @@ class World {
 
   void carry_out(Process& process, wout::StartTask& effect);
 
-  void run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents, Nanos duration);
+  /// pace: the time between two reports of a slow handler
+  void run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents, Nanos duration,
+                std::optional<Nanos> pace);
+  std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
 
   // ---- sim/clients.cc
@@ -199,13 +218,14 @@ class World {
 
   Options options_;
   Random random_;
-  Random schedule_, network_, disk_random_, handlers_, crashes_, clients_;
+  Random schedule_, network_, disk_random_, handlers_, crashes_, clients_, manners_;
   Report report_;
   Settings settings_;
   std::vector<SimModel> models_;
 
   Nanos now_ = 0;
   bool healed_ = false;
+  Nanos disturbed_until_ = 0;  // frames may be late or lost, whoever sent them
   std::priority_queue<Event> events_;
   std::map<std::uint64_t, std::function<void()>> actions_;
   std::uint64_t sequence_ = 0;
@@ -225,6 +245,8 @@ class World {
   std::map<std::pair<std::string, std::string>, Content> segments_;
   std::uint64_t fills_made_ = 0;
   LinkId links_made_ = 0;
+  std::map<LinkId, std::int64_t> dialed_;    // by which process
+  std::map<LinkId, std::string> strangers_;  // what they shall be told
 
   std::map<std::int64_t, std::unique_ptr<Process>> processes_;
   std::int64_t pids_made_ = 1000;

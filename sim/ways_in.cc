@@ -12,8 +12,10 @@ void World::connect(std::int64_t pid, Nanos delay) {
     if (process == nullptr) return;
     if (!loop_ || !machine_->live().started) return worker_input(pid, win::DialFailed{"nobody listens"});
     process->link = ++links_made_;
+    dialed_[process->link] = pid;
     process->link_up = true;
     process->accepted = false;
+    process->to_worker_at = process->to_orchestrator_at = 0;  // no order between one link and the next
     worker_input(pid, win::LinkOpened{});
   });
 }
@@ -32,15 +34,21 @@ void World::carry_out(Process& process, wout::ForgetSegments& effect) {
 }
 
 void World::carry_out(out::AcceptLink& effect) {
-  if (effect.worker_id != guest) ++report_.rejoins;
-  for (auto& [pid, process] : processes_) {
-    if (process->link != effect.link) continue;
-    process->accepted = true;
-    process->incarnation = effect.incarnation;
+  if (strangers_.contains(effect.link)) return violation(cat("a stranger was let in as ", effect.worker_id.str()));
+  // By the process behind the connection, which may have given it up meanwhile, or have ended.
+  Process& process = *processes_.at(dialed_.at(effect.link));
+  if (process.incarnation == Incarnation{}) {
+    fault(effect.incarnation == Incarnation{1} ? "guest_joined" : "guest_returned");
+  } else {
+    ++report_.rejoins;
   }
+  process.incarnation = effect.incarnation;
+  if (process.link == effect.link) process.accepted = true;
+  if (!process.alive) input_soon(in::WorkerGone{effect.worker_id, effect.incarnation, "it had ended"});
 }
 
 void World::carry_out(out::RefuseLink& effect) {
+  if (refused_stranger(effect)) return;
   for (auto& [pid, process] : processes_) {
     if (process->link != effect.link) continue;
     auto message = std::make_shared<Message>();

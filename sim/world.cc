@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/check.h"
 #include "base/text.h"
+#include "sim/faults.h"
 #include "sim/simulation.h"
 
 namespace lockstep::sim {
@@ -16,7 +18,9 @@ World::World(const Options& options)
       disk_random_(random_.fork()),
       handlers_(random_.fork()),
       crashes_(random_.fork()),
-      clients_(random_.fork()) {
+      clients_(random_.fork()),
+      manners_(random_.fork()) {
+  for (const std::string_view name : fault_names) report_.faults.emplace(name, 0);
   report_.seed = options.seed;
   models_ = {{"base-a", model::Kind::sdxl, 4_GiB, {"unet", "vae"}},
              {"base-b", model::Kind::sdxl, 5_GiB, {"unet", "vae"}},
@@ -77,7 +81,9 @@ void World::trace(std::string_view node, std::string_view what) {
 }
 
 void World::fault(const std::string& kind) {
-  ++report_.faults[kind];
+  const auto place = report_.faults.find(kind);
+  LOCKSTEP_CHECK(place != report_.faults.end());  // a fault without a name cannot be missed
+  ++place->second;
   trace("fault", kind);
 }
 

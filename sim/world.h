@@ -35,7 +35,7 @@ struct Report {
   std::uint64_t snapshots = 0;     // of the journal
   std::uint64_t rejoins = 0;       // workers that came back over a new link
   std::uint64_t segments_adopted = 0;
-  std::map<std::string, std::uint64_t> faults;
+  std::map<std::string, std::uint64_t> faults;  // every name of sim/faults.h, also those that were not met
   std::vector<std::string> violations;
 };
 

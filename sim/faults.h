@@ -1,0 +1,29 @@
+#pragma once
+
+// What the simulator must have done to the system, by name: faults, and what only faults lead to. docs/simulator.md has
+// a line for each. Over enough seeds none may stay at zero, or the report praises a test that was not made.
+
+#include <array>
+#include <string_view>
+
+namespace lockstep::sim {
+
+inline constexpr std::array<std::string_view, 33> fault_names{
+    // the orchestrator and its disk
+    "orchestrator_crash", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_stall", "output_disk_full",
+    "fill_failed",
+    // worker processes
+    "worker_crash", "worker_killed", "spawn_failed",
+    // handlers
+    "handler_hangs", "handler_failed", "load_failed", "handler_slow", "handler_too_slow", "handler_answers_twice",
+    "handler_floods", "interpreter_held", "release_lies", "ended_without_progress",
+    // links
+    "network_delay", "link_cut", "link_half_open", "link_doubled", "late_bytes", "late_hello",
+    // ways in
+    "guest_joined", "guest_worked", "guest_left", "guest_returned", "stranger_wrong_secret", "stranger_configured_name",
+    "stranger_taken_name", "stranger_forged_return"};
+
+/// Fewer seeds may miss a rare one by chance.
+inline constexpr int seeds_for_every_fault = 200;
+
+}  // namespace lockstep::sim
