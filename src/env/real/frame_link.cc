@@ -96,6 +96,10 @@ bool FrameLink::deliver() {
     descriptors.push_back(std::move(arrived_.front()));
     arrived_.pop_front();
   }
+  if (too_many_arrived()) {
+    close("descriptors that no frame announced");
+    return false;
+  }
   const auto hooks = hooks_;
   hooks->frame(std::move(frame), std::move(descriptors));
   return true;
