@@ -18,6 +18,7 @@
 #include "env/real/memory_file.h"
 #include "server/model_files.h"
 #include "server/png_header.h"
+#include "server/printable.h"
 #include "server/random_id.h"
 #include "server/recovered_events.h"
 
@@ -475,9 +476,9 @@ void Driver::carry_out(out::Publish& effect) { http_->publish(effect); }
 
 void Driver::carry_out(out::Log& effect) {
   if (effect.warning) {
-    spdlog::warn("{}", effect.text);
+    spdlog::warn("{}", printable(effect.text));
   } else {
-    spdlog::info("{}", effect.text);
+    spdlog::info("{}", printable(effect.text));
   }
 }
 

@@ -99,7 +99,10 @@ void Driver::link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptor
     return input(
         in::FrameArrived{connection.worker_id, connection.incarnation, std::move(frame), std::move(handles), id});
   }
-  if (connection.spoke) return drop_link(id);  // nobody goes on before the answer to his hello
+  if (connection.spoke) {  // nobody goes on before the answer to his hello
+    spdlog::warn("process {} spoke on over the workers' path before it was answered", connection.peer.pid);
+    return drop_link(id);
+  }
   connection.spoke = true;
   for (real::Fd& each : descriptors) {
     identities.push_back(real::identity_of(each.get()));
@@ -114,6 +117,8 @@ void Driver::link_closed(LinkId id, std::string reason) {
   if (place == connections_.end()) return;
   if (place->second.bound) {
     input(in::LinkClosed{place->second.worker_id, place->second.incarnation, std::move(reason), id});
+  } else if (!place->second.spoke) {
+    spdlog::warn("process {} dialed the workers' path and said no hello: {}", place->second.peer.pid, reason);
   }
   drop_link(id);
 }

@@ -1,0 +1,91 @@
+"""The worker link by hand (docs/formats/wire.md): frames made of bytes, so that they can be made wrong."""
+
+import array
+import datetime
+import json
+import os
+import socket
+import struct
+
+HELLO, WELCOME, READY, HEARTBEAT, REFUSED = 1, 2, 3, 4, 15
+NAMES = {1: "hello", 2: "welcome", 3: "ready", 4: "heartbeat", 7: "transaction_vote", 10: "transaction_ack",
+         12: "task_failed", 14: "model_released", 32: "device_health_update", 35: "model_loading_progress",
+         37: "inference_progress", 38: "inference_completed", 41: "postprocessing_completed"}
+LIMIT = 60
+
+
+def header(length, kind, urgency=1, descriptors=0, epoch=0, incarnation=0, sequence=1):
+    return struct.pack("<IHBBQQQ", length, kind, urgency, descriptors, epoch, incarnation, sequence)
+
+
+def envelope(kind, body, name="guest", epoch=0, incarnation=0, sequence=1, urgency="p1_high", **change):
+    return {"id": f"w{incarnation}.{sequence}", "type": NAMES.get(kind, "heartbeat"),
+            "source": {"side": "worker", "worker_id": name, "incarnation": incarnation}, "epoch": epoch,
+            "sequence": sequence, "time": datetime.datetime.now(datetime.timezone.utc).isoformat()[:23] + "Z",
+            "urgency": urgency, "op_id": "", "attempt": 0, "correlation": {}, "body": body, **change}
+
+
+def frame(kind, text, **fields):
+    text = text if isinstance(text, bytes) else json.dumps(text).encode()
+    return header(len(text), kind, **fields) + text
+
+
+def hello(secret, name="guest", **change):
+    return {"worker_id": name, "runtime_version": "by hand", "pid": os.getpid(), "secret": secret,
+            "device": {"kind": "cpu", "memory_budget": 1 << 30}, **change}
+
+
+class Link:
+    """One connection to workers.sock, from the process that dials."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(LIMIT)
+        self.socket.connect(path)
+        self.epoch = self.incarnation = self.sequence = 0
+
+    def send(self, data, fds=()):
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            sent = self.socket.sendmsg([data], ancillary)
+            self.socket.sendall(data[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it was closed before all of it was sent
+
+    def receive(self):
+        """(type, body as a dict) of the next frame; None at the end of the link."""
+        def exactly(size):
+            out = b""
+            while len(out) < size:
+                try:
+                    piece = self.socket.recv(size - len(out))
+                except ConnectionResetError:
+                    return None
+                if not piece:
+                    return None
+                out += piece
+            return out
+        head = exactly(32)
+        if head is None:
+            return None
+        length, kind, _, _, self.epoch, self.incarnation, _ = struct.unpack("<IHBBQQQ", head)
+        body = exactly(length)
+        return body and (kind, json.loads(body)["body"])
+
+    def say(self, kind, body, fds=(), urgency="p1_high", **change):
+        """The next frame as it should be, but for what `change` says of its envelope."""
+        self.sequence += 1
+        fields = {"epoch": self.epoch, "incarnation": self.incarnation, "sequence": self.sequence}
+        text = envelope(kind, body, urgency=urgency, **{"name": getattr(self, "name", "guest"), **fields, **change})
+        self.send(frame(kind, text, descriptors=len(fds), urgency=int(urgency[1]), **fields), fds)
+
+    def join(self, secret, name="guest"):
+        """Says hello and waits for the welcome; the answer that came instead, if another one did."""
+        self.name = name
+        self.sequence = 1
+        self.send(frame(HELLO, envelope(HELLO, hello(secret, name), name=name)))
+        answer = self.receive()
+        return None if answer and answer[0] == WELCOME else answer
+
+    def close(self):
+        self.socket.close()
