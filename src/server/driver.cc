@@ -133,7 +133,8 @@ void Driver::sync() {
     while (auto effect = loop_->next_effect()) {
       std::visit([this](auto& each) { carry_out(each); }, effect->what);
     }
-    if (syncing_ || loop_->pending() == 0) return;
+    if (syncing_) return;
+    if (loop_->pending() == 0) return let_links_go();
     auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
     const Lsn last = batch->back().lsn;
     commits_since_snapshot_ += batch->size();

@@ -63,6 +63,7 @@ class Driver {
     Incarnation incarnation;
     bool bound = false;
     bool spoke = false;  // its first frame went to the core
+    int unreleased = 0;  // frames whose effects may still wait for the disk
   };
 
   Status open();
@@ -104,6 +105,8 @@ class Driver {
   void link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptors);
   void link_closed(LinkId id, std::string reason);
   void drop_link(LinkId id);
+  /// Nothing waits for the disk any more: links that were held are read again.
+  void let_links_go();
   void watch_process(const WorkerId& id, Incarnation incarnation, real::Child child);
   void worker_ended(const WorkerId& id, Incarnation incarnation);
   void prove_gone(const out::ProveGone& effect, int tries);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include <spdlog/spdlog.h>
 
@@ -26,7 +27,10 @@ namespace {
 
 constexpr Nanos hello_deadline = seconds(5);
 constexpr Nanos refusal_linger = seconds(1);  // so that the sentence is read before the connection ends
-constexpr std::size_t strangers_max = 64;     // connections that have not been let in
+// What a worker may send while the disk is busy: at three frames each heartbeat and a few reports a second this is far
+// more than a minute. A worker that floods then waits in its own socket instead of in our memory.
+constexpr int unreleased_max = 1000;
+constexpr std::size_t strangers_max = 64;  // connections that have not been let in
 
 }  // namespace
 
@@ -95,6 +99,7 @@ void Driver::link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptor
   std::vector<HandleId> handles;
   std::vector<std::string> identities;
   if (connection.bound) {
+    if (++connection.unreleased >= unreleased_max) connection.link->hold(true);
     for (real::Fd& each : descriptors) handles.push_back(keep(std::move(each)));
     return input(
         in::FrameArrived{connection.worker_id, connection.incarnation, std::move(frame), std::move(handles), id});
@@ -110,6 +115,12 @@ void Driver::link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptor
   }
   input(
       in::WorkerDialed{id, connection.peer, random_id(), std::move(frame), std::move(handles), std::move(identities)});
+}
+
+void Driver::let_links_go() {
+  for (auto& [id, connection] : connections_) {
+    if (std::exchange(connection.unreleased, 0) >= unreleased_max) connection.link->hold(false);
+  }
 }
 
 void Driver::link_closed(LinkId id, std::string reason) {

@@ -31,10 +31,16 @@ void FrameLink::close(std::string reason) {
   hooks->closed(std::move(reason));
 }
 
+void FrameLink::hold(bool held) {
+  if (!socket_ || held == (reading_ == 0)) return;
+  if (held) return reactor_.unwatch(std::exchange(reading_, 0));
+  reading_ = reactor_.watch_readable(socket_.get(), [this] { read(); });
+}
+
 void FrameLink::read() {
   const auto alive = alive_;
   // Bounded rounds: one busy peer must not starve the other links of this thread.
-  for (int rounds = 0; rounds < 16 && *alive && socket_; ++rounds) {
+  for (int rounds = 0; rounds < 16 && *alive && socket_ && reading_ != 0; ++rounds) {
     char bytes[65536];
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * frame_descriptors_max)];
     iovec piece{bytes, sizeof bytes};

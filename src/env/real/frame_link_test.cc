@@ -184,6 +184,24 @@ TEST_F(FrameLinkTest, a_frame_whose_descriptors_do_not_come_closes_the_link) {
   EXPECT_EQ(closed, std::vector<std::string>{"descriptors are missing"});
 }
 
+TEST_F(FrameLinkTest, a_link_that_is_held_reads_nothing_until_it_is_let_go) {
+  FrameLink receiver(reactor, std::move(ours), keep(1));
+  receiver.hold(true);
+  const std::string bytes = bytes_of(frame_of(1, "later"));
+  ASSERT_EQ(::send(peer.get(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  int turns = 0;
+  std::function<void()> turn = [&] {
+    EXPECT_TRUE(frames.empty());
+    if (++turns == 100) return receiver.hold(false);
+    reactor.post(turn);
+  };
+  reactor.post(turn);
+  run();
+  EXPECT_EQ(turns, 100);
+  ASSERT_EQ(frames.size(), 1u);
+  EXPECT_EQ(frames[0].body, "later");
+}
+
 // Descriptors without a frame would pile up until the process has none left.
 TEST_F(FrameLinkTest, descriptors_that_no_frame_announced_close_the_link) {
   FrameLink receiver(reactor, std::move(ours), keep(9));

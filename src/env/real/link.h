@@ -25,6 +25,8 @@ class Link {
   virtual ~Link() = default;
   /// In order; a peer that does not read is lost, through closed().
   virtual void send(const Frame& frame, std::vector<SharedFd> descriptors) = 0;
+  /// While it is held nothing more is read: what the peer sends stays with the peer. What was read is still delivered.
+  virtual void hold(bool /*held*/) {}
 };
 
 /// Makes the link of a connection that is there already.
