@@ -82,9 +82,9 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  void stop() {
+  void stop(int signal = SIGTERM) {
     if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
+    ::kill(pid_, signal);
     ::waitpid(pid_, nullptr, 0);
     pid_ = -1;
   }
@@ -111,11 +111,17 @@ class Program {
 class Server {
  public:
   static Result<std::unique_ptr<Server>> start(const std::string& root, const std::string& models, int workers) {
-    auto server = std::make_unique<Server>();
     std::string folder = cat(root, "/server-XXXXXX");  // its own data, its own log
     if (::mkdtemp(folder.data()) == nullptr) return fail(ErrorCode::unavailable, "cannot make a temporary folder");
+    return start_in(folder, models, workers, "server.log");
+  }
+  /// Where an earlier one may have been.
+  static Result<std::unique_ptr<Server>> start_in(const std::string& folder, const std::string& models, int workers,
+                                                  const std::string& log_name) {
+    auto server = std::make_unique<Server>();
     const std::string self = fs::read_symlink("/proc/self/exe").string();
-    const std::string log = cat(folder, "/server.log");
+    const std::string log = cat(folder, "/", log_name);
+    server->log_ = log;
     const auto begin = Clock::now();
     server->program_ = std::make_unique<Program>(
         std::vector<std::string>{self, "serve", "--data-dir", cat(folder, "/data"), "--models-dir", models, "--port",
@@ -140,6 +146,9 @@ class Server {
   }
   const http::Address& address() const { return address_; }
   double start_ms() const { return start_ms_; }
+  const std::string& log() const { return log_; }
+  /// As the kernel would: nothing is said, nothing is finished.
+  void kill() { program_->stop(SIGKILL); }
 
   Status wait_ready() const {
     const auto begin = Clock::now();
@@ -159,6 +168,7 @@ class Server {
  private:
   std::unique_ptr<Program> program_;
   http::Address address_;
+  std::string log_;
   double start_ms_ = 0;
 };
 
@@ -282,6 +292,53 @@ Status death_noticed(const Setup& setup, int runs, Report& report) {
   return {};
 }
 
+/// SIGKILL of the orchestrator while both workers hold the models, and its next start: from ready to the first image.
+/// It counts only when the same processes are back and nothing was loaded again.
+Status readoption(const Setup& setup, int runs, Report& report) {
+  const std::string folder = cat(setup.folder, "/readoption");
+  fs::create_directory(folder);
+  const auto image = [](const Server& server, int seed, int n) -> Result<double> {
+    const auto begin = Clock::now();
+    const auto response = LOCKSTEP_TRY(
+        http::request(server.address(), "POST", "/v1/images/generations",
+                      cat("{\"prompt\":\"a lighthouse\",\"size\":\"64x64\",\"steps\":4,\"response_format\":\"url\",",
+                          "\"n\":", n, ",\"seed\":", seed, "}")));
+    if (response.status != 200) return fail(ErrorCode::internal, cat("the request failed: ", response.body));
+    return ms_since(begin);
+  };
+  const auto processes = [](const StatusView& view) {
+    std::vector<std::int64_t> pids;
+    for (const WorkerView& worker : view.workers) pids.push_back(worker.pid);
+    return pids;
+  };
+  auto server = LOCKSTEP_TRY(Server::start_in(folder, setup.models, 2, "server-0.log"));
+  LOCKSTEP_TRY_STATUS(server->wait_ready());
+  LOCKSTEP_TRY(image(*server, 1, 4));  // both hold what an image needs
+  std::vector<double> samples;
+  for (int run = 1; run <= runs; ++run) {
+    const auto before = processes(LOCKSTEP_TRY(server->status()));
+    server->kill();
+    server = LOCKSTEP_TRY(Server::start_in(folder, setup.models, 2, cat("server-", run, ".log")));
+    LOCKSTEP_TRY_STATUS(server->wait_ready());
+    samples.push_back(LOCKSTEP_TRY(image(*server, run, 1)));
+    if (processes(LOCKSTEP_TRY(server->status())) != before) {
+      return fail(ErrorCode::internal, "a worker was started again instead of taken back");
+    }
+    const std::string log = LOCKSTEP_TRY(real::read_file(server->log(), 1 << 20));
+    if (log.find("is loaded on") != std::string::npos) {
+      return fail(ErrorCode::internal, "a model was loaded again after the restart");
+    }
+  }
+  report.rows.push_back({.name = "readoption",
+                         .unit = "ms",
+                         .value = percentile(samples, 0.99),
+                         .p50 = percentile(samples, 0.5),
+                         .p99 = percentile(samples, 0.99),
+                         .runs = samples.size(),
+                         .target = 1000});
+  return {};
+}
+
 /// Start of the process until /livez answers, without workers.
 Status cold_start(const Setup& setup, int runs, Report& report) {
   std::vector<double> samples;
@@ -300,18 +357,22 @@ Status cold_start(const Setup& setup, int runs, Report& report) {
   return {};
 }
 
-Result<Report> path(int runs) {
+/// only: the one row to measure; empty for all of them
+Result<Report> path(int runs, const std::string& only) {
   Report report{"path", this_machine(), {}};
   const Setup setup = LOCKSTEP_TRY(prepare());
-  const auto step = [](const char* name) { std::cerr << "measuring " << name << " ...\n"; };
-  step("cold_start");
-  LOCKSTEP_TRY_STATUS(cold_start(setup, 11, report));
-  step("request_overhead at 64x64");
-  LOCKSTEP_TRY_STATUS(request_overhead(setup, "64x64", runs, report));
-  step("request_overhead at 256x256");
-  LOCKSTEP_TRY_STATUS(request_overhead(setup, "256x256", std::max(5, runs / 2), report));
-  step("death_noticed");
-  LOCKSTEP_TRY_STATUS(death_noticed(setup, 20, report));
+  const auto wanted = [&](const std::string& name) {
+    if (!only.empty() && only != name) return false;
+    std::cerr << "measuring " << name << " ...\n";
+    return true;
+  };
+  if (wanted("cold_start")) LOCKSTEP_TRY_STATUS(cold_start(setup, 11, report));
+  if (wanted("request_overhead_64x64")) LOCKSTEP_TRY_STATUS(request_overhead(setup, "64x64", runs, report));
+  if (wanted("request_overhead_256x256")) {
+    LOCKSTEP_TRY_STATUS(request_overhead(setup, "256x256", std::max(5, runs / 2), report));
+  }
+  if (wanted("readoption")) LOCKSTEP_TRY_STATUS(readoption(setup, 10, report));
+  if (wanted("death_noticed")) LOCKSTEP_TRY_STATUS(death_noticed(setup, 20, report));
   std::error_code ignored;
   fs::remove_all(setup.folder, ignored);
   return report;
@@ -325,6 +386,7 @@ struct Command::State {
   CLI::App* codec = nullptr;
   int runs = 20;
   int rounds = 200;
+  std::string only;
   bool json = false;
 };
 
@@ -334,6 +396,9 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->path =
       state_->app->add_subcommand("path", "one request against a bare script, a death noticed, a cold start");
   state_->path->add_option("--runs", state_->runs, "measured requests")->check(CLI::Range(3, 1000));
+  state_->path->add_option("--only", state_->only, "one row instead of all")
+      ->check(CLI::IsMember(
+          {"cold_start", "request_overhead_64x64", "request_overhead_256x256", "readoption", "death_noticed"}));
   state_->path->add_flag("--json", state_->json, "print one object");
   state_->codec = state_->app->add_subcommand("codec", "one event read and written, by hand, and by Boost.JSON");
   state_->codec->add_option("--rounds", state_->rounds, "samples of 2000 calls each")->check(CLI::Range(3, 100'000));
@@ -343,7 +408,7 @@ Command::~Command() = default;
 
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
-  const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds) : path(state_->runs);
+  const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds) : path(state_->runs, state_->only);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";
     return 1;
