@@ -7,10 +7,12 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "base/digest.h"
 #include "base/text.h"
+#include "domains/model/guess.h"
 #include "domains/model/safetensors.h"
 #include "env/real/blob_store.h"
 #include "env/real/memory_file.h"
@@ -27,10 +29,24 @@ struct ModelIndex {
 };
 BOOST_DESCRIBE_STRUCT(ModelIndex, (), (_class_name))
 
-struct ClassifierConfig {
+struct FolderConfig {
   std::optional<std::vector<std::string>> architectures;
+  std::optional<std::string> _class_name;
 };
-BOOST_DESCRIBE_STRUCT(ClassifierConfig, (), (architectures))
+BOOST_DESCRIBE_STRUCT(FolderConfig, (), (architectures, _class_name))
+
+/// lockstep.json in a model's folder, or <name>.lockstep.json beside its file: what people say of it.
+struct Sidecar {
+  std::optional<std::string> version;
+  std::optional<model::Kind> kind;
+  std::optional<std::string> architecture;
+  std::optional<ModelId> base_model;
+  std::optional<ModelId> refiner;
+  std::optional<ModelId> vae;
+  std::optional<std::vector<ModelId>> loras;
+  std::optional<ModelId> configuration;
+};
+BOOST_DESCRIBE_STRUCT(Sidecar, (), (version, kind, architecture, base_model, refiner, vae, loras, configuration))
 
 Result<real::Fd> open_file(const std::string& path) {
   real::Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -60,11 +76,12 @@ model::File facts_of(int fd, const std::string& path) {
 struct ScannedFile {
   model::File file;
   std::vector<model::Tensor> tensors;
+  std::map<std::string, std::string> metadata;
 };
 
 Result<ScannedFile> scan_file(const std::string& path) {
   const real::Fd fd = LOCKSTEP_TRY(open_file(path));
-  ScannedFile out{facts_of(fd.get(), path), {}};
+  ScannedFile out{facts_of(fd.get(), path), {}, {}};
   const std::uint64_t size = out.file.size.value;
   std::array<std::uint8_t, 8> head{};
   const auto named = [&](const Error& error) { return fail(error.code, cat(path, ": ", error.message)); };
@@ -76,6 +93,7 @@ Result<ScannedFile> scan_file(const std::string& path) {
   auto tensors = model::parse_safetensors_header(header, size);
   if (!tensors) return named(tensors.error());
   out.tensors = *std::move(tensors);
+  out.metadata = model::safetensors_metadata(header);
   return out;
 }
 
@@ -106,6 +124,8 @@ Result<std::vector<std::string>> weights_in(const fs::path& folder) {
 struct ScannedComponent {
   model::Component component;
   std::shared_ptr<const model::SegmentLayout> layout;
+  std::map<std::string, std::string> metadata;
+  model::Guess guess;
 };
 
 Result<ScannedComponent> scan_component(const std::string& name, const std::vector<std::string>& paths) {
@@ -119,41 +139,120 @@ Result<ScannedComponent> scan_component(const std::string& name, const std::vect
     out.component.tensors += file.tensors.size();
     for (const model::Tensor& tensor : file.tensors) dtypes.insert(tensor.dtype);
     tensors.push_back(std::move(file.tensors));
+    out.metadata.merge(file.metadata);
   }
   out.component.dtypes.assign(dtypes.begin(), dtypes.end());
+  std::vector<model::Tensor> all;
+  for (const auto& each : tensors) all.insert(all.end(), each.begin(), each.end());
+  out.guess = model::guess(all, out.metadata);
   out.layout = std::make_shared<const model::SegmentLayout>(LOCKSTEP_TRY(model::lay_out(tensors)));
   out.component.segment_bytes = out.layout->size;
   return out;
 }
 
-Result<model::Kind> kind_of(const fs::path& folder) {
+/// What a folder's own configuration says it is; unknown when it says nothing, and its tensors tell.
+Result<model::Kind> kind_by_config(const fs::path& folder, model::Facts& facts) {
   if (fs::exists(folder / "model_index.json")) {
     const std::string text = LOCKSTEP_TRY(real::read_file((folder / "model_index.json").string(), 1 << 20));
     const auto index = json::from_text<ModelIndex>(text);
     if (!index) return fail(ErrorCode::data_loss, cat("model_index.json: ", index.error().message));
-    if (index->_class_name != "StableDiffusionXLPipeline") {
-      return fail(ErrorCode::invalid_argument, cat("pipeline class ", shortened(index->_class_name),
-                                                   " is not supported; StableDiffusionXLPipeline is"));
-    }
-    return model::Kind::sdxl;
+    facts.evidence.push_back(cat("model_index.json names ", shortened(index->_class_name)));
+    facts.architecture = "sdxl";
+    if (index->_class_name == "StableDiffusionXLPipeline") return model::Kind::sdxl;
+    facts.architecture = "sdxl_refiner";
+    if (index->_class_name == "StableDiffusionXLImg2ImgPipeline") return model::Kind::sdxl_refiner;
+    facts.architecture.clear();
+    return fail(ErrorCode::invalid_argument,
+                cat("pipeline class ", shortened(index->_class_name), " is not supported; StableDiffusionXLPipeline and",
+                    " StableDiffusionXLImg2ImgPipeline are"));
   }
-  if (fs::exists(folder / "config.json")) {
-    const std::string text = LOCKSTEP_TRY(real::read_file((folder / "config.json").string(), 1 << 20));
-    const auto config = json::from_text<ClassifierConfig>(text);
-    if (!config) return fail(ErrorCode::data_loss, cat("config.json: ", config.error().message));
-    const auto names = config->architectures.value_or(std::vector<std::string>{});
-    if (std::ranges::any_of(names, [](const auto& each) { return each.ends_with("ForImageClassification"); })) {
-      return model::Kind::safety_classifier;
-    }
-    return fail(ErrorCode::invalid_argument, "config.json names no image classifier");
+  if (!fs::exists(folder / "config.json")) return model::Kind::unknown;
+  const std::string text = LOCKSTEP_TRY(real::read_file((folder / "config.json").string(), 1 << 20));
+  const auto config = json::from_text<FolderConfig>(text);
+  if (!config) return fail(ErrorCode::data_loss, cat("config.json: ", config.error().message));
+  if (config->_class_name == "AutoencoderKL") {
+    facts.architecture = "autoencoder_kl";
+    facts.evidence.emplace_back("config.json names AutoencoderKL");
+    return model::Kind::vae;
   }
-  return model::Kind::upscaler;
+  for (const std::string& name : config->architectures.value_or(std::vector<std::string>{})) {
+    if (!name.ends_with("ForImageClassification")) continue;
+    facts.architecture = "image_classifier";
+    facts.evidence.push_back(cat("config.json names ", shortened(name)));
+    return model::Kind::safety_classifier;
+  }
+  return fail(ErrorCode::invalid_argument, "config.json names no image classifier and no AutoencoderKL");
 }
 
-Status scan_into(const fs::path& folder, in::ScannedModel& out) {
-  out.model.kind = LOCKSTEP_TRY(kind_of(folder));
-  std::vector<std::pair<std::string, std::vector<std::string>>> parts;
-  if (out.model.kind == model::Kind::sdxl) {
+Status read_sidecar(const fs::path& file, in::ScannedModel& out) {
+  std::error_code missing;
+  if (!fs::exists(file, missing)) return {};
+  const std::string name = file.filename().string();
+  const std::string text = LOCKSTEP_TRY(real::read_file(file.string(), 1 << 16));
+  json::ReadNotes notes;
+  const auto read = json::from_text<Sidecar>(text, &notes);
+  if (!read) return fail(ErrorCode::invalid_argument, cat(name, ": ", read.error().pointer, ": ", read.error().message));
+  if (notes.unknown_keys > 0) {
+    return fail(ErrorCode::invalid_argument, cat(name, ": the key ", shortened(notes.first_unknown), " is unknown"));
+  }
+  model::Facts& facts = *out.model.facts;
+  facts.version = read->version.value_or(facts.version);
+  if (read->kind) out.model.kind = *read->kind;
+  if (read->kind || read->architecture) facts.evidence.push_back(cat(name, " says so"));
+  facts.architecture = read->architecture.value_or(facts.architecture);
+  const auto need = [&](const char* role, const std::optional<ModelId>& id) {
+    if (id) facts.depends_on.push_back({role, *id});
+  };
+  need("base", read->base_model);
+  need("refiner", read->refiner);
+  need("vae", read->vae);
+  for (const ModelId& each : read->loras.value_or(std::vector<ModelId>{})) need("lora", each);
+  need("configuration", read->configuration);
+  for (const model::Dependency& each : facts.depends_on) {
+    if (is_plain_name(each.model_id.str())) continue;
+    return fail(ErrorCode::invalid_argument,
+                cat(name, ": ", each.role, " is \"", shortened(each.model_id.str()), "\"; it must be a model's name"));
+  }
+  return {};
+}
+
+/// What changes when any file does: the same files give the same digits on every scan.
+std::string generation_of(const model::Model& model) {
+  std::string text;
+  for (const model::Component& component : model.components) {
+    for (const model::File& file : component.files) text += cat(file.path, " ", file.size.value, " ", file.modified_ns, ";");
+  }
+  return cat("g", sha256_hex(text).substr(0, 12));
+}
+
+void add_component(in::ScannedModel& out, ScannedComponent scanned) {
+  out.model.bytes += scanned.component.segment_bytes;
+  out.model.components.push_back(std::move(scanned.component));
+  out.layouts.push_back(std::move(scanned.layout));
+}
+
+/// The kind by its tensors, unless something said it already.
+Status take_guess(const ScannedComponent& scanned, in::ScannedModel& out) {
+  model::Facts& facts = *out.model.facts;
+  if (out.model.kind == model::Kind::unknown) out.model.kind = scanned.guess.kind;
+  if (facts.architecture.empty()) facts.architecture = scanned.guess.architecture;
+  facts.evidence.insert(facts.evidence.end(), scanned.guess.evidence.begin(), scanned.guess.evidence.end());
+  if (facts.version.empty()) {
+    const auto version = scanned.metadata.find("modelspec.version");
+    if (version != scanned.metadata.end()) facts.version = shortened(version->second, 64);
+  }
+  const bool lora_without_base = out.model.kind == model::Kind::lora && facts.architecture.empty();
+  if (out.model.kind == model::Kind::unknown || lora_without_base) {
+    return fail(ErrorCode::invalid_argument, scanned.guess.problem);
+  }
+  return {};
+}
+
+Status scan_folder(const fs::path& folder, in::ScannedModel& out) {
+  LOCKSTEP_TRY_STATUS(read_sidecar(folder / "lockstep.json", out));
+  const model::Kind by_config = LOCKSTEP_TRY(kind_by_config(folder, *out.model.facts));
+  if (by_config != model::Kind::unknown) out.model.kind = by_config;
+  if (fs::exists(folder / "model_index.json")) {
     std::vector<fs::path> folders;
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
@@ -161,21 +260,61 @@ Status scan_into(const fs::path& folder, in::ScannedModel& out) {
     }
     std::ranges::sort(folders);
     for (const fs::path& each : folders) {
-      auto weights = LOCKSTEP_TRY(weights_in(each));
-      if (!weights.empty()) parts.emplace_back(each.filename().string(), std::move(weights));
+      const auto weights = LOCKSTEP_TRY(weights_in(each));
+      if (!weights.empty()) add_component(out, LOCKSTEP_TRY(scan_component(each.filename().string(), weights)));
     }
   } else {
-    auto weights = LOCKSTEP_TRY(weights_in(folder));
-    if (!weights.empty()) parts.emplace_back("model", std::move(weights));
+    const auto weights = LOCKSTEP_TRY(weights_in(folder));
+    if (!weights.empty()) {
+      ScannedComponent scanned = LOCKSTEP_TRY(scan_component("model", weights));
+      LOCKSTEP_TRY_STATUS(take_guess(scanned, out));
+      const bool checkpoint = out.model.kind == model::Kind::sdxl || out.model.kind == model::Kind::sdxl_refiner;
+      out.model.facts->single_file =
+          checkpoint || (out.model.kind == model::Kind::vae && by_config == model::Kind::unknown);
+      if (checkpoint) scanned.component.name = "checkpoint";
+      add_component(out, std::move(scanned));
+    }
   }
-  if (parts.empty()) return fail(ErrorCode::not_found, "there is no safetensors file in it");
-  for (const auto& [name, paths] : parts) {
-    ScannedComponent scanned = LOCKSTEP_TRY(scan_component(name, paths));
-    out.model.bytes += scanned.component.segment_bytes;
-    out.model.components.push_back(std::move(scanned.component));
-    out.layouts.push_back(std::move(scanned.layout));
-  }
+  if (out.model.components.empty()) return fail(ErrorCode::not_found, "there is no safetensors file in it");
   return {};
+}
+
+Status scan_single_file(const fs::path& file, in::ScannedModel& out) {
+  if (is_pickle(file)) {
+    return fail(ErrorCode::invalid_argument,
+                cat(file.string(), " is a pickle file; it can run code and is refused, use safetensors"));
+  }
+  LOCKSTEP_TRY_STATUS(read_sidecar(file.parent_path() / cat(out.model.model_id.str(), ".lockstep.json"), out));
+  ScannedComponent scanned = LOCKSTEP_TRY(scan_component("model", {file.string()}));
+  LOCKSTEP_TRY_STATUS(take_guess(scanned, out));
+  const model::Kind kind = out.model.kind;
+  if (kind == model::Kind::safety_classifier) {
+    return fail(ErrorCode::invalid_argument, "an image classifier needs a folder with its config.json");
+  }
+  out.model.facts->single_file = kind != model::Kind::upscaler && kind != model::Kind::lora;
+  if (kind == model::Kind::sdxl || kind == model::Kind::sdxl_refiner) scanned.component.name = "checkpoint";
+  add_component(out, std::move(scanned));
+  return {};
+}
+
+in::ScannedModel scan_one(const fs::path& path, const std::string& name) {
+  in::ScannedModel out;
+  out.model.model_id = ModelId(name);
+  out.model.path = fs::absolute(path).string();
+  out.model.facts.emplace();
+  std::error_code ignored;
+  const Status status = fs::is_directory(path, ignored) ? scan_folder(path, out) : scan_single_file(path, out);
+  if (status) {
+    out.model.availability = model::Availability::available;
+    if (out.model.facts->version.empty()) out.model.facts->version = generation_of(out.model);
+    return out;
+  }
+  out.model.availability = model::Availability::broken;
+  out.model.reason = status.error().message;
+  out.model.bytes = {};
+  out.model.components.clear();
+  out.layouts.clear();
+  return out;
 }
 
 }  // namespace
@@ -183,25 +322,24 @@ Status scan_into(const fs::path& folder, in::ScannedModel& out) {
 in::ModelsScanned scan_models(const std::string& folder) {
   in::ModelsScanned out;
   std::error_code error;
-  std::vector<fs::path> folders;
+  std::map<std::string, std::vector<fs::path>> places;  // by model name
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     std::error_code ignored;
-    if (entry.is_directory(ignored)) folders.push_back(entry.path());
+    const fs::path& path = entry.path();
+    const bool is_folder = entry.is_directory(ignored);
+    const bool is_weights = !is_folder && (path.extension() == ".safetensors" || is_pickle(path));
+    if (!is_folder && !is_weights) continue;
+    const std::string name = is_folder ? path.filename().string() : path.stem().string();
+    if (is_plain_name(name)) places[name].push_back(path);  // the others are hidden, or half-written
   }
   if (error) out.problem = cat("the models folder ", folder, " cannot be read: ", error.message());
-  std::ranges::sort(folders);
-  for (const fs::path& each : folders) {
-    const std::string name = each.filename().string();
-    if (!is_plain_name(name)) continue;  // hidden and half-written folders
-    in::ScannedModel scanned;
-    scanned.model.model_id = ModelId(name);
-    scanned.model.path = fs::absolute(each).string();
-    const Status status = scan_into(each, scanned);
-    if (status) {
-      scanned.model.availability = model::Availability::available;
-    } else {
+  for (auto& [name, paths] : places) {
+    std::ranges::sort(paths);
+    in::ScannedModel scanned = scan_one(paths.front(), name);
+    if (paths.size() > 1) {
       scanned.model.availability = model::Availability::broken;
-      scanned.model.reason = status.error().message;
+      scanned.model.reason = cat("the name stands for ", paths[0].filename().string(), " and for ",
+                                 paths[1].filename().string(), "; rename one of them");
       scanned.model.bytes = {};
       scanned.model.components.clear();
       scanned.layouts.clear();

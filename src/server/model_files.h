@@ -12,10 +12,12 @@
 
 namespace lockstep::server {
 
-/// Every sub-folder of `folder` is one model, named by the folder:
+/// Every sub-folder of `folder` is one model, named by the folder, and so is every file of weights, named without its
+/// ending:
 ///   model_index.json               a diffusers pipeline; its sub-folders with safetensors are the components
-///   config.json + *.safetensors    a transformers image classifier (safety)
-///   *.safetensors alone            an upscaler
+///   config.json + *.safetensors    a transformers image classifier (safety), or a VAE
+///   *.safetensors alone            what its tensors say (domains/model/guess.h)
+/// lockstep.json in the folder, or <name>.lockstep.json beside the file, adds version and dependencies.
 /// A model that cannot be used is listed as broken with its reason; pickle files are refused, never opened.
 in::ModelsScanned scan_models(const std::string& folder);
 

@@ -28,8 +28,8 @@ std::string safetensors(const std::string& header, const std::string& data) {
 
 /// Two tensors of 4 and 300 bytes, told apart by their bytes.
 std::string upscaler_file() {
-  return safetensors(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-                     R"("b":{"dtype":"U8","shape":[300],"data_offsets":[4,304]}})",
+  return safetensors(R"({"conv_first.weight":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+                     R"("conv_last.weight":{"dtype":"U8","shape":[300],"data_offsets":[4,304]}})",
                      "AAAA" + std::string(300, 'B'));
 }
 
@@ -140,8 +140,52 @@ TEST_F(ModelFilesTest, an_empty_folder_is_broken_and_hides_nobody) {
 TEST_F(ModelFilesTest, hidden_and_oddly_named_folders_are_not_models) {
   write(".incoming/weights.safetensors", upscaler_file());
   write("two words/weights.safetensors", upscaler_file());
-  write("loose.safetensors", upscaler_file());
+  write(".loose.safetensors", upscaler_file());
+  write("notes.txt", "x");
   EXPECT_TRUE(scan_models(folder_.string()).models.empty());
+}
+
+TEST_F(ModelFilesTest, a_single_file_is_a_model_named_without_its_ending) {
+  write("loose.safetensors", upscaler_file());
+  const in::ScannedModel found = scanned("loose");
+  EXPECT_EQ(found.model.availability, model::Availability::available) << found.model.reason;
+  EXPECT_EQ(found.model.kind, model::Kind::upscaler);
+  EXPECT_EQ(found.model.path, path("loose.safetensors"));
+  ASSERT_TRUE(found.model.facts.has_value());
+  EXPECT_EQ(found.model.facts->architecture, "esrgan");
+  EXPECT_EQ(found.model.facts->evidence.size(), 2u);
+}
+
+TEST_F(ModelFilesTest, a_file_that_is_no_model_stays_listed_with_the_reason) {
+  write("odd.safetensors", safetensors(R"({"z":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", "ZZZ"));
+  expect_broken("odd", "of no known kind of model, as \"z\"");
+  write("old.ckpt", "cos");
+  expect_broken("old", "is a pickle file");
+  write("both.safetensors", upscaler_file());
+  write("both/weights.safetensors", upscaler_file());
+  expect_broken("both", "rename one of them");
+}
+
+TEST_F(ModelFilesTest, a_changed_file_is_a_new_version_and_a_sidecar_names_one) {
+  write("up.safetensors", upscaler_file());
+  const std::string first = scanned("up").model.facts->version;
+  EXPECT_EQ(scanned("up").model.facts->version, first);
+  fs::last_write_time(path("up.safetensors"), fs::last_write_time(path("up.safetensors")) + std::chrono::seconds(5));
+  EXPECT_NE(scanned("up").model.facts->version, first);
+  write("up.lockstep.json", R"({"version":"2.1","base_model":"xl","loras":["a","b"]})");
+  const model::Facts facts = *scanned("up").model.facts;
+  EXPECT_EQ(facts.version, "2.1");
+  ASSERT_EQ(facts.depends_on.size(), 3u);
+  EXPECT_EQ(facts.depends_on[0].role, "base");
+  EXPECT_EQ(facts.depends_on[2].model_id, ModelId("b"));
+}
+
+TEST_F(ModelFilesTest, a_sidecar_that_cannot_be_read_is_named_with_its_key) {
+  write("up.safetensors", upscaler_file());
+  write("up.lockstep.json", R"({"verison":"2"})");
+  expect_broken("up", "up.lockstep.json: the key /verison is unknown");
+  write("up.lockstep.json", R"({"vae":"../../etc"})");
+  expect_broken("up", "it must be a model's name");
 }
 
 TEST_F(ModelFilesTest, a_models_folder_that_is_not_there_is_a_problem_with_its_path) {

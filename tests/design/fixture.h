@@ -116,7 +116,8 @@ class Stage {
                      .availability = model::Availability::available,
                      .reason = "",
                      .bytes = 150_MiB,
-                     .components = {}};
+                     .components = {},
+                     .facts = {}};
     for (const auto& [name, bytes] : {std::pair("unet", 100_MiB), std::pair("vae", 50_MiB)}) {
       scanned.model.components.push_back(
           {.name = name, .files = {}, .tensors = 1, .dtypes = {"F16"}, .segment_bytes = bytes, .sha256 = ""});

@@ -24,10 +24,13 @@ Result<Model> usable(const Tables& tables, const ModelId& model) {
 }
 
 ModelId first_of_kind(const Tables& tables, Kind kind) {
+  ModelId single;
   for (const auto& [id, entry] : tables.models.entries()) {
-    if (entry.row.kind == kind && entry.row.availability == Availability::available) return entry.row.model_id;
+    if (entry.row.kind != kind || !usable(tables, entry.row.model_id)) continue;
+    if (!entry.row.facts || !entry.row.facts->single_file) return entry.row.model_id;
+    if (single.empty()) single = entry.row.model_id;
   }
-  return {};
+  return single;  // it borrows the configuration of another: that one goes first
 }
 
 const Residency* residency(const Tables& tables, const ModelId& model, const WorkerId& worker) {

@@ -133,6 +133,20 @@ Result<std::vector<Tensor>> parse_safetensors_header(std::string_view text, std:
   return tensors;
 }
 
+std::map<std::string, std::string> safetensors_metadata(std::string_view text) {
+  json::Reader in(text, {.size_max = safetensors_header_max, .depth_max = 4});
+  std::string_view key;
+  if (!in.open_object()) return {};
+  while (in.next_key(key)) {
+    if (key == "__metadata__") {
+      std::map<std::string, std::string> out;
+      return json::read(in, out) ? out : std::map<std::string, std::string>{};
+    }
+    if (!in.skip()) break;
+  }
+  return {};
+}
+
 Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files) {
   // Offsets stand in the header, so the header's length must be known first: offsets relative to the first tensor
   // would need a second rule in every reader. Lengths are bounded by writing the widest offset (20 digits).

@@ -5,6 +5,7 @@
 // and with absolute offsets, so that one block copy gives views a GPU likes. docs/formats/segment.md.
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,6 +33,9 @@ Result<std::uint64_t> safetensors_header_length(std::span<const std::uint8_t> fi
 /// The tensors of a file, in file order. Checked: JSON, known dtypes, shape times width equals the range, ranges
 /// contiguous without hole or overlap and exactly as long as the file. data_loss names the tensor and the numbers.
 Result<std::vector<Tensor>> parse_safetensors_header(std::string_view json, std::uint64_t file_size);
+
+/// The texts of a header's `__metadata__`; empty when there is none, or it is no object of texts.
+std::map<std::string, std::string> safetensors_metadata(std::string_view json);
 
 /// One piece of a file and where it goes in the segment.
 struct CopyPiece {

@@ -3,6 +3,7 @@
 // Model domain, §1.3: the registry of models on disk, and which worker holds which.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,8 @@
 
 namespace lockstep::model {
 
-enum class Kind { unknown, sdxl, upscaler, safety_classifier };
-BOOST_DESCRIBE_ENUM(Kind, unknown, sdxl, upscaler, safety_classifier)
+enum class Kind { unknown, sdxl, upscaler, safety_classifier, sdxl_refiner, lora, vae };
+BOOST_DESCRIBE_ENUM(Kind, unknown, sdxl, upscaler, safety_classifier, sdxl_refiner, lora, vae)
 
 /// A broken model stays listed with its reason; loads of it are refused.
 enum class Availability { available, broken };
@@ -41,6 +42,25 @@ struct Component {
 };
 BOOST_DESCRIBE_STRUCT(Component, (), (name, files, tensors, dtypes, segment_bytes, sha256))
 
+/// What a model says it needs. role: "base", "refiner", "vae", "lora", or "configuration": the model of the same
+/// architecture whose configuration and tokenizers a single file uses, which has none.
+struct Dependency {
+  std::string role;
+  ModelId model_id;
+};
+BOOST_DESCRIBE_STRUCT(Dependency, (), (role, model_id))
+
+/// What the files say of the model beside their bytes. version: what its files call it, else "g" and digits that
+/// change with the size or time of any file. evidence: how kind and architecture were found, for people.
+struct Facts {
+  std::string architecture;
+  std::vector<std::string> evidence;
+  std::string version;
+  std::vector<Dependency> depends_on;
+  bool single_file = false;
+};
+BOOST_DESCRIBE_STRUCT(Facts, (), (architecture, evidence, version, depends_on, single_file))
+
 struct Model {
   ModelId model_id;
   Kind kind = Kind::unknown;
@@ -49,8 +69,9 @@ struct Model {
   std::string reason;
   Bytes bytes;  // memory need: the sum of the segments
   std::vector<Component> components;
+  std::optional<Facts> facts;  // absent for a model that an earlier release registered
 };
-BOOST_DESCRIBE_STRUCT(Model, (), (model_id, kind, path, availability, reason, bytes, components))
+BOOST_DESCRIBE_STRUCT(Model, (), (model_id, kind, path, availability, reason, bytes, components, facts))
 
 /// A model on one worker. It exists from the load's decision until its memory is proven free.
 struct Residency {
