@@ -95,6 +95,9 @@ class World {
   void carry_out(out::ScanModels&);
   void carry_out(out::FillSegment& effect);
   void carry_out(out::DropSegment& effect) { segments_.erase({effect.model_id.str(), effect.component}); }
+  void carry_out(out::HashFiles&) { violation("it reads a model's files, and nobody had asked"); }
+  void carry_out(out::AddFiles&) { violation("it adds a model, and nobody had asked"); }
+  void carry_out(out::RemoveFiles&) { violation("it removes a model, and nobody had asked"); }
   void carry_out(out::OpenPixels& effect);
   void carry_out(out::StorePixels& effect);
   void carry_out(out::DropHandle& effect) { handles_.erase(effect.handle); }

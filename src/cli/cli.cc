@@ -16,6 +16,7 @@
 #include "cli/exit_code.h"
 #include "cli/follow.h"
 #include "cli/generate.h"
+#include "cli/models.h"
 #include "cli/show.h"
 #include "cli/workers.h"
 #include "events/json_read.h"
@@ -54,11 +55,18 @@ struct Client::State {
   GenerateOptions generate;
   EventsOptions events_options;
   LogOptions log_options;
+  ModelOptions model_options;
 
   CLI::App* status_command = nullptr;
   CLI::App* generate_command = nullptr;
   CLI::App* check_command = nullptr;
   CLI::App* models_list_command = nullptr;
+  CLI::App* models_show_command = nullptr;
+  CLI::App* models_add_command = nullptr;
+  CLI::App* models_remove_command = nullptr;
+  CLI::App* models_verify_command = nullptr;
+  CLI::App* models_load_command = nullptr;
+  CLI::App* models_unload_command = nullptr;
   CLI::App* requests_command = nullptr;
   CLI::App* cancel_command = nullptr;
   CLI::App* events_command = nullptr;
@@ -75,6 +83,8 @@ struct Client::State {
     return command;
   }
   void add_all(CLI::App& app);
+  void add_models(CLI::App& models);
+  std::optional<ExitCode> execute_models(const http::Address& address);
   ExitCode execute(const http::Address& address);
   template <class View>
   ExitCode show(const http::Address& address, const std::string& target);
@@ -105,6 +115,7 @@ void Client::State::add_all(CLI::App& app) {
   CLI::App* models = app.add_subcommand("models", "what the server has to offer");
   models->require_subcommand(1);
   models_list_command = add(*models, "list", "list models, their memory and where they are loaded");
+  add_models(*models);
 
   CLI::App* workers = app.add_subcommand("workers", "the worker processes");
   workers->require_subcommand(1);
@@ -134,6 +145,39 @@ void Client::State::add_all(CLI::App& app) {
   events_command->add_option("--subject", events_options.subject,
                              "only events about this request, model, worker or device");
   events_command->add_option("--type", events_options.type, "only events whose type begins so, as inference_");
+}
+
+void Client::State::add_models(CLI::App& models) {
+  ModelOptions& options = model_options;
+  models_show_command = add(models, "show", "show one model: what it is and why, what it needs, its files' digests");
+  models_add_command = add(models, "add", "bring a .safetensors file or a folder into the server's models folder");
+  models_add_command->add_option("PATH", options.path, "file or folder on the server's machine")->required();
+  models_add_command->add_option("--name", options.name, "its name (default: that of the file or folder)");
+  CLI::Option* link = models_add_command->add_flag("--link", options.link, "link to it instead of copying");
+  models_add_command->add_flag("--copy", options.copy, "copy it (the default)")->excludes(link);
+  models_remove_command = add(models, "remove", "delete a model's files from the models folder");
+  models_remove_command->add_flag("--force", options.force, "also when it is loaded, or somebody needs it");
+  models_verify_command = add(models, "verify", "read every byte again and compare the digests");
+  models_verify_command->add_option("ID", options.names, "which models (default: all)");
+  models_load_command = add(models, "load", "load a model now, and return when it is loaded");
+  models_unload_command = add(models, "unload", "release a model's memory, and return when it is proven free");
+  for (CLI::App* each : {models_show_command, models_remove_command, models_load_command, models_unload_command}) {
+    each->add_option("ID", options.id, "the model")->required();
+  }
+  models_load_command->add_option("--worker", options.worker, "on this worker (default: the one with most room)");
+  models_unload_command->add_option("--worker", options.worker, "from this worker only (default: from all)");
+}
+
+std::optional<ExitCode> Client::State::execute_models(const http::Address& address) {
+  model_options.json = json;
+  if (models_list_command->parsed()) return show<ModelsView>(address, "/api/v1/models");
+  if (models_show_command->parsed()) return show_model(address, model_options);
+  if (models_add_command->parsed()) return add_model(address, model_options);
+  if (models_remove_command->parsed()) return remove_model(address, model_options);
+  if (models_verify_command->parsed()) return verify_models(address, model_options);
+  if (models_load_command->parsed()) return load_model(address, model_options);
+  if (models_unload_command->parsed()) return unload_model(address, model_options);
+  return std::nullopt;
 }
 
 template <class View>
@@ -183,7 +227,7 @@ ExitCode Client::State::cancel(const http::Address& address) {
 
 ExitCode Client::State::execute(const http::Address& address) {
   if (status_command->parsed()) return show<StatusView>(address, "/api/v1/status");
-  if (models_list_command->parsed()) return show<ModelsView>(address, "/api/v1/models");
+  if (const auto done = execute_models(address)) return *done;
   if (check_command->parsed()) return check(address);
   if (cancel_command->parsed()) return cancel(address);
   if (workers_list_command->parsed()) return list_workers(address, json);

@@ -122,6 +122,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void check();
   void output();
   void worker_log();
+  void model_route();
   bool wants_wait() const;
   /// A new reply id that this connection waits for.
   ReplyId expect(bool until_the_end);
@@ -346,6 +347,11 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::metrics:
       return send({.body = server->hooks.metrics(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
     case Route::Kind::worker_log: return worker_log();
+    case Route::Kind::models:
+    case Route::Kind::model:
+    case Route::Kind::load_model:
+    case Route::Kind::unload_model:
+    case Route::Kind::verify_model: return model_route();
     case Route::Kind::restart_worker:
       return server->hooks.submit(in::RestartWorker{expect(false), WorkerId(route.name)});
   }
@@ -362,6 +368,37 @@ void Server::State::Connection::worker_log() {
                                        .content_type = "text/plain; charset=utf-8",
                                        .headers = {{"Lockstep-Log-End", piece->end}, {"Cache-Control", "no-store"}}});
                          });
+}
+
+void Server::State::Connection::model_route() {
+  const auto method = parser->get().method();
+  const bool reads = method == beast::http::verb::get || method == beast::http::verb::head;
+  const auto submit = [&](auto made) { server->hooks.submit(std::move(made)); };
+  const ModelId model(route.name);
+  if (route.kind == Route::Kind::models) {
+    if (reads) return submit(in::View{expect(false), "models"});
+    auto order = read_add_model(parser->get().body());
+    if (!order) return send(error_answer(order.error()));
+    order->reply = expect(true);
+    return submit(*std::move(order));
+  }
+  if (route.kind == Route::Kind::model) {
+    if (reads) return submit(in::View{expect(false), cat("models/", route.name)});
+    auto values = query_values(route.query, {"force"});
+    if (!values) return send(error_answer(values.error()));
+    const std::string force = values->contains("force") ? values->at("force") : "false";
+    if (force != "true" && force != "false") {
+      return send(error_answer(400, "invalid_argument", "force must be true or false", "/force"));
+    }
+    return submit(in::RemoveModel{expect(true), model, force == "true"});
+  }
+  const bool wait_for_it = wants_wait();
+  if (route.kind == Route::Kind::verify_model) return submit(in::VerifyModel{expect(wait_for_it), model, wait_for_it});
+  const auto worker = read_worker_choice(parser->get().body());
+  if (!worker) return send(error_answer(worker.error()));
+  const ReplyId number = expect(wait_for_it);
+  if (route.kind == Route::Kind::load_model) return submit(in::LoadModel{number, model, *worker, wait_for_it});
+  submit(in::UnloadModel{number, model, *worker, wait_for_it});
 }
 
 void Server::State::Connection::generate() {

@@ -119,7 +119,13 @@ std::optional<Route> place_of(std::string_view path) {
   if (path == "/v1/images/generations") return Route{Kind::generate, {}, {}};
   if (path == "/api/v1/checks") return Route{Kind::check, {}, {}};
   if (path == "/api/v1/events") return Route{Kind::events, {}, {}};
-  for (const std::string_view view : {"status", "devices", "models", "requests", "workers"}) {
+  constexpr std::string_view models = "/api/v1/models/";
+  if (path == "/api/v1/models") return Route{Kind::models, "models", {}};
+  if (const auto id = name_between(path, models, "/load")) return Route{Kind::load_model, *id, {}};
+  if (const auto id = name_between(path, models, "/unload")) return Route{Kind::unload_model, *id, {}};
+  if (const auto id = name_between(path, models, "/verify")) return Route{Kind::verify_model, *id, {}};
+  if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
+  for (const std::string_view view : {"status", "devices", "requests", "workers"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (const auto id = name_between(path, requests, "/cancel")) return Route{Kind::cancel, *id, {}};
@@ -139,7 +145,12 @@ std::string_view methods_of(Route::Kind kind) {
     case Route::Kind::generate:
     case Route::Kind::check:
     case Route::Kind::restart_worker:
+    case Route::Kind::load_model:
+    case Route::Kind::unload_model:
+    case Route::Kind::verify_model:
     case Route::Kind::cancel: return "POST";
+    case Route::Kind::models: return "GET, HEAD, POST";
+    case Route::Kind::model: return "GET, HEAD, DELETE";
     case Route::Kind::events: return "GET";
     case Route::Kind::livez:
     case Route::Kind::metrics:
@@ -191,6 +202,11 @@ std::string class_of(const Route& route) {
     case Route::Kind::restart_worker: return "restart_worker";
     case Route::Kind::worker_log: return "worker_log";
     case Route::Kind::metrics: return "metrics";
+    case Route::Kind::models: return "models";
+    case Route::Kind::model: return "model";
+    case Route::Kind::load_model: return "load_model";
+    case Route::Kind::unload_model: return "unload_model";
+    case Route::Kind::verify_model: return "verify_model";
   }
   return "unknown";
 }
@@ -260,6 +276,53 @@ Result<GenerateBody> read_generate_body(std::string_view text) {
   const std::string_view key = std::string_view(notes.first_unknown).substr(notes.first_unknown.empty() ? 0 : 1);
   return fail(ErrorCode::invalid_argument, cat("the key \"", shortened(key), "\" is unknown; nothing was made"),
               notes.first_unknown);
+}
+
+namespace {
+
+struct WorkerChoice {
+  std::optional<WorkerId> worker;
+};
+BOOST_DESCRIBE_STRUCT(WorkerChoice, (), (worker))
+
+template <class Body>
+Result<Body> read_strictly(std::string_view text) {
+  json::ReadNotes notes;
+  Body body = LOCKSTEP_TRY(json::from_text<Body>(text, &notes));
+  if (notes.unknown_keys == 0) return body;
+  return fail(ErrorCode::invalid_argument, cat("the key \"", shortened(notes.first_unknown), "\" is unknown"),
+              notes.first_unknown);
+}
+
+}  // namespace
+
+Result<in::AddModel> read_add_model(std::string_view text) {
+  const AddModelBody body = LOCKSTEP_TRY(read_strictly<AddModelBody>(text));
+  in::AddModel out{0, body.path, body.name.value_or(""), body.mode == "link"};
+  if (body.mode && *body.mode != "link" && *body.mode != "copy") {
+    return fail(ErrorCode::invalid_argument, cat("mode is \"", shortened(*body.mode), "\"; it must be copy or link"),
+                "/mode");
+  }
+  if (out.path.contains('\0') || out.path.size() > 4096) {
+    return fail(ErrorCode::invalid_argument, "path is no path: it must be at most 4096 bytes without a zero", "/path");
+  }
+  if (!body.name) {
+    std::string_view last = out.path;
+    while (last.ends_with('/')) last.remove_suffix(1);
+    last = last.substr(last.rfind('/') + 1);
+    if (last.ends_with(".safetensors")) last.remove_suffix(std::string_view(".safetensors").size());
+    out.name = last;
+  }
+  if (is_plain_name(out.name)) return out;
+  return fail(
+      ErrorCode::invalid_argument,
+      cat("name is \"", shortened(out.name), "\"; it must be 1 to 128 of a-z A-Z 0-9 . _ - and not begin with a dot"),
+      "/name");
+}
+
+Result<WorkerId> read_worker_choice(std::string_view text) {
+  if (text.empty()) return WorkerId{};
+  return LOCKSTEP_TRY(read_strictly<WorkerChoice>(text)).worker.value_or(WorkerId{});
 }
 
 bool has_token(std::string_view header, std::string_view token) {

@@ -36,7 +36,23 @@ Answer error_answer(const Error& error);
 
 /// A target that is known, and what it names.
 struct Route {
-  enum class Kind { livez, view, generate, check, cancel, output, events, restart_worker, worker_log, metrics };
+  enum class Kind {
+    livez,
+    view,
+    generate,
+    check,
+    cancel,
+    output,
+    events,
+    restart_worker,
+    worker_log,
+    metrics,
+    models,
+    model,
+    load_model,
+    unload_model,
+    verify_model
+  };
   Kind kind = Kind::livez;
   std::string name;   // view: its path; cancel: the request id; output: the hash; of a worker: its id
   std::string query;  // without the question mark
@@ -57,6 +73,19 @@ Result<std::uint64_t> whole_number(std::string_view where, std::string_view text
 
 /// The body of a generation; 400 names the place. An unknown key is refused: a typing error must not be a default.
 Result<GenerateBody> read_generate_body(std::string_view text);
+
+/// The body of POST /api/v1/models. `mode` is "copy" (default) or "link".
+struct AddModelBody {
+  std::string path;
+  std::optional<std::string> name;
+  std::optional<std::string> mode;
+};
+BOOST_DESCRIBE_STRUCT(AddModelBody, (), (path, name, mode))
+/// The input that it asks for; without a name, that of the file or folder.
+Result<in::AddModel> read_add_model(std::string_view text);
+
+/// The worker that the body of a load or unload names; an empty body, or one without it, names none.
+Result<WorkerId> read_worker_choice(std::string_view text);
 
 /// Whether a comma-separated header has this word, whatever its case.
 bool has_token(std::string_view header, std::string_view token);

@@ -131,5 +131,30 @@ TEST(HttpShapes, tokens_ignore_case_and_spaces) {
   EXPECT_FALSE(has_token("respond-asynchronously", "respond-async"));
 }
 
+TEST(HttpShapes, models_have_their_routes_and_methods) {
+  const auto kind = [](std::string_view method, std::string_view target) {
+    const auto route = route_of(method, target);
+    return route ? route->kind : Route::Kind::livez;
+  };
+  EXPECT_EQ(kind("GET", "/api/v1/models"), Route::Kind::models);
+  EXPECT_EQ(kind("POST", "/api/v1/models"), Route::Kind::models);
+  EXPECT_EQ(kind("DELETE", "/api/v1/models/tiny"), Route::Kind::model);
+  EXPECT_EQ(kind("POST", "/api/v1/models/tiny/load"), Route::Kind::load_model);
+  EXPECT_EQ(kind("POST", "/api/v1/models/tiny/unload"), Route::Kind::unload_model);
+  EXPECT_EQ(kind("POST", "/api/v1/models/tiny/verify"), Route::Kind::verify_model);
+  EXPECT_EQ(route_of("DELETE", "/api/v1/models").error().status, 405);
+  EXPECT_EQ(route_of("DELETE", "/api/v1/models/..").error().status, 404);
+}
+
+TEST(HttpShapes, an_added_model_has_the_name_of_its_file) {
+  EXPECT_EQ(read_add_model(R"({"path":"/a/b.safetensors"})")->name, "b");
+  EXPECT_EQ(read_add_model(R"({"path":"/a/folder/"})")->name, "folder");
+  EXPECT_TRUE(read_add_model(R"({"path":"/a/b","name":"c","mode":"link"})")->link);
+  for (const char* body : {R"({"path":"/"})", R"({"path":"/a/b","name":"../c"})", R"({"path":"/a/b","mode":"move"})",
+                           R"({"path":"/a/b","nmae":"c"})", R"({})", R"({"path":"/a/b c.safetensors"})"}) {
+    EXPECT_EQ(read_add_model(body).error().code, ErrorCode::invalid_argument) << body;
+  }
+}
+
 }  // namespace
 }  // namespace lockstep::http

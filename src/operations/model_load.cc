@@ -79,7 +79,7 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
                     .device_id = worker.device_id,
                     .plan = {.model_id = model_id,
                              .kind = json::enum_name(model.kind),
-                             .path = model.path,
+                             .path = LOCKSTEP_TRY(model::configuration_of(tables.model, model)).path,
                              .bytes = model.bytes,
                              .components = {}},
                     .wanted_by = wanted_by};

@@ -36,6 +36,7 @@ WorkerView view_of(const WorkerRecord& worker) {
 ModelView view_of(const Tables& tables, const model::Model& model) {
   ModelView view;
   view.model = model;
+  view.needs = model::needs_of(tables.model, model);
   for (const auto& [key, entry] : tables.model.residencies.entries()) {
     if (entry.row.model_id != model.model_id) continue;
     view.residencies.push_back({entry.row.worker_id, entry.row.device_id, json::enum_name(entry.row.state), {}});

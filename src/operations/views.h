@@ -9,6 +9,7 @@
 
 #include <boost/describe.hpp>
 
+#include "domains/model/rules.h"
 #include "events/device_events.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
@@ -72,12 +73,22 @@ struct CachedComponent {
 };
 BOOST_DESCRIBE_STRUCT(CachedComponent, (), (component, state, bytes))
 
+/// What is being done with a model because a person asked: "load", "unload", "verify".
+struct ModelDoing {
+  std::string what;
+  std::string detail;  // of a load: what its worker reports
+  double percent = 0;
+};
+BOOST_DESCRIBE_STRUCT(ModelDoing, (), (what, detail, percent))
+
 struct ModelView {
   model::Model model;
   std::vector<ResidencyView> residencies;
   std::vector<CachedComponent> cached;
+  std::optional<std::vector<model::Need>> needs;
+  std::optional<std::vector<ModelDoing>> doing;
 };
-BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached))
+BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached, needs, doing))
 
 struct QueueView {
   std::size_t open = 0;

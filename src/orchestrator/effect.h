@@ -87,6 +87,25 @@ struct DropSegment {
   ModelId model_id;
   std::string component;
 };
+/// Reads the files whole; they must be those that were scanned.
+struct HashFiles {
+  ModelId model_id;
+  std::string component;
+  std::vector<model::File> files;
+};
+/// Brings a file or folder into the models folder, whole or not at all, and scans it.
+struct AddFiles {
+  ReplyId reply;
+  std::string path;
+  ModelId model_id;
+  bool link;
+};
+/// Deletes a model's file or folder, or the link to it, and scans.
+struct RemoveFiles {
+  ReplyId reply;
+  ModelId model_id;
+  std::string path;
+};
 struct OpenPixels {
   JobId job_id;
   ImageBuffer source;
@@ -137,8 +156,8 @@ struct Stop {
 struct Effect {
   std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::AcceptLink, out::RefuseLink,
                out::AdoptSegment, out::SendFrame, out::ArmTimer, out::DisarmTimer, out::ScanModels, out::FillSegment,
-               out::DropSegment, out::OpenPixels, out::StorePixels, out::DropHandle, out::Reply, out::ReplyImages,
-               out::Publish, out::Log, out::Stop>
+               out::DropSegment, out::HashFiles, out::AddFiles, out::RemoveFiles, out::OpenPixels, out::StorePixels,
+               out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
       what;
 };
 

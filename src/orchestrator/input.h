@@ -95,7 +95,8 @@ struct ScannedModel {
 };
 struct ModelsScanned {
   std::vector<ScannedModel> models;
-  std::string problem;  // the folder itself could not be read
+  std::string problem;             // the folder itself could not be read
+  std::vector<ModelId> unsettled;  // left out: their files are being written
 };
 struct SegmentFilled {
   ModelId model_id;
@@ -138,6 +139,49 @@ struct RestartWorker {
   ReplyId reply;
   WorkerId worker_id;
 };
+/// A person wants the model on a device, or off it; without a worker: on any, off all.
+struct LoadModel {
+  ReplyId reply;
+  ModelId model_id;
+  WorkerId worker_id;
+  bool wait;
+};
+struct UnloadModel {
+  ReplyId reply;
+  ModelId model_id;
+  WorkerId worker_id;
+  bool wait;
+};
+/// Every byte of its files is to be read again.
+struct VerifyModel {
+  ReplyId reply;
+  ModelId model_id;
+  bool wait;
+};
+struct FilesHashed {
+  ModelId model_id;
+  std::string component;
+  Result<std::string> sha256;
+};
+/// A file or folder of this machine is to become a model.
+struct AddModel {
+  ReplyId reply;
+  std::string path;
+  std::string name;  // empty: that of the file or folder
+  bool link = false;
+};
+struct RemoveModel {
+  ReplyId reply;
+  ModelId model_id;
+  bool force = false;
+};
+/// A model's files came into the models folder or left it, or not; a scan went ahead of this.
+struct FilesMoved {
+  ReplyId reply;
+  ModelId model_id;
+  bool added;
+  Status status;
+};
 struct ReplyGone {  // the client went away
   ReplyId reply;
 };
@@ -150,7 +194,9 @@ struct Input {
   WallTime wall;
   std::variant<in::Started, in::WorkerSpawned, in::WorkerDialed, in::WorkerGone, in::WorkerDying, in::FrameArrived,
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
-               in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::ReplyGone, in::StopRequested>
+               in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::LoadModel, in::UnloadModel,
+               in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved, in::ReplyGone,
+               in::StopRequested>
       what;
 };
 

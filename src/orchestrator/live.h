@@ -72,6 +72,22 @@ struct Waiting {
   bool as_url;
 };
 
+/// A load or an unload that a person asked for. In memory only: it ends with the connection that waits for it, or with
+/// this process. Its name stands where a load names the job that wants it.
+struct ModelOrder {
+  bool unload = false;
+  ModelId model_id;
+  WorkerId worker_id;            // empty: any, or all
+  std::optional<ReplyId> reply;  // who waits
+  std::uint32_t tries = 0;       // loads that were begun
+};
+
+/// Whose files are being read, component by component.
+struct Verification {
+  std::size_t next = 0;
+  std::vector<std::optional<ReplyId>> replies;
+};
+
 /// What a person following a request wants to see.
 struct JobProgress {
   std::string what;  // "loading tiny-sdxl", "inference", "upscaling"
@@ -90,6 +106,7 @@ struct Live {
   std::uint64_t requests_made = 0;
   std::uint64_t transactions_made = 0;
   std::uint64_t messages_made = 0;
+  std::uint64_t orders_made = 0;
   std::uint64_t uses = 0;  // a clock for least-recently-used
   std::map<WorkerId, WorkerLive> workers;
   std::map<WorkerId, WorkerStarts> starts;
@@ -103,6 +120,10 @@ struct Live {
   std::set<JobId> open_jobs;  // not ended; derived from the job table
   std::map<JobId, JobProgress> progress;
   std::multimap<RequestId, Waiting> waiting;
+  std::map<JobId, ModelOrder> orders;
+  std::map<ModelId, Verification> verifying;
+  std::set<std::pair<ModelId, WorkerId>> stale;  // copies on devices of files that are not the model's any more
+  std::set<ModelId> stale_segments;              // the same, in the cache
   Counters counters;
 };
 

@@ -82,19 +82,6 @@ DeviceView device_view(const Turn& turn, const device::Device& device) {
   return view;
 }
 
-ModelView model_view(const Turn& turn, const model::Model& model) {
-  ModelView view = view_of(turn.tables, model);
-  for (ResidencyView& each : view.residencies) {
-    const auto told = turn.live.runtimes.find({model.model_id, each.worker_id});
-    if (told != turn.live.runtimes.end()) each.runtime = told->second.runtime_metrics;
-  }
-  for (const auto& [key, segment] : turn.live.segments) {
-    if (key.first != model.model_id) continue;
-    view.cached.push_back({key.second, json::enum_name(segment.state), segment.size});
-  }
-  return view;
-}
-
 StatusView status_view(const Turn& turn) {
   StatusView view;
   const Identity& self = turn.tables.identity.at("self");
@@ -186,6 +173,7 @@ void on_view(Turn& turn, const in::View& input) {
   const auto ok = [&](const auto& view) { reply_json(turn, input.reply, 200, json::to_text(view)); };
   constexpr std::string_view one_request = "requests/";
   constexpr std::string_view one_worker = "workers/";
+  constexpr std::string_view one_model = "models/";
   if (input.path == "status") return ok(status_view(turn));
   if (input.path == "requests") return ok(requests_view(turn.tables, turn.live.rev));
   if (input.path == "readyz") {
@@ -217,6 +205,11 @@ void on_view(Turn& turn, const in::View& input) {
     const std::string id = input.path.substr(one_worker.size());
     if (const auto* worker = turn.tables.liveness.workers.find(id)) return ok(worker_view(turn, *worker));
     return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no worker ", shortened(id))));
+  }
+  if (input.path.starts_with(one_model)) {
+    const std::string id = input.path.substr(one_model.size());
+    if (const auto* model = turn.tables.model.models.find(id)) return ok(model_view(turn, *model));
+    return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no model ", shortened(id))));
   }
   if (input.path == "v1/models") {
     ServedModels view;
@@ -271,6 +264,14 @@ void on_cancel(Turn& turn, const in::Cancel& input) {
 
 void on_reply_gone(Turn& turn, const in::ReplyGone& input) {
   std::erase_if(turn.live.waiting, [&](const auto& each) { return each.second.reply == input.reply; });
+  for (auto& [id, order] : turn.live.orders) {
+    if (order.reply == input.reply) order.reply.reset();
+  }
+  for (auto& [id, verification] : turn.live.verifying) {
+    for (auto& reply : verification.replies) {
+      if (reply == input.reply) reply.reset();
+    }
+  }
 }
 
 bool settle_answers(Turn& turn) {

@@ -11,8 +11,6 @@
 
 namespace lockstep {
 
-namespace {
-
 void mark_broken(Turn& turn, const ModelId& id, const std::string& reason) {
   model::Model broken = turn.tables.model.models.at(id.str());
   broken.availability = model::Availability::broken;
@@ -22,7 +20,19 @@ void mark_broken(Turn& turn, const ModelId& id, const std::string& reason) {
   turn.warn(cat("model ", id.str(), " cannot be used: ", reason));
 }
 
+namespace {
+
 bool same(const model::Model& a, const model::Model& b) { return json::to_text(a) == json::to_text(b); }
+
+bool same_files(const model::Model& a, const model::Model& b) {
+  const auto files = [](const model::Model& model) {
+    std::string text;
+    for (const model::Component& component : model.components)
+      text += cat(component.name, json::to_text(component.files));
+    return text;
+  };
+  return files(a) == files(b);
+}
 
 }  // namespace
 
@@ -30,15 +40,23 @@ void on_models_scanned(Turn& turn, const in::ModelsScanned& input) {
   turn.live.scanned = true;
   if (!input.problem.empty()) turn.warn(input.problem);
   std::set<std::string> seen;
+  for (const ModelId& id : input.unsettled) seen.insert(id.str());
   for (const in::ScannedModel& scanned : input.models) {
     const std::string& id = scanned.model.model_id.str();
     seen.insert(id);
     const model::Model* known = turn.tables.model.models.find(id);
-    const model::Model fresh = model::with_known_digests(scanned.model, known);
+    model::Model fresh = model::with_known_digests(scanned.model, known);
+    if (known != nullptr && known->availability == model::Availability::broken && !fresh.components.empty() &&
+        same_files(*known, fresh)) {
+      fresh.availability =
+          known->availability;  // its bytes were found to be others; a look at sizes and times heals nothing
+      fresh.reason = known->reason;
+    }
     for (std::size_t i = 0; i < scanned.layouts.size(); ++i) {
       turn.live.layouts[{scanned.model.model_id, scanned.model.components.at(i).name}] = scanned.layouts[i];
     }
     if (known != nullptr && same(*known, fresh)) continue;
+    if (known != nullptr && !same_files(*known, fresh)) forget_copies(turn, scanned.model.model_id);
     turn.change.put(turn.tables.model.models, id, fresh);
     turn.change.event("model_registered", id, fresh);
     if (fresh.availability == model::Availability::broken) {
@@ -48,7 +66,11 @@ void on_models_scanned(Turn& turn, const in::ModelsScanned& input) {
     }
   }
   for (const auto& [id, entry] : turn.tables.model.models.entries()) {
-    if (!seen.contains(id)) turn.change.erase(turn.tables.model.models, id);
+    if (seen.contains(id) || !input.problem.empty()) continue;  // a folder that cannot be read says nothing is gone
+    turn.change.erase(turn.tables.model.models, id);
+    turn.change.event("model_gone", id, entry.row);
+    turn.log(cat("model ", id, " is gone"));
+    forget_copies(turn, entry.row.model_id);
   }
 }
 
@@ -61,6 +83,12 @@ void on_segment_filled(Turn& turn, const in::SegmentFilled& input) {
     place->second.error = std::move(error);
     place->second.size = Bytes{};
   };
+  if (turn.live.stale_segments.contains(input.model_id)) {
+    // Filled from files that have changed meanwhile: whoever needs it asks again.
+    if (input.sha256) turn.effect(out::DropSegment{input.model_id, input.component});
+    turn.live.segments.erase(place);
+    return;
+  }
   if (!input.sha256) return refuse(input.sha256.error());
   const model::Model* model = turn.tables.model.models.find(input.model_id.str());
   if (model == nullptr) {
@@ -123,6 +151,7 @@ void drop_pixels(Turn& turn, const JobId& job) {
 }
 
 void blame_load(Turn& turn, const JobId& wanted_by, const Error& why) {
+  if (turn.live.orders.contains(wanted_by)) return end_order(turn, wanted_by, why);
   const processing::Job* row = turn.tables.processing.jobs.find(wanted_by.str());
   if (row == nullptr || processing::is_terminal(row->stage)) return;
   processing::Job job = *row;

@@ -92,6 +92,16 @@ Outcome give_up(Turn& turn, const Job& job, const Error& why) {
   return Outcome::decided;
 }
 
+/// Tells an idle worker to give the model's memory back.
+Outcome release(Turn& turn, const WorkerRecord& worker, const model::Residency& held, std::string_view why) {
+  turn.log(cat("releasing ", held.model_id.str(), " on ", worker.worker_id.str(), " ", why));
+  begin_release(turn.tables, held, turn.change);
+  give_task(turn, worker, cat("release:", held.model_id.str()), {});
+  send(turn, worker, FrameType::model_release, ModelRelease{held.model_id}, release_operation(held.model_id));
+  expect_progress(turn, worker.worker_id);
+  return Outcome::decided;
+}
+
 /// Evicts one idle model from the worker, the least recently used that this job does not need.
 Outcome evict_one(Turn& turn, const WorkerRecord& worker, const std::vector<ModelId>& needed) {
   const model::Residency* victim = nullptr;
@@ -107,14 +117,7 @@ Outcome evict_one(Turn& turn, const WorkerRecord& worker, const std::vector<Mode
       oldest = at;
     }
   }
-  if (victim == nullptr) return Outcome::waits;
-  const std::string task = cat("release:", victim->model_id.str());
-  turn.log(cat("releasing ", victim->model_id.str(), " on ", worker.worker_id.str(), " to make room"));
-  begin_release(turn.tables, *victim, turn.change);
-  give_task(turn, worker, task, {});
-  send(turn, worker, FrameType::model_release, ModelRelease{victim->model_id}, release_operation(victim->model_id));
-  expect_progress(turn, worker.worker_id);
-  return Outcome::decided;
+  return victim == nullptr ? Outcome::waits : release(turn, worker, *victim, "to make room");
 }
 
 /// Makes room in the cache for `size` more bytes: drops the least recently used unpinned segment, or has an idle
@@ -152,10 +155,11 @@ bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId
 }
 
 /// Brings every component of the model into the cache. True when all are there.
-bool cache_ready(Turn& turn, Pass& pass, const Job& job, const model::Model& model, const std::vector<ModelId>& needed,
-                 Outcome& outcome) {
+bool cache_ready(Turn& turn, Pass& pass, const JobId& wanted_by, const model::Model& model,
+                 const std::vector<ModelId>& needed, Outcome& outcome) {
   pass.claimed.insert(model.model_id);
   outcome = Outcome::waits;
+  if (turn.live.stale_segments.contains(model.model_id)) return false;  // settle_models() drops them first
   bool all_ready = true;
   for (const model::Component& component : model.components) {
     const SegmentKey key{model.model_id, component.name};
@@ -172,7 +176,7 @@ bool cache_ready(Turn& turn, Pass& pass, const Job& job, const model::Model& mod
       const Error why = place->second.error;
       turn.live.segments.erase(place);  // the next try fills it again
       outcome = Outcome::decided;
-      blame_load(turn, job.job_id, why);
+      blame_load(turn, wanted_by, why);
       return false;
     }
     place->second.last_used = ++turn.live.uses;
@@ -182,18 +186,18 @@ bool cache_ready(Turn& turn, Pass& pass, const Job& job, const model::Model& mod
 }
 
 /// One step towards having `wanted` loaded on the worker: fill, evict, or prepare the transaction.
-Outcome load(Turn& turn, Pass& pass, const Job& job, const WorkerRecord& worker, const model::Model& wanted,
+Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord& worker, const model::Model& wanted,
              const std::vector<ModelId>& needed) {
   Outcome outcome = Outcome::waits;
-  if (!cache_ready(turn, pass, job, wanted, needed, outcome)) return outcome;
+  if (!cache_ready(turn, pass, wanted_by, wanted, needed, outcome)) return outcome;
   if (wanted.bytes > free_on(turn, worker)) return evict_one(turn, worker, needed);
   const TransactionId transaction = transaction_id(turn.live.epoch, ++turn.live.transactions_made);
-  const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, job.job_id, transaction);
+  const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, wanted_by, transaction);
   if (!intent) return Outcome::waits;  // a local participant voted no: the device's lane is taken
   turn.live.intents.emplace(transaction, *intent);
   turn.live.counters.cache_hits += wanted.components.size();  // every component is there now, filled for it or before
-  give_task(turn, worker, cat("load:", transaction.str()), job.job_id);
-  turn.live.progress[job.job_id] = {cat("loading ", wanted.model_id.str()), 0};
+  give_task(turn, worker, cat("load:", transaction.str()), wanted_by);
+  turn.live.progress[wanted_by] = {cat("loading ", wanted.model_id.str()), 0};
   send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan},
        transaction_operation(transaction));
   turn.effect(out::ArmTimer{cat("prepare:", transaction.str()), turn.now + turn.settings.prepare_deadline});
@@ -276,7 +280,7 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   const WorkerRecord& worker = workers.front();
   for (const ModelId& id : needed) {
     if (!is_loaded(turn, id, worker.worker_id)) {
-      return load(turn, pass, job, worker, turn.tables.model.models.at(id.str()), needed);
+      return load(turn, pass, job.job_id, worker, turn.tables.model.models.at(id.str()), needed);
     }
   }
   touch(turn, needed, worker.worker_id);
@@ -284,7 +288,126 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   return Outcome::decided;
 }
 
+/// One step of a load that a person asked for.
+Outcome advance_load(Turn& turn, Pass& pass, const JobId& id, ModelOrder& order) {
+  if (load_in_flight(turn, id)) return Outcome::waits;
+  const auto finish = [&](const Status& status) {
+    end_order(turn, id, status);
+    return Outcome::decided;
+  };
+  const auto model = model::usable(turn.tables.model, order.model_id);
+  if (!model) return finish(model.error());
+  Bytes largest;
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    if (!order.worker_id.empty() && entry.row.worker_id != order.worker_id) continue;
+    if (is_loaded(turn, order.model_id, entry.row.worker_id)) return finish({});
+    largest = std::max(largest, budget_of(turn, entry.row));
+  }
+  const Bytes most = std::min(largest, turn.settings.cache_limit);
+  if (model->bytes > most) {
+    return finish(
+        fail(ErrorCode::invalid_argument, cat("model ", order.model_id.str(), " needs ", to_text(model->bytes),
+                                              "; there can be ", to_text(most), " at most")));
+  }
+  if (order.tries == processing::load_failures_max) {
+    return finish(fail(ErrorCode::unavailable,
+                       cat("the worker ended each of ", order.tries, " times while it loaded ", order.model_id.str())));
+  }
+  std::vector<WorkerRecord> workers = idle_workers(turn);
+  std::erase_if(workers, [&](const WorkerRecord& worker) {
+    return (!order.worker_id.empty() && worker.worker_id != order.worker_id) ||
+           budget_of(turn, worker) < model->bytes ||
+           model::residency(turn.tables.model, order.model_id, worker.worker_id) != nullptr;
+  });
+  if (workers.empty()) return Outcome::waits;
+  std::ranges::stable_sort(workers, std::ranges::greater{}, [&](const auto& each) { return free_on(turn, each); });
+  const WorkerId worker = workers.front().worker_id;
+  const Outcome outcome = load(turn, pass, id, workers.front(), *model, {order.model_id});
+  if (turn.live.workers[worker].task_job == id) ++order.tries;
+  return outcome;
+}
+
+Outcome advance_unload(Turn& turn, const JobId& id, const ModelOrder& order) {
+  bool held_somewhere = false;
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    const model::Residency& held = entry.row;
+    if (held.model_id != order.model_id) continue;
+    if (!order.worker_id.empty() && held.worker_id != order.worker_id) continue;
+    held_somewhere = true;
+    const WorkerRecord& worker = turn.tables.liveness.workers.at(held.worker_id.str());
+    if (held.state == model::ResidencyState::loaded && is_idle(turn, worker)) {
+      return release(turn, worker, held, "as a person asked");
+    }
+  }
+  if (held_somewhere) return Outcome::waits;
+  end_order(turn, id, {});
+  return Outcome::decided;
+}
+
+/// Copies of files that are not the model's any more go as soon as nobody works with them.
+bool drop_stale(Turn& turn) {
+  for (auto at = turn.live.stale.begin(); at != turn.live.stale.end();) {
+    const model::Residency* held = model::residency(turn.tables.model, at->first, at->second);
+    if (held == nullptr) {
+      at = turn.live.stale.erase(at);
+      continue;
+    }
+    const WorkerRecord& worker = turn.tables.liveness.workers.at(at->second.str());
+    if (held->state == model::ResidencyState::loaded && is_idle(turn, worker)) {
+      release(turn, worker, *held, "because its files changed");
+      return true;
+    }
+    ++at;
+  }
+  for (auto at = turn.live.stale_segments.begin(); at != turn.live.stale_segments.end();) {
+    const ModelId model = *at;
+    const bool in_use =
+        std::ranges::any_of(turn.live.intents, [&](const auto& each) { return each.second.plan.model_id == model; }) ||
+        std::ranges::any_of(turn.live.segments, [&](const auto& each) {
+          return each.first.first == model && each.second.state == SegmentState::filling;
+        });
+    if (in_use) {
+      ++at;
+      continue;
+    }
+    const std::size_t dropped = std::erase_if(turn.live.segments, [&](const auto& each) {
+      if (each.first.first != model) return false;
+      if (each.second.state == SegmentState::ready) turn.effect(out::DropSegment{model, each.first.second});
+      forget_segment(turn, each.first);
+      return true;
+    });
+    at = turn.live.stale_segments.erase(at);
+    if (dropped > 0) return true;  // a decision without a trace in the plan would end the pass
+  }
+  return false;
+}
+
 }  // namespace
+
+void forget_copies(Turn& turn, const ModelId& id) {
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    if (entry.row.model_id == id) turn.live.stale.emplace(id, entry.row.worker_id);
+  }
+  const bool cached = std::ranges::any_of(turn.live.segments, [&](const auto& each) { return each.first.first == id; });
+  if (cached) turn.live.stale_segments.insert(id);
+}
+
+bool settle_models(Turn& turn) {
+  if (!turn.live.scanned) return false;
+  if (turn.live.stopping) {
+    if (turn.live.orders.empty()) return false;
+    end_order(turn, JobId(turn.live.orders.begin()->first), fail(ErrorCode::unavailable, "the server is stopping"));
+    return true;
+  }
+  if (drop_stale(turn)) return true;
+  Pass pass;
+  for (auto& [id, order] : turn.live.orders) {
+    const JobId name = id;  // it may end here
+    const Outcome outcome = order.unload ? advance_unload(turn, name, order) : advance_load(turn, pass, name, order);
+    if (outcome == Outcome::decided) return true;
+  }
+  return false;
+}
 
 bool settle_jobs(Turn& turn) {
   if (!turn.live.scanned || turn.live.drain_over) return false;

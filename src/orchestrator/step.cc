@@ -51,6 +51,13 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::View& x) { on_view(turn, x); },
                  [&](const in::Cancel& x) { on_cancel(turn, x); },
                  [&](const in::RestartWorker& x) { on_restart_worker(turn, x); },
+                 [&](const in::LoadModel& x) { on_load_model(turn, x); },
+                 [&](const in::UnloadModel& x) { on_unload_model(turn, x); },
+                 [&](const in::VerifyModel& x) { on_verify_model(turn, x); },
+                 [&](const in::FilesHashed& x) { on_files_hashed(turn, x); },
+                 [&](const in::AddModel& x) { on_add_model(turn, x); },
+                 [&](const in::RemoveModel& x) { on_remove_model(turn, x); },
+                 [&](const in::FilesMoved& x) { on_files_moved(turn, x); },
                  [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
                  [&](const in::StopRequested&) { on_stop(turn); },
              },
@@ -61,7 +68,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_answers(turn) || settle_workers(turn) || settle_jobs(turn);
+    settle_answers(turn) || settle_workers(turn) || settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "operations/views.h"
 #include "orchestrator/effect.h"
 #include "orchestrator/input.h"
 #include "orchestrator/live.h"
@@ -86,11 +87,19 @@ void on_check(Turn& turn, const in::Check& input);
 void on_view(Turn& turn, const in::View& input);
 void on_cancel(Turn& turn, const in::Cancel& input);
 void on_restart_worker(Turn& turn, const in::RestartWorker& input);
+void on_load_model(Turn& turn, const in::LoadModel& input);
+void on_unload_model(Turn& turn, const in::UnloadModel& input);
+void on_verify_model(Turn& turn, const in::VerifyModel& input);
+void on_files_hashed(Turn& turn, const in::FilesHashed& input);
+void on_add_model(Turn& turn, const in::AddModel& input);
+void on_remove_model(Turn& turn, const in::RemoveModel& input);
+void on_files_moved(Turn& turn, const in::FilesMoved& input);
 void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 
 // The decisions that settle() tries in this order; each returns true when it put something into the turn.
 bool settle_answers(Turn& turn);
 bool settle_workers(Turn& turn);
+bool settle_models(Turn& turn);
 bool settle_jobs(Turn& turn);
 
 /// The answer to a hello.
@@ -104,6 +113,12 @@ void expect_progress(Turn& turn, const WorkerId& worker);
 void task_over(Turn& turn, const WorkerId& worker);
 /// The load is taken back and the job it was for pays: it waits for another try, or fails with the reason.
 void blame_load(Turn& turn, const JobId& wanted_by, const Error& why);
+void mark_broken(Turn& turn, const ModelId& id, const std::string& reason);
+/// The files of the model are others than before: what was made of the old ones is used no more.
+void forget_copies(Turn& turn, const ModelId& id);
+ModelView model_view(const Turn& turn, const model::Model& model);
+/// The order has ended, well or with an error; whoever waits is told.
+void end_order(Turn& turn, const JobId& order, const Status& status);
 /// The cache has no such segment any more.
 void forget_segment(Turn& turn, const std::pair<ModelId, std::string>& key);
 void drop_pixels(Turn& turn, const JobId& job);

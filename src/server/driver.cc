@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "env/real/memory_file.h"
 #include "server/model_files.h"
+#include "server/model_store.h"
 #include "server/png_header.h"
 #include "server/printable.h"
 #include "server/random_id.h"
@@ -29,7 +30,10 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t commits_per_snapshot = 2000;
-constexpr int prove_tries_max = 1000;  // 10 ms apart
+constexpr int prove_tries_max = 1000;              // 10 ms apart
+constexpr Nanos models_quiet = milliseconds(300);  // after the last change, before the folder is read
+constexpr Nanos models_settled = seconds(2);       // a broken file younger than this may still be written
+constexpr Nanos models_poll_every = seconds(10);   // where the folder cannot be watched
 constexpr Nanos log_look_every = milliseconds(250);
 
 }  // namespace
@@ -413,8 +417,68 @@ void Driver::carry_out(out::ArmTimer& effect) {
 void Driver::carry_out(out::DisarmTimer& effect) { reactor_.disarm(cat("core:", effect.name)); }
 
 void Driver::carry_out(out::ScanModels&) {
-  in_pool([folder = config_.models_dir] { return scan_models(folder); },
-          [this](in::ModelsScanned scanned) { input(std::move(scanned)); });
+  models_watch_ =
+      std::make_unique<real::FolderWatch>(reactor_, config_.models_dir, [this] { rescan_soon(models_quiet); });
+  watch_models();
+  rescan();
+}
+
+void Driver::watch_models() {
+  const Status watched = models_watch_->refresh();
+  if (watched) return;
+  // A folder that is not there yet, or no more watches for this user: look by the clock.
+  reactor_.arm("models-poll", real::Reactor::now() + models_poll_every, [this] {
+    watch_models();
+    rescan();
+  });
+}
+
+void Driver::rescan_soon(Nanos wait) {
+  reactor_.arm("models", real::Reactor::now() + wait, [this] { rescan(); });
+}
+
+void Driver::rescan() {
+  scan_again_ = scanning_;
+  if (std::exchange(scanning_, true)) return;
+  in_pool([folder = config_.models_dir] { return scan_models(folder, models_settled); },
+          [this](in::ModelsScanned scanned) {
+            scanning_ = false;
+            watch_models();  // sub-folders may be new
+            if (!scanned.unsettled.empty()) rescan_soon(models_settled);
+            if (std::exchange(scan_again_, false)) rescan_soon(models_quiet);
+            input(std::move(scanned));
+          });
+}
+
+void Driver::carry_out(out::HashFiles& effect) {
+  in_pool([files = effect.files] { return hash_files(files); },
+          [this, model = effect.model_id, component = effect.component](Result<std::string> sha256) {
+            input(in::FilesHashed{model, component, std::move(sha256)});
+          });
+}
+
+void Driver::carry_out(out::AddFiles& effect) {
+  in_pool(
+      [folder = config_.models_dir, effect] {
+        Status status = add_files(folder, effect.path, effect.model_id.str(), effect.link);
+        return std::pair(std::move(status), scan_models(folder, models_settled));
+      },
+      [this, reply = effect.reply, model = effect.model_id](std::pair<Status, in::ModelsScanned> done) {
+        input(std::move(done.second));
+        input(in::FilesMoved{reply, model, true, std::move(done.first)});
+      });
+}
+
+void Driver::carry_out(out::RemoveFiles& effect) {
+  in_pool(
+      [folder = config_.models_dir, effect] {
+        Status status = remove_files(folder, effect.path);
+        return std::pair(std::move(status), scan_models(folder, models_settled));
+      },
+      [this, reply = effect.reply, model = effect.model_id](std::pair<Status, in::ModelsScanned> done) {
+        input(std::move(done.second));
+        input(in::FilesMoved{reply, model, false, std::move(done.first)});
+      });
 }
 
 void Driver::carry_out(out::FillSegment& effect) {

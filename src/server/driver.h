@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "env/real/blob_store.h"
+#include "env/real/folder_watch.h"
 #include "env/real/frame_link.h"
 #include "env/real/path_listener.h"
 #include "env/real/pool.h"
@@ -87,6 +88,9 @@ class Driver {
   void carry_out(out::ScanModels&);
   void carry_out(out::FillSegment& effect);
   void carry_out(out::DropSegment& effect);
+  void carry_out(out::HashFiles& effect);
+  void carry_out(out::AddFiles& effect);
+  void carry_out(out::RemoveFiles& effect);
   void carry_out(out::OpenPixels& effect);
   void carry_out(out::StorePixels& effect);
   void carry_out(out::DropHandle& effect);
@@ -96,6 +100,9 @@ class Driver {
   void carry_out(out::Log& effect);
   void carry_out(out::Stop& effect);
 
+  void watch_models();
+  void rescan_soon(Nanos wait);
+  void rescan();
   void life_line_broke(const WorkerId& id, Incarnation incarnation);
   void forget_life_lines(Worker& worker);
   Status read_worker_secret();
@@ -151,6 +158,9 @@ class Driver {
   HandleId handles_made_ = 0;
   real::Pool log_keeper_{1};     // of its own: a flooding worker must not wait for a segment that is filled
   std::set<WorkerId> bounding_;  // logs that are being cut
+  std::unique_ptr<real::FolderWatch> models_watch_;
+  bool scanning_ = false;
+  bool scan_again_ = false;  // something changed while the scan ran
   int pool_running_ = 0;
   Ended ended_;
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -71,6 +72,12 @@ model::File facts_of(int fd, const std::string& path) {
   ::fstat(fd, &facts);
   return {path, Bytes{static_cast<std::uint64_t>(facts.st_size)},
           facts.st_mtim.tv_sec * std::int64_t{1'000'000'000} + facts.st_mtim.tv_nsec};
+}
+
+Status same_as_scanned(const model::File& now, const model::File& expected) {
+  if (now.size == expected.size && now.modified_ns == expected.modified_ns) return {};
+  return fail(ErrorCode::data_loss, cat(expected.path, " changed since it was registered (", now.size.value,
+                                        " bytes now, ", expected.size.value, " then)"));
 }
 
 struct ScannedFile {
@@ -163,8 +170,8 @@ Result<model::Kind> kind_by_config(const fs::path& folder, model::Facts& facts) 
     if (index->_class_name == "StableDiffusionXLImg2ImgPipeline") return model::Kind::sdxl_refiner;
     facts.architecture.clear();
     return fail(ErrorCode::invalid_argument,
-                cat("pipeline class ", shortened(index->_class_name), " is not supported; StableDiffusionXLPipeline and",
-                    " StableDiffusionXLImg2ImgPipeline are"));
+                cat("pipeline class ", shortened(index->_class_name),
+                    " is not supported; StableDiffusionXLPipeline and", " StableDiffusionXLImg2ImgPipeline are"));
   }
   if (!fs::exists(folder / "config.json")) return model::Kind::unknown;
   const std::string text = LOCKSTEP_TRY(real::read_file((folder / "config.json").string(), 1 << 20));
@@ -191,7 +198,8 @@ Status read_sidecar(const fs::path& file, in::ScannedModel& out) {
   const std::string text = LOCKSTEP_TRY(real::read_file(file.string(), 1 << 16));
   json::ReadNotes notes;
   const auto read = json::from_text<Sidecar>(text, &notes);
-  if (!read) return fail(ErrorCode::invalid_argument, cat(name, ": ", read.error().pointer, ": ", read.error().message));
+  if (!read)
+    return fail(ErrorCode::invalid_argument, cat(name, ": ", read.error().pointer, ": ", read.error().message));
   if (notes.unknown_keys > 0) {
     return fail(ErrorCode::invalid_argument, cat(name, ": the key ", shortened(notes.first_unknown), " is unknown"));
   }
@@ -220,7 +228,8 @@ Status read_sidecar(const fs::path& file, in::ScannedModel& out) {
 std::string generation_of(const model::Model& model) {
   std::string text;
   for (const model::Component& component : model.components) {
-    for (const model::File& file : component.files) text += cat(file.path, " ", file.size.value, " ", file.modified_ns, ";");
+    for (const model::File& file : component.files)
+      text += cat(file.path, " ", file.size.value, " ", file.modified_ns, ";");
   }
   return cat("g", sha256_hex(text).substr(0, 12));
 }
@@ -317,9 +326,38 @@ in::ScannedModel scan_one(const fs::path& path, const std::string& name) {
   return out;
 }
 
+/// The newest time of the file, or of anything in the folder.
+fs::file_time_type last_written(const fs::path& path) {
+  std::error_code error;
+  fs::file_time_type newest = fs::last_write_time(path, error);
+  for (const auto& entry : fs::recursive_directory_iterator(path, error)) {
+    std::error_code ignored;
+    newest = std::max(newest, fs::last_write_time(entry.path(), ignored));
+  }
+  return newest;
+}
+
 }  // namespace
 
-in::ModelsScanned scan_models(const std::string& folder) {
+in::ScannedModel scan_model(const std::string& path, const std::string& name) { return scan_one(path, name); }
+
+Result<std::string> hash_files(const std::vector<model::File>& files) {
+  Sha256 hash;
+  std::vector<std::uint8_t> chunk(1 << 20);
+  for (const model::File& expected : files) {
+    const real::Fd file = LOCKSTEP_TRY(open_file(expected.path));
+    LOCKSTEP_TRY_STATUS(same_as_scanned(facts_of(file.get(), expected.path), expected));
+    for (std::uint64_t at = 0; at < expected.size.value;) {
+      const auto piece = std::span(chunk).first(std::min<std::uint64_t>(chunk.size(), expected.size.value - at));
+      LOCKSTEP_TRY_STATUS(read_at(file.get(), at, piece, expected.path));
+      hash.add(piece);
+      at += piece.size();
+    }
+  }
+  return hash.hex();
+}
+
+in::ModelsScanned scan_models(const std::string& folder, Nanos settled) {
   in::ModelsScanned out;
   std::error_code error;
   std::map<std::string, std::vector<fs::path>> places;  // by model name
@@ -344,6 +382,11 @@ in::ModelsScanned scan_models(const std::string& folder) {
       scanned.model.components.clear();
       scanned.layouts.clear();
     }
+    const auto age = fs::file_time_type::clock::now() - last_written(paths.front());
+    if (scanned.model.availability == model::Availability::broken && age < std::chrono::nanoseconds(settled)) {
+      out.unsettled.push_back(scanned.model.model_id);
+      continue;
+    }
     out.models.push_back(std::move(scanned));
   }
   return out;
@@ -360,11 +403,7 @@ Result<FilledSegment> fill_segment(const out::FillSegment& order) {
     for (std::uint32_t index = 0; index < order.files.size(); ++index) {
       const model::File& expected = order.files[index];
       const real::Fd file = LOCKSTEP_TRY(open_file(expected.path));
-      const model::File now = facts_of(file.get(), expected.path);
-      if (now.size != expected.size || now.modified_ns != expected.modified_ns) {
-        return fail(ErrorCode::data_loss, cat(expected.path, " changed since it was registered (", now.size.value,
-                                              " bytes now, ", expected.size.value, " then)"));
-      }
+      LOCKSTEP_TRY_STATUS(same_as_scanned(facts_of(file.get(), expected.path), expected));
       std::uint64_t at = 0;
       // What lies between the tensors (the header) is hashed only; tensors are read straight to their place.
       const auto hash_up_to = [&](std::uint64_t end) -> Status {

@@ -123,7 +123,7 @@ class Stage {
           {.name = name, .files = {}, .tensors = 1, .dtypes = {"F16"}, .segment_bytes = bytes, .sha256 = ""});
       scanned.layouts.push_back(std::make_shared<const model::SegmentLayout>());
     }
-    input(in::ModelsScanned{{scanned}, ""});
+    input(in::ModelsScanned{{scanned}, "", {}});
   }
   /// The newest incarnation that was ordered for this worker.
   Incarnation incarnation(const std::string& worker) const {

@@ -66,14 +66,21 @@ def _rebuild_buffers(module: torch.nn.Module, device: str, what: str) -> None:
             owner.register_buffer(name, positions, persistent=False)
 
 
-def assign(module: torch.nn.Module, segment: Segment, device: str, what: str) -> torch.nn.Module:
+def assign(
+    module: torch.nn.Module,
+    segment: Segment,
+    device: str,
+    what: str,
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> torch.nn.Module:
     """Make the segment's tensors the parameters and buffers of `module`, without a copy.
 
-    `module` was built on the meta device. It comes back in eval mode with gradients off.
+    `module` was built on the meta device. `tensors` are views of the segment that belong to the
+    module, when not all do. It comes back in eval mode with gradients off.
     Raises TaskFailed: data_loss when names or shapes differ from the module's, internal when
     something of the module would remain without memory or outside the segment.
     """
-    weights = _match(module, segment.tensors(device), what)
+    weights = _match(module, segment.tensors(device) if tensors is None else tensors, what)
     try:
         module.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:

@@ -12,6 +12,7 @@ import torch
 from .assign import assign
 from .errors import INTERNAL, INVALID_ARGUMENT, Cancelled, TaskFailed
 from .segments import Segment
+from .single_file import CHECKPOINT, split
 
 # The components that hold weights; their names are the model's folder names.
 WEIGHT_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -77,6 +78,9 @@ def load_pipeline(
 ):
     """Return a StableDiffusionXLPipeline over `segments`, one per name in WEIGHT_COMPONENTS.
 
+    A model in a single file has one segment, CHECKPOINT, whose tensors have the names of the
+    original training code; `path` is then the folder of another model of its architecture.
+
     Config, tokenizer and scheduler files come from the folder `path`; weights only from the
     segments, never from files there. `on_component(name)` is called after each component and may
     raise to stop. Raises TaskFailed: invalid_argument for a folder that is no such pipeline or for
@@ -85,7 +89,8 @@ def load_pipeline(
     index = _read_json(os.path.join(path, "model_index.json"))
     if index.get("_class_name") != PIPELINE_CLASS:
         raise TaskFailed(INVALID_ARGUMENT, f"{path} holds a {index.get('_class_name')}, not a {PIPELINE_CLASS}")
-    if set(segments) != set(WEIGHT_COMPONENTS):
+    single = set(segments) == {CHECKPOINT}
+    if not single and set(segments) != set(WEIGHT_COMPONENTS):
         raise TaskFailed(
             INVALID_ARGUMENT,
             f"components {', '.join(sorted(segments)) or 'none'} given, {', '.join(WEIGHT_COMPONENTS)} needed",
@@ -93,11 +98,16 @@ def load_pipeline(
     from diffusers import StableDiffusionXLPipeline
     from transformers import CLIPTokenizer
 
-    parts = {}
-    for name in WEIGHT_COMPONENTS:
-        module = _build_on_meta(path, name, _class_name(index, name))
-        parts[name] = assign(module, segments[name], device, name)
-        on_component(name)
+    parts = {name: _build_on_meta(path, name, _class_name(index, name)) for name in WEIGHT_COMPONENTS}
+    if single:
+        weights = split(segments[CHECKPOINT].tensors(device), parts)
+        for name in WEIGHT_COMPONENTS:
+            parts[name] = assign(parts[name], segments[CHECKPOINT], device, name, weights[name])
+        on_component(CHECKPOINT)
+    else:
+        for name in WEIGHT_COMPONENTS:
+            parts[name] = assign(parts[name], segments[name], device, name)
+            on_component(name)
     for name in TOKENIZERS:
         parts[name] = CLIPTokenizer.from_pretrained(os.path.join(path, name), local_files_only=True)
     parts["scheduler"] = _build_scheduler(path, _class_name(index, "scheduler"))

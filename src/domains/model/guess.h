@@ -1,7 +1,7 @@
 #pragma once
 
-// What a file of weights is, from the names and shapes of its tensors alone. The table in guess.cc is the documentation:
-// one row for each family, the first that fits counts.
+// What a file of weights is, from the names and shapes of its tensors alone. The table in guess.cc is the
+// documentation: one row for each family, the first that fits counts.
 
 #include <map>
 #include <string>

@@ -20,7 +20,93 @@ Result<Model> usable(const Tables& tables, const ModelId& model) {
   if (row->availability != Availability::available) {
     return fail(ErrorCode::data_loss, cat("model ", model.str(), " cannot be used: ", row->reason));
   }
+  if (row->facts && row->facts->single_file) LOCKSTEP_TRY(configuration_of(tables, *row));
   return *row;
+}
+
+namespace {
+
+std::string architecture_of(const Model& model) {
+  if (model.facts && !model.facts->architecture.empty()) return model.facts->architecture;
+  return json::enum_name(model.kind);
+}
+
+bool has_configuration(const Model& model) {
+  return model.availability == Availability::available && !(model.facts && model.facts->single_file);
+}
+
+/// Which kind gives a single file its configuration: every SDXL folder has a VAE's too.
+Kind configuration_kind(Kind kind) { return kind == Kind::vae ? Kind::sdxl : kind; }
+
+}  // namespace
+
+std::string unfit_because(const Model& model, const std::string& role, const Model& other) {
+  const auto is = [&](Kind kind) { return other.kind == kind; };
+  const std::string what = cat(other.model_id.str(), " is ", json::enum_name(other.kind));
+  if (role == "lora") {
+    if (!is(Kind::lora)) return cat(what, ", no lora");
+    if (architecture_of(other) == architecture_of(model)) return "";
+    return cat("lora ", other.model_id.str(), " is for ", architecture_of(other), ", ", model.model_id.str(), " is ",
+               architecture_of(model));
+  }
+  if (role == "base" && model.kind == Kind::lora) {
+    const std::string reversed = unfit_because(other, "lora", model);
+    return reversed;
+  }
+  if (role == "base") return is(Kind::sdxl) ? "" : cat(what, ", no base model");
+  if (role == "refiner") return is(Kind::sdxl_refiner) ? "" : cat(what, ", no refiner");
+  if (role == "vae") return is(Kind::vae) ? "" : cat(what, ", no vae");
+  if (!has_configuration(other)) return cat(other.model_id.str(), " has no configuration of its own");
+  return is(configuration_kind(model.kind)) ? "" : cat(what, ", of another architecture");
+}
+
+Result<Model> configuration_of(const Tables& tables, const Model& model) {
+  if (!model.facts || !model.facts->single_file) return model;
+  for (const char* role : {"configuration", "base"}) {
+    for (const Dependency& each : model.facts->depends_on) {
+      if (each.role != role) continue;
+      const Model* named = tables.models.find(each.model_id.str());
+      if (named != nullptr && unfit_because(model, "configuration", *named).empty()) return *named;
+      if (each.role != "configuration") continue;
+      return fail(ErrorCode::not_found,
+                  cat("model ", model.model_id.str(), " takes its configuration from ", each.model_id.str(), ", which ",
+                      named == nullptr ? std::string("is not registered")
+                                       : cat("cannot be: ", unfit_because(model, "configuration", *named))));
+    }
+  }
+  for (const auto& [id, entry] : tables.models.entries()) {
+    if (unfit_because(model, "configuration", entry.row).empty()) return entry.row;
+  }
+  return fail(
+      ErrorCode::not_found,
+      cat("model ", model.model_id.str(), " is a single file without configuration and tokenizers; a folder of a ",
+          json::enum_name(configuration_kind(model.kind)), " model in the models folder would give them"));
+}
+
+std::vector<Need> needs_of(const Tables& tables, const Model& model) {
+  std::vector<Need> out;
+  if (!model.facts) return out;
+  for (const Dependency& each : model.facts->depends_on) {
+    const Model* other = tables.models.find(each.model_id.str());
+    Need need{each.role, each.model_id, "available", ""};
+    if (other == nullptr) {
+      need.state = "missing";
+      need.problem = cat("there is no model ", each.model_id.str());
+    } else if (other->availability != Availability::available) {
+      need.state = "broken";
+      need.problem = other->reason;
+    } else if (std::string why = unfit_because(model, each.role, *other); !why.empty()) {
+      need.state = "incompatible";
+      need.problem = std::move(why);
+    }
+    out.push_back(std::move(need));
+  }
+  const bool named = std::ranges::any_of(out, [](const Need& each) { return each.role == "configuration"; });
+  if (!model.facts->single_file || named) return out;
+  const auto configuration = configuration_of(tables, model);
+  out.push_back(configuration ? Need{"configuration", configuration->model_id, "available", ""}
+                              : Need{"configuration", {}, "missing", configuration.error().message});
+  return out;
 }
 
 ModelId first_of_kind(const Tables& tables, Kind kind) {

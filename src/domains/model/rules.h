@@ -1,5 +1,10 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
 #include "base/result.h"
 #include "domains/model/tables.h"
 
@@ -7,6 +12,24 @@ namespace lockstep::model {
 
 /// The registered model if it can be loaded; not_found lists what there is, data_loss says why it is broken.
 Result<Model> usable(const Tables& tables, const ModelId& model);
+
+/// What a model needs beside itself: what it declares, and the configuration that a single file borrows.
+/// state: "available", "broken", "missing" or "incompatible"; problem says why, for people.
+struct Need {
+  std::string role;
+  ModelId model_id;
+  std::string state;
+  std::string problem;
+};
+BOOST_DESCRIBE_STRUCT(Need, (), (role, model_id, state, problem))
+std::vector<Need> needs_of(const Tables& tables, const Model& model);
+
+/// Whose folder has the configuration of the model: its own, or for a single file that of a folder of the same
+/// architecture: the one it names, its base, else the first. not_found says what would help.
+Result<Model> configuration_of(const Tables& tables, const Model& model);
+
+/// Why the other cannot play the role for the model; empty when it can. A sentence.
+std::string unfit_because(const Model& model, const std::string& role, const Model& other);
 
 /// The first usable model of a kind in id order; empty when there is none.
 ModelId first_of_kind(const Tables& tables, Kind kind);

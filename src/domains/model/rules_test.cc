@@ -49,5 +49,56 @@ TEST(ModelRules, an_unknown_model_lists_the_known_and_a_broken_one_its_reason) {
   EXPECT_NE(refused.error().message.find("it is cut short"), std::string::npos);
 }
 
+class ModelNeeds : public testing::Test {
+ protected:
+  void put(const std::string& id, Kind kind, const std::string& architecture, bool single_file = false,
+           std::vector<Dependency> depends_on = {}) {
+    Model model = model_with(5, 1_MiB, "");
+    model.model_id = ModelId(id);
+    model.kind = kind;
+    model.facts = Facts{architecture, {}, "g0", std::move(depends_on), single_file};
+    ASSERT_TRUE(tables.models.apply({"model.models", id, RawJson{json::to_text(model)}}, Rev{++rev}));
+  }
+  const Model& at(const std::string& id) const { return tables.models.at(id); }
+
+  Tables tables;
+  std::uint64_t rev = 0;
+};
+
+TEST_F(ModelNeeds, a_single_file_takes_the_configuration_of_a_folder_of_its_architecture) {
+  put("one", Kind::sdxl, "sdxl", true);
+  EXPECT_EQ(usable(tables, ModelId("one")).error().code, ErrorCode::not_found);
+  EXPECT_EQ(needs_of(tables, at("one")).at(0).state, "missing");
+  put("folder", Kind::sdxl, "sdxl");
+  EXPECT_EQ(configuration_of(tables, at("one"))->model_id, ModelId("folder"));
+  EXPECT_TRUE(usable(tables, ModelId("one")).has_value());
+  EXPECT_EQ(needs_of(tables, at("one")).at(0).state, "available");
+  put("a", Kind::sdxl, "sdxl", true);
+  EXPECT_EQ(first_of_kind(tables, Kind::sdxl), ModelId("folder"));  // not the single file, though its name is first
+}
+
+TEST_F(ModelNeeds, a_named_configuration_must_fit) {
+  put("folder", Kind::sdxl, "sdxl");
+  put("up", Kind::upscaler, "esrgan");
+  put("one", Kind::sdxl, "sdxl", true, {{"configuration", ModelId("up")}});
+  EXPECT_NE(usable(tables, ModelId("one")).error().message.find("takes its configuration from up"), std::string::npos);
+}
+
+TEST_F(ModelNeeds, each_role_says_what_is_missing_or_does_not_fit) {
+  put("xl", Kind::sdxl, "sdxl", false,
+      {{"refiner", ModelId("none")}, {"vae", ModelId("up")}, {"lora", ModelId("old")}, {"lora", ModelId("new")}});
+  put("up", Kind::upscaler, "esrgan");
+  put("old", Kind::lora, "stable_diffusion_1", false, {{"base", ModelId("xl")}});
+  put("new", Kind::lora, "sdxl", false, {{"base", ModelId("xl")}});
+  const auto needs = needs_of(tables, at("xl"));
+  ASSERT_EQ(needs.size(), 4u);
+  EXPECT_EQ(needs[0].state, "missing");
+  EXPECT_EQ(needs[1].state, "incompatible");
+  EXPECT_EQ(needs[2].problem, "lora old is for stable_diffusion_1, xl is sdxl");
+  EXPECT_EQ(needs[3].state, "available");
+  EXPECT_EQ(needs_of(tables, at("old")).at(0).state, "incompatible");
+  EXPECT_EQ(needs_of(tables, at("new")).at(0).state, "available");
+}
+
 }  // namespace
 }  // namespace lockstep::model

@@ -1,0 +1,188 @@
+// §1.3, §2.3: the registry follows the disk; what a person asks of a model goes the way of every load.
+
+#include "tests/design/fixture.h"
+
+namespace lockstep::design {
+namespace {
+
+class Design_1_3_registry : public testing::Test {
+ protected:
+  Design_1_3_registry() : stage(settings_of(1)) { stage.ready(); }
+
+  void load(ReplyId reply) { stage.input(in::LoadModel{reply, tiny, {}, true}); }
+  void until_loaded() {
+    stage.fill_segments();
+    const TransactionId transaction = stage.prepared();
+    stage.vote("w0", transaction, Vote::vote_commit);
+    stage.loaded("w0", transaction);
+  }
+  std::optional<out::Reply> reply(ReplyId id) const {
+    for (const out::Reply& each : stage.all<out::Reply>()) {
+      if (each.reply == id) return each;
+    }
+    return std::nullopt;
+  }
+  void released() { stage.say("w0", FrameType::model_released, ModelReleased{tiny, {}}, 0, "release:tiny"); }
+  /// The folder as it was, with other files of the model, or without it.
+  void scan_with(std::optional<std::int64_t> modified) {
+    in::ModelsScanned scan;
+    if (modified) {
+      in::ScannedModel scanned;
+      scanned.model = stage.tables().model.models.at("tiny");
+      for (model::Component& each : scanned.model.components) {
+        each.files = {{cat("/models/tiny/", each.name), 1_MiB, *modified}};
+        each.sha256.clear();
+        scanned.layouts.push_back(std::make_shared<const model::SegmentLayout>());
+      }
+      scan.models.push_back(scanned);
+    }
+    stage.input(scan);
+  }
+
+  Stage stage;
+};
+
+// §3.2: a load that a person asks for is the same transaction, and is answered when the model is there.
+TEST_F(Design_1_3_registry, a_load_is_answered_when_it_is_loaded) {
+  load(9);
+  EXPECT_FALSE(reply(9).has_value());
+  until_loaded();
+  ASSERT_TRUE(reply(9).has_value());
+  EXPECT_EQ(reply(9)->status, 200);
+  EXPECT_NE(reply(9)->body.find("\"state\":\"loaded\""), std::string::npos);
+  stage.expect_one_load_held();
+  EXPECT_TRUE(stage.machine.live().orders.empty());
+}
+
+TEST_F(Design_1_3_registry, a_load_that_the_worker_refuses_is_answered_with_its_reason) {
+  load(9);
+  stage.fill_segments();
+  stage.vote("w0", stage.prepared(), Vote::vote_abort, "no room");
+  ASSERT_TRUE(reply(9).has_value());
+  EXPECT_EQ(reply(9)->status, 429);
+  EXPECT_NE(reply(9)->body.find("no room"), std::string::npos);
+  stage.expect_no_trace_of_a_load();
+}
+
+TEST_F(Design_1_3_registry, a_load_gives_up_when_its_worker_keeps_ending) {
+  load(9);
+  for (int i = 0; i < 3; ++i) {
+    stage.fill_segments();
+    stage.vote("w0", stage.prepared(), Vote::vote_commit);
+    stage.die("w0");
+    stage.now += seconds(60);
+    stage.input(in::TimerFired{"restart:w0"});
+    stage.join("w0");
+  }
+  ASSERT_TRUE(reply(9).has_value());
+  EXPECT_EQ(reply(9)->status, 503);
+  stage.expect_no_trace_of_a_load();
+}
+
+// Unloaded means released: proven, not asked for.
+TEST_F(Design_1_3_registry, an_unload_is_answered_when_the_memory_is_proven_free) {
+  load(9);
+  until_loaded();
+  stage.input(in::UnloadModel{10, tiny, {}, true});
+  ASSERT_EQ(stage.sent(FrameType::model_release).size(), 1u);
+  EXPECT_FALSE(reply(10).has_value());
+  released();
+  ASSERT_TRUE(reply(10).has_value());
+  EXPECT_EQ(reply(10)->status, 200);
+  stage.expect_no_trace_of_a_load();
+}
+
+TEST_F(Design_1_3_registry, a_client_that_went_away_loses_the_answer_only) {
+  load(9);
+  stage.input(in::ReplyGone{9});
+  until_loaded();
+  EXPECT_FALSE(reply(9).has_value());
+  stage.expect_one_load_held();
+}
+
+TEST_F(Design_1_3_registry, copies_of_changed_files_go_and_the_next_load_reads_the_new_ones) {
+  load(9);
+  until_loaded();
+  scan_with(7);
+  EXPECT_EQ(stage.sent(FrameType::model_release).size(), 1u);
+  EXPECT_EQ(stage.all<out::DropSegment>().size(), 2u);
+  EXPECT_TRUE(stage.machine.live().segments.empty());
+  released();
+  const std::size_t fills = stage.all<out::FillSegment>().size();
+  load(10);
+  until_loaded();
+  EXPECT_EQ(stage.all<out::FillSegment>().size(), fills + 2);
+  EXPECT_EQ(reply(10)->status, 200);
+}
+
+TEST_F(Design_1_3_registry, a_segment_filled_from_old_files_is_not_used) {
+  load(9);
+  scan_with(7);  // the first component is on its way
+  stage.fill_segments();
+  EXPECT_TRUE(stage.sent(FrameType::transaction_prepare).empty());
+  EXPECT_EQ(stage.tables().model.models.at("tiny").availability, model::Availability::available);
+  stage.fill_segments();
+  until_loaded();
+  EXPECT_EQ(reply(9)->status, 200);
+}
+
+TEST_F(Design_1_3_registry, a_model_that_is_gone_is_unloaded_and_refused) {
+  load(9);
+  until_loaded();
+  scan_with(std::nullopt);
+  EXPECT_FALSE(stage.tables().model.models.contains("tiny"));
+  EXPECT_EQ(stage.sent(FrameType::model_release).size(), 1u);
+  released();
+  stage.expect_no_trace_of_a_load();
+  load(10);
+  EXPECT_EQ(reply(10)->status, 404);
+}
+
+TEST_F(Design_1_3_registry, a_file_that_is_being_written_does_not_make_its_model_gone) {
+  in::ModelsScanned scan;
+  scan.unsettled = {tiny};
+  stage.input(scan);
+  EXPECT_TRUE(stage.tables().model.models.contains("tiny"));
+  scan.unsettled.clear();
+  scan.problem = "the folder cannot be read";
+  stage.input(scan);
+  EXPECT_TRUE(stage.tables().model.models.contains("tiny"));
+}
+
+TEST_F(Design_1_3_registry, a_verification_compares_and_what_it_found_outlives_a_scan) {
+  scan_with(7);
+  const auto verify = [&](ReplyId id, char digit) {
+    stage.input(in::VerifyModel{id, tiny, true});
+    for (const char* component : {"unet", "vae"}) {
+      stage.input(in::FilesHashed{tiny, component, std::string(64, digit)});
+    }
+  };
+  verify(11, 'a');
+  EXPECT_EQ(reply(11)->status, 200);
+  verify(12, 'b');
+  EXPECT_EQ(reply(12)->status, 500);
+  EXPECT_EQ(stage.tables().model.models.at("tiny").availability, model::Availability::broken);
+  in::ScannedModel scanned;
+  scanned.model = stage.tables().model.models.at("tiny");
+  scanned.model.availability = model::Availability::available;
+  scanned.layouts.assign(2, std::make_shared<const model::SegmentLayout>());
+  stage.input(in::ModelsScanned{{scanned}, "", {}});
+  EXPECT_EQ(stage.tables().model.models.at("tiny").availability, model::Availability::broken);
+  verify(13, 'a');
+  EXPECT_EQ(reply(13)->status, 200);
+  EXPECT_EQ(stage.tables().model.models.at("tiny").availability, model::Availability::available);
+}
+
+TEST_F(Design_1_3_registry, a_loaded_model_is_removed_only_by_force) {
+  load(9);
+  until_loaded();
+  stage.input(in::RemoveModel{10, tiny, false});
+  EXPECT_EQ(reply(10)->status, 409);
+  EXPECT_TRUE(stage.all<out::RemoveFiles>().empty());
+  stage.input(in::RemoveModel{11, tiny, true});
+  ASSERT_EQ(stage.all<out::RemoveFiles>().size(), 1u);
+  EXPECT_EQ(stage.all<out::RemoveFiles>()[0].path, "/models/tiny");
+}
+
+}  // namespace
+}  // namespace lockstep::design
