@@ -25,8 +25,13 @@ struct PyRuntime {
 };
 
 std::vector<int> take_fds(PyTask& self) {
+  auto taken = [&] {
+    nb::gil_scoped_release unlocked;  // over a network they may still be on their way
+    return self.task->take_descriptors();
+  }();
+  if (!taken) throw std::runtime_error(taken.error().message);
   std::vector<int> out;
-  for (lockstep::real::Fd& each : self.task->take_descriptors()) out.push_back(each.release());
+  for (lockstep::real::Fd& each : *taken) out.push_back(each.release());
   return out;
 }
 
@@ -66,6 +71,23 @@ NB_MODULE(_native, module) {
             return new PyRuntime{*std::move(runtime)};
           },
           nb::rv_policy::take_ownership)
+      .def_static(
+          "dial",
+          [](std::string address, std::string worker_id, std::string secret, std::string certificate, std::string key,
+             std::string authority, std::string device, std::uint64_t memory, double patience) {
+            auto runtime = Runtime::dial({std::move(address),
+                                          std::move(worker_id),
+                                          std::move(secret),
+                                          {std::move(certificate), std::move(key), std::move(authority)},
+                                          std::move(device),
+                                          lockstep::Bytes{memory},
+                                          static_cast<lockstep::Nanos>(patience * 1e9)});
+            if (!runtime) throw std::invalid_argument(runtime.error().message);
+            return new PyRuntime{*std::move(runtime)};
+          },
+          nb::rv_policy::take_ownership, nb::arg("address"), nb::arg("worker_id"), nb::arg("secret"),
+          nb::arg("certificate"), nb::arg("key"), nb::arg("authority"), nb::arg("device"), nb::arg("memory"),
+          nb::arg("patience"))
       .def("handlers_ready", [](PyRuntime& self) { self.runtime->handlers_ready(); })
       .def(
           "next_task",

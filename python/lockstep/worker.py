@@ -47,6 +47,37 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return cls(_native.Runtime.from_environment())
 
+    @classmethod
+    def dial(
+        cls,
+        address: str,
+        worker_id: str,
+        *,
+        memory: int,
+        secret: str = "",
+        certificate: str = "",
+        key: str = "",
+        authority: str = "",
+        device: str = "cpu",
+        patience: float = 30.0,
+    ) -> "Worker":
+        """Joins an orchestrator that did not start this process.
+
+        address    the path of workers.sock in its data directory, or tls://host:port
+        memory     bytes of the device that lockstep may use
+        secret     for a path: what stands in worker.secret there
+        certificate, key, authority
+                   for tls://: PEM files; the certificate's name is worker_id (lockstep certificates make)
+        patience   seconds to look for an orchestrator, now and after each loss, before the process ends
+
+        ValueError for what cannot be right. Whether it is let in shows in the process's standard error.
+        """
+        from lockstep import _native
+
+        return cls(
+            _native.Runtime.dial(address, worker_id, secret, certificate, key, authority, device, memory, patience)
+        )
+
     def on(self, kind: str, handler=None):
         """Registers the handler of a kind of task; also usable as a decorator."""
         if handler is None:

@@ -324,7 +324,8 @@ void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, 
 void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device& device) {
   const auto beat = static_cast<std::uint64_t>(turn.settings.timing.heartbeat / milliseconds(1));
   // A segment that is mapped for as long as its model is loaded costs nothing to keep; a copy on a GPU does.
-  const bool keep_segments = device.kind == device::Kind::cpu;
+  // Over a network nothing could be handed back but a copy.
+  const bool keep_segments = device.kind == device::Kind::cpu && worker.origin != Origin::tls;
   send(turn, worker, FrameType::welcome,
        Welcome{device.device_id, device.memory_budget, beat, turn.tables.identity.at("self").cluster_id,
                turn.live.workers[worker.worker_id].token, keep_segments});

@@ -220,9 +220,20 @@ Result<Config> read_config(const std::string& path) {
   LOCKSTEP_TRY_STATUS(workers.texts("environment", environment));
   config.worker_environment.insert(config.worker_environment.end(), environment.begin(), environment.end());
   LOCKSTEP_TRY_STATUS(workers.duration("reconnect", config.reconnect));
+  LOCKSTEP_TRY_STATUS(workers.text("listen", config.worker_listen));
+  LOCKSTEP_TRY_STATUS(workers.text("certificate", config.worker_tls.certificate));
+  LOCKSTEP_TRY_STATUS(workers.text("key", config.worker_tls.key));
+  LOCKSTEP_TRY_STATUS(workers.text("client_authority", config.worker_tls.authority));
   LOCKSTEP_TRY_STATUS(workers.no_others());
   if (config.worker_command.empty()) {
     return fail(ErrorCode::invalid_argument, cat(path, ": workers.command is empty; it must name a program"));
+  }
+  const real::TlsFiles& tls = config.worker_tls;
+  if (!config.worker_listen.empty() && (tls.certificate.empty() || tls.key.empty() || tls.authority.empty())) {
+    return fail(ErrorCode::invalid_argument,
+                cat(path,
+                    ": workers.listen needs workers.certificate, workers.key and workers.client_authority: workers "
+                    "of other machines come in over TLS only"));
   }
 
   TableReader limits(section("limits"), "limits.", path);

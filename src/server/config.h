@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "env/real/tls_context.h"
 #include "http/server.h"
 #include "orchestrator/settings.h"
 
@@ -24,6 +25,9 @@ struct Config {
   std::vector<std::string> worker_environment;
   /// How long a worker that lost its orchestrator looks for the next one; 0: it ends at once.
   Nanos reconnect = seconds(30);
+  /// "host:port" for workers of other machines, over TLS; empty: there is no such port.
+  std::string worker_listen;
+  real::TlsFiles worker_tls;
   std::size_t pool_threads = 2;
   Bytes worker_log_limit = 16_MiB;  // of one worker's log; one predecessor of the same size is kept
   std::string log_level = "info";

@@ -20,6 +20,7 @@
 #include "env/real/pool.h"
 #include "env/real/process.h"
 #include "env/real/reactor.h"
+#include "env/real/tls_listener.h"
 #include "http/server.h"
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
@@ -107,6 +108,7 @@ class Driver {
   void forget_life_lines(Worker& worker);
   Status read_worker_secret();
   Status open_ways_in();
+  Status open_tls();
   LinkId connect(const real::LinkFactory& make, in::Peer peer);
   void worker_dialed(const real::LinkFactory& make, in::Peer peer);
   void link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptors);
@@ -152,6 +154,7 @@ class Driver {
   std::map<LinkId, Connection> connections_;
   LinkId links_made_ = 0;
   std::unique_ptr<real::PathListener> path_listener_;
+  std::unique_ptr<real::TlsListener> tls_listener_;
   std::string worker_secret_;
   std::map<std::pair<ModelId, std::string>, real::SharedFd> segments_;
   std::map<HandleId, real::SharedFd> handles_;

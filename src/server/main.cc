@@ -15,6 +15,7 @@
 #include "bench/bench.h"
 #include "cli/cli.h"
 #include "cli/message.h"
+#include "env/real/certificates.h"
 #include "events/json_write.h"
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
@@ -90,6 +91,17 @@ int run_make_tiny(const std::string& folder, bool force) {
   return 1;
 }
 
+int run_make_certificates(const lockstep::real::CertificateOrder& order) {
+  const auto written = lockstep::real::make_certificates(order);
+  if (!written) {
+    std::cerr << "lockstep: " << written.error().message << "\n";
+    return written.error().code == lockstep::ErrorCode::invalid_argument ? 2 : 1;
+  }
+  for (const std::string& path : *written) std::cout << path << "\n";
+  if (written->empty()) std::cout << "everything was there already\n";
+  return 0;
+}
+
 struct JournalView {
   std::uint64_t rev = 0;
   std::string digest;
@@ -153,6 +165,16 @@ int main(int argc, char** argv) {
   bool verify_json = false;
   verify->add_option("--data-dir", verify_dir, "the server's data directory");
   verify->add_flag("--json", verify_json, "print one object");
+  CLI::App* certificates = app.add_subcommand("certificates", "certificates for workers of other machines");
+  certificates->require_subcommand(1);
+  CLI::App* make_certificates = certificates->add_subcommand(
+      "make", "make what is missing: an authority, the server's certificate, the workers'");
+  lockstep::real::CertificateOrder certificate_order;
+  make_certificates->add_option("DIR", certificate_order.folder, "folder to write into")->required();
+  make_certificates->add_option("--worker", certificate_order.workers, "a worker's name; may be repeated");
+  make_certificates->add_option("--host", certificate_order.hosts,
+                                "what workers dial the server by; may be repeated (default: localhost, 127.0.0.1)");
+  make_certificates->add_option("--days", certificate_order.days, "how long they are valid (default: 365)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -161,6 +183,7 @@ int main(int argc, char** argv) {
 
   if (app.got_subcommand("serve")) return run_serve(serve);
   if (make_tiny->parsed()) return run_make_tiny(tiny_folder, tiny_force);
+  if (make_certificates->parsed()) return run_make_certificates(certificate_order);
   if (verify->parsed()) return run_journal_verify(verify_dir, verify_json);
   if (const auto status = sim.run()) return *status;
   if (const auto status = bench.run()) return *status;

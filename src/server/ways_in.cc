@@ -17,6 +17,7 @@
 #include "env/real/memory_file.h"
 #include "events/link_messages.h"
 #include "server/driver.h"
+#include "server/printable.h"
 #include "server/random_id.h"
 
 namespace lockstep::server {
@@ -63,7 +64,30 @@ Status Driver::open_ways_in() {
         }
         worker_dialed(make, peer);
       });
-  return path_listener_->listen();
+  LOCKSTEP_TRY_STATUS(path_listener_->listen());
+  return config_.worker_listen.empty() ? Status{} : open_tls();
+}
+
+Status Driver::open_tls() {
+  auto context = LOCKSTEP_TRY(real::TlsContext::server(config_.worker_tls));
+  tls_listener_ = std::make_unique<real::TlsListener>(
+      reactor_, std::move(context),
+      real::TlsListener::Hooks{.arrived =
+                                   [this](const real::LinkFactory& make, const real::TlsPeer& who) {
+                                     in::Peer peer;
+                                     peer.origin = Origin::tls;
+                                     peer.certificate_name = who.certificate_name;
+                                     worker_dialed(make, std::move(peer));
+                                   },
+                               .refused =
+                                   [](const std::string& address, const std::string& why) {
+                                     spdlog::warn("a connection of {} to the workers' port was refused: {}", address,
+                                                  printable(why));
+                                   }});
+  const std::uint16_t port = LOCKSTEP_TRY(tls_listener_->listen(config_.worker_listen));
+  const std::string host = config_.worker_listen.substr(0, config_.worker_listen.rfind(':'));
+  spdlog::info("workers may dial tls://{}:{}", host, port);
+  return {};
 }
 
 LinkId Driver::connect(const real::LinkFactory& make, in::Peer peer) {

@@ -47,6 +47,7 @@ class Server:
         self.config = config
         self.process = None
         self.runs = 0
+        self.options = []  # more of the command line
         self.port = "0"  # a restart on the port of before: the part of url behind the colon
 
     def start(self, wait_ready=True, expect_failure=False):
@@ -55,7 +56,7 @@ class Server:
         config = self.folder / "lockstep.toml"
         config.write_text(self.config)
         command = [BINARY, "serve", "--config", str(config), "--data-dir", str(self.folder / "data"),
-                   "--models-dir", str(self.models), "--port", self.port]
+                   "--models-dir", str(self.models), "--port", self.port, *self.options]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         if expect_failure:

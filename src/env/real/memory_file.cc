@@ -33,6 +33,53 @@ Result<Fd> make_sealed(const std::string& name, Bytes size,
   return file;
 }
 
+namespace {
+
+constexpr int all_seals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+
+/// A lock that belongs to the open file and not to the process, so that threads of one process can wait for each other.
+int open_file_lock(int fd, int command, short type) {
+  struct flock lock{};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  int done = 0;
+  do {
+    done = ::fcntl(fd, command, &lock);
+  } while (done != 0 && errno == EINTR);
+  return done;
+}
+
+bool is_sealed(int fd) {
+  const int seals = ::fcntl(fd, F_GET_SEALS);
+  return seals >= 0 && (seals & all_seals) == all_seals;
+}
+
+}  // namespace
+
+Result<FillingFile> begin_filling(const std::string& name, Bytes size) {
+  Fd filler(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  // The reader must be another open file, or the filler's lock would be its own.
+  Fd reader(filler ? ::open(cat("/proc/self/fd/", filler.get()).c_str(), O_RDWR | O_CLOEXEC) : -1);
+  if (!reader || open_file_lock(filler.get(), F_OFD_SETLK, F_WRLCK) != 0) {
+    return fail(ErrorCode::unavailable, cat("cannot make shared memory: ", std::strerror(errno)));
+  }
+  if (size.value > 0 && ::posix_fallocate(filler.get(), 0, static_cast<off_t>(size.value)) != 0) {
+    return fail(ErrorCode::resource_exhausted, cat("no memory for ", to_text(size), " of shared memory"));
+  }
+  return FillingFile{std::move(filler), std::move(reader)};
+}
+
+Status finish_filling(int filler) {
+  if (::fcntl(filler, F_ADD_SEALS, all_seals) == 0) return {};
+  return fail(ErrorCode::internal, cat("cannot seal a memory file: ", std::strerror(errno)));
+}
+
+Status wait_sealed(int reader) {
+  if (!is_sealed(reader)) open_file_lock(reader, F_OFD_SETLKW, F_RDLCK);
+  if (is_sealed(reader)) return {};
+  return fail(ErrorCode::data_loss, "the bytes that belong to it did not arrive");
+}
+
 Result<Bytes> size_of(int fd) {
   struct stat facts{};
   if (::fstat(fd, &facts) != 0) return fail(ErrorCode::unavailable, cat("cannot stat: ", std::strerror(errno)));

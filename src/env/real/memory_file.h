@@ -19,6 +19,18 @@ namespace lockstep::real {
 /// and shrinking. `name` shows in /proc/PID/maps as /memfd:<name>. resource_exhausted when memory is short.
 Result<Fd> make_sealed(const std::string& name, Bytes size, const std::function<Status(std::span<std::uint8_t>)>& fill);
 
+/// A memory file that one thread fills while others hold it already: they wait_sealed() before they look.
+struct FillingFile {
+  Fd filler;  // its end, by finish_filling or not, wakes who waits
+  Fd reader;
+};
+/// resource_exhausted when memory is short.
+Result<FillingFile> begin_filling(const std::string& name, Bytes size);
+/// Everything was written: nobody can change it from now on.
+Status finish_filling(int filler);
+/// Waits until the filler is done; at once for a file that is sealed. data_loss when it gave up. Any thread.
+Status wait_sealed(int reader);
+
 /// Size of the file behind a descriptor.
 Result<Bytes> size_of(int fd);
 

@@ -128,7 +128,10 @@ void Reactor::on_signals(std::initializer_list<int> signals, std::function<void(
   (*again)();
 }
 
-void Reactor::run() { state_->context.run(); }
+void Reactor::run() {
+  state_->context.run();
+  state_->context.restart();  // it may be run again
+}
 void Reactor::stop() { state_->context.stop(); }
 asio::io_context& Reactor::context() { return state_->context; }
 

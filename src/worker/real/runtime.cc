@@ -16,8 +16,10 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "env/real/frame_link.h"
+#include "env/real/memory_file.h"
 #include "env/real/path_listener.h"
 #include "env/real/reactor.h"
+#include "env/real/tls_client.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
 #include "worker/real/sensors.h"
@@ -76,7 +78,8 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   Machine machine;
   Loop<Machine> loop;
   std::unique_ptr<real::Link> link;
-  std::string address;                                                 // where to dial
+  std::string address;                                                 // where to dial: a path
+  std::unique_ptr<real::TlsDialer> dialer;                             // or another machine
   std::map<std::pair<ModelId, std::string>, real::SharedFd> segments;  // kept
   std::map<HandleId, real::Fd> handles;
   HandleId handles_made = 0;
@@ -121,6 +124,13 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
     if (link != nullptr) link->send(send.frame, std::move(descriptors));
   }
   void carry_out(out::Dial&) {
+    if (dialer != nullptr) {
+      return dialer->dial([this](Result<real::LinkFactory> made) {
+        if (!made) return input(in::DialFailed{made.error().message});
+        link = (*made)(hooks());
+        input(in::LinkOpened{});
+      });
+    }
     auto socket = real::dial_path(address);
     // Posted: the machine hears of it after this turn.
     if (!socket) {
@@ -139,22 +149,20 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
     std::erase_if(segments, [&](const auto& each) { return each.first.first == forget.model_id; });
   }
 
-  void open_link(real::Fd socket) {
-    link =
-        std::make_unique<real::FrameLink>(reactor, std::move(socket),
-                                          real::LinkHooks{.frame =
-                                                              [this](Frame frame, std::vector<real::Fd> descriptors) {
-                                                                in::FrameArrived message{std::move(frame), {}};
-                                                                for (real::Fd& each : descriptors)
-                                                                  message.handles.push_back(keep(std::move(each)));
-                                                                input(std::move(message));
-                                                              },
-                                                          .closed =
-                                                              [this](std::string reason) {
-                                                                drop_link();
-                                                                input(in::LinkClosed{std::move(reason)});
-                                                              }});
+  real::LinkHooks hooks() {
+    return {.frame =
+                [this](Frame frame, std::vector<real::Fd> descriptors) {
+                  in::FrameArrived message{std::move(frame), {}};
+                  for (real::Fd& each : descriptors) message.handles.push_back(keep(std::move(each)));
+                  input(std::move(message));
+                },
+            .closed =
+                [this](std::string reason) {
+                  drop_link();
+                  input(in::LinkClosed{std::move(reason)});
+                }};
   }
+  void open_link(real::Fd socket) { link = std::make_unique<real::FrameLink>(reactor, std::move(socket), hooks()); }
   void drop_link() {
     // Later, because this may be called from inside the link.
     const auto old = std::shared_ptr<real::Link>(std::move(link));
@@ -226,7 +234,9 @@ Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
   const auto wrong = [](std::string_view field, std::string_view what) {
     return fail(ErrorCode::invalid_argument, cat(field, " ", what));
   };
-  if (options.address.empty()) return wrong("address", "is empty; it is the path of the orchestrator's worker socket");
+  if (options.address.empty()) {
+    return wrong("address", "is empty; it is the path of the orchestrator's worker socket, or tls://host:port");
+  }
   if (!is_plain_name(options.worker_id)) return wrong("worker_id", "must be letters, digits, '.', '_' and '-'");
   if (options.device != "cpu" && options.device != "cuda") return wrong("device", "must be \"cpu\" or \"cuda\"");
   if (options.memory.value == 0) return wrong("memory", "must be above 0");
@@ -236,10 +246,17 @@ Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
   identity.pid = ::getpid();
   identity.version = LOCKSTEP_VERSION;
   identity.reconnect_limit = options.patience;
-  identity.secret = std::move(options.secret);
+  if (!options.secret.empty()) identity.secret = std::move(options.secret);
   identity.device = OfferedDevice{options.device, options.memory};
   auto state = std::make_shared<State>(std::move(identity));
-  state->address = std::move(options.address);
+  constexpr std::string_view remote = "tls://";
+  if (options.address.starts_with(remote)) {
+    auto context = LOCKSTEP_TRY(real::TlsContext::client(options.tls));
+    state->dialer =
+        LOCKSTEP_TRY(real::TlsDialer::make(state->reactor, std::move(context), options.address.substr(remote.size())));
+  } else {
+    state->address = std::move(options.address);
+  }
   state->read_sensors(options.device);
   return started(std::move(state), in::DialNow{});
 }
@@ -282,6 +299,11 @@ void Runtime::set_allocator(AllocatorStatistics statistics) { state_->sensors->t
 
 Task::~Task() {
   if (!answered_.load()) failed("internal", "the handler ended without an answer");
+}
+
+Result<std::vector<real::Fd>> Task::take_descriptors() {
+  for (const real::Fd& each : descriptors_) LOCKSTEP_TRY_STATUS(real::wait_sealed(each.get()));
+  return std::move(descriptors_);
 }
 
 void Task::progress(std::string report) {

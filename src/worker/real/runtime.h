@@ -22,6 +22,7 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "env/real/fd.h"
+#include "env/real/tls_context.h"
 #include "events/device_events.h"
 
 namespace lockstep::worker {
@@ -30,8 +31,9 @@ class Runtime;
 
 /// A worker that nobody spawned.
 ///
-/// address    the path of the orchestrator's worker socket (workers.sock in its data directory)
-/// secret     what stands in worker.secret there
+/// address    the path of the orchestrator's worker socket (workers.sock in its data directory), or tls://host:port
+/// secret     for a path: what stands in worker.secret there
+/// tls        for tls://: our certificate, whose name is worker_id, its key, and the authority of the orchestrator's
 /// device     "cpu" or "cuda"
 /// memory     how much of the device lockstep may use
 /// patience   how long it looks for an orchestrator, at the start and after each loss, before the process ends
@@ -39,6 +41,7 @@ struct DialOptions {
   std::string address;
   std::string worker_id;
   std::string secret;
+  real::TlsFiles tls;
   std::string device = "cpu";
   Bytes memory;
   Nanos patience = seconds(30);
@@ -51,8 +54,9 @@ class Task {
   ~Task();
   const std::string& kind() const { return kind_; }
   const std::string& body() const { return body_; }
-  /// The descriptors that came with it; once, then they are the caller's.
-  std::vector<real::Fd> take_descriptors() { return std::move(descriptors_); }
+  /// The descriptors that came with it; once, then they are the caller's. Over a network they may still be on their
+  /// way: this waits. data_loss when they did not arrive whole.
+  Result<std::vector<real::Fd>> take_descriptors();
   /// Polled by the handler at each step and each copied chunk.
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
