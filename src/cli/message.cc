@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "events/message_types.h"
+#include "propagation/urgency_table.h"
 
 namespace lockstep::cli {
 
@@ -70,6 +71,7 @@ CheckOutput message_schema(const std::string& type) {
 struct Message::State {
   CLI::App* check = nullptr;
   CLI::App* schema = nullptr;
+  CLI::App* urgency = nullptr;
   std::string type;
   std::string file;
 };
@@ -82,6 +84,7 @@ Message::Message(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->check->add_option("--type", state_->type, "what it must be (default: what it says itself)");
   state_->schema = message->add_subcommand("schema", "print JSON Schema 2020-12 of all types");
   state_->schema->add_option("--type", state_->type, "of this type only");
+  state_->urgency = message->add_subcommand("urgency", "print the table of lanes and receiving domains (§2.7)");
 }
 Message::~Message() = default;
 
@@ -90,6 +93,8 @@ std::optional<int> Message::run() {
   CheckOutput output;
   if (s.schema->parsed()) {
     output = message_schema(s.type);
+  } else if (s.urgency->parsed()) {
+    output = {urgency_document(), {}, ExitCode::done};
   } else if (!s.check->parsed()) {
     return std::nullopt;
   } else if (s.file == "-") {

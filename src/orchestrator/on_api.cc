@@ -244,7 +244,7 @@ void on_cancel(Turn& turn, const in::Cancel& input) {
       // A cancelled task still has to answer; the worker stays busy until it does or its progress deadline passes.
       const std::string task = turn.live.workers[job.worker_id].task;
       send(turn, turn.tables.liveness.workers.at(job.worker_id.str()), FrameType::task_cancel, TaskCancel{},
-           run_operation(task, job.attempt, job.request_id), {}, Urgency::p0_critical);
+           run_operation(task, job.attempt, job.request_id));
       turn.effect(out::ArmTimer{cat("cancel:", job.worker_id.str()), turn.now + turn.settings.timing.cancel_grace});
     }
     drop_pixels(turn, job.job_id);

@@ -122,13 +122,13 @@ Status on_vote(Turn& turn, Arrival& arrival) {
   }
   decide_load(turn.tables, intent, turn.change);
   send(turn, arrival.worker, FrameType::transaction_commit, TransactionDecision{intent.transaction_id},
-       transaction_operation(intent.transaction_id), {}, Urgency::p1_high);
+       transaction_operation(intent.transaction_id));
   std::vector<out::Attachment> segments;
   for (const ComponentPlan& component : intent.plan.components) {
     segments.push_back({intent.plan.model_id, component.name, 0});
   }
   send(turn, arrival.worker, FrameType::model_load_request, load_message(intent), load_operation(intent.transaction_id),
-       std::move(segments), Urgency::p1_high);
+       std::move(segments));
   expect_progress(turn, intent.worker_id);
   return {};
 }
@@ -256,7 +256,7 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::ready: return on_ready(turn, arrival);
     case FrameType::heartbeat:
       LOCKSTEP_TRY(body_of<Heartbeat>(arrival));
-      send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{}, {}, {}, Urgency::p1_high);
+      send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{});
       return {};
     case FrameType::transaction_vote: return on_vote(turn, arrival);
     case FrameType::transaction_ack: {

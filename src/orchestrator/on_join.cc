@@ -42,7 +42,7 @@ void refuse(Turn& turn, const in::WorkerDialed& input, const WorkerId& worker, c
   envelope.epoch = turn.live.epoch;
   envelope.sequence = 1;
   envelope.time = Timestamp::of(turn.wall);
-  envelope.urgency = Urgency::p1_high;
+  envelope.urgency = urgency_row(FrameType::refused, Condition::always).lane;
   envelope.body = RawJson{json::to_text(Refused{refusal.reason, refusal.retry})};
   turn.effect(out::RefuseLink{input.link, to_frame(FrameType::refused, std::move(envelope), 0)});
 }

@@ -12,6 +12,7 @@
 #include "orchestrator/input.h"
 #include "orchestrator/live.h"
 #include "orchestrator/settings.h"
+#include "propagation/facts.h"
 #include "propagation/framing.h"
 #include "runtime/plan.h"
 
@@ -39,10 +40,10 @@ struct Turn {
   }
 };
 
-/// Frames one message for a worker, with the next sequence number of its link.
+/// Frames one message for a worker, with the next sequence number of its link; how urgent it is says §2.7's table.
 template <class Body>
 void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, Operation operation = {},
-          std::vector<out::Attachment> attachments = {}, Urgency urgency = Urgency::p2_normal) {
+          std::vector<out::Attachment> attachments = {}) {
   WorkerLive& live = turn.live.workers[worker.worker_id];
   Envelope envelope;
   envelope.id = cat("o", turn.live.epoch.value, ".", ++turn.live.messages_made);
@@ -50,7 +51,7 @@ void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& bo
   envelope.epoch = turn.live.epoch;
   envelope.sequence = ++live.sequence_out;
   envelope.time = Timestamp::of(turn.wall);
-  envelope.urgency = urgency;
+  envelope.urgency = place(type, body).lane;
   envelope.op_id = std::move(operation.op_id);
   envelope.attempt = operation.attempt;
   envelope.correlation = std::move(operation.correlation);

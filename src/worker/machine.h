@@ -17,6 +17,7 @@
 #include "events/device_events.h"
 #include "events/envelope.h"
 #include "events/link_messages.h"
+#include "propagation/facts.h"
 #include "runtime/plan.h"
 #include "transactions/participant.h"
 #include "worker/baseline.h"
@@ -171,6 +172,7 @@ class Machine {
     FrameType type;
     RawJson body;
     Operation operation;
+    Placed placed;
     std::vector<HandleId> handles;
     ModelId model_id;  // load, release
   };
@@ -196,9 +198,8 @@ class Machine {
   void start(Turn& turn, Task task, const Body& body, std::vector<HandleId>& handles);
   /// Nothing, without a link that was welcomed: what is said there is about the moment.
   template <class Body>
-  void send(Turn& turn, FrameType type, const Body& body, Operation operation = {},
-            Urgency urgency = Urgency::p2_normal);
-  void transmit(Turn& turn, FrameType type, RawJson body, Operation operation, Urgency urgency,
+  void send(Turn& turn, FrameType type, const Body& body, Operation operation = {});
+  void transmit(Turn& turn, FrameType type, RawJson body, Operation operation, const Placed& placed,
                 std::vector<HandleId> handles, std::vector<HeldSegment> segments);
   /// The answer of a task: now, or after the next welcome.
   template <class Body>

@@ -71,7 +71,7 @@ Plan<Effect> Machine::step(const Input& input) {
 
 void Machine::apply(const Commit&) { LOCKSTEP_CHECK(false); }
 
-void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation operation, Urgency urgency,
+void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation operation, const Placed& placed,
                        std::vector<HandleId> handles, std::vector<HeldSegment> segments) {
   Envelope envelope;
   envelope.id = cat("w", identity_.incarnation.value, ".", ++messages_made_);
@@ -79,7 +79,7 @@ void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation opera
   envelope.epoch = welcomed_ ? epoch_ : Epoch{};
   envelope.sequence = ++sequence_out_;
   envelope.time = Timestamp::of(turn.wall);
-  envelope.urgency = urgency;
+  envelope.urgency = placed.lane;
   envelope.op_id = std::move(operation.op_id);
   envelope.attempt = operation.attempt;
   envelope.correlation = std::move(operation.correlation);
@@ -89,18 +89,19 @@ void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation opera
 }
 
 template <class Body>
-void Machine::send(Turn& turn, FrameType type, const Body& body, Operation operation, Urgency urgency) {
+void Machine::send(Turn& turn, FrameType type, const Body& body, Operation operation) {
   if (!welcomed_) return;
-  transmit(turn, type, RawJson{json::to_text(body)}, std::move(operation), urgency, {}, {});
+  transmit(turn, type, RawJson{json::to_text(body)}, std::move(operation), place(type, body), {}, {});
 }
 
 template <class Body>
 void Machine::answer(Turn& turn, const Task& task, FrameType type, const Body& body, std::vector<HandleId> handles) {
   if (!welcomed_) {
-    answers_.push_back({type, RawJson{json::to_text(body)}, task.operation, std::move(handles), task.model_id});
+    answers_.push_back(
+        {type, RawJson{json::to_text(body)}, task.operation, place(type, body), std::move(handles), task.model_id});
     return;
   }
-  transmit(turn, type, RawJson{json::to_text(body)}, task.operation, Urgency::p2_normal, std::move(handles), {});
+  transmit(turn, type, RawJson{json::to_text(body)}, task.operation, place(type, body), std::move(handles), {});
 }
 
 void Machine::answer_failure(Turn& turn, const Task& task, std::string code, std::string message) {
@@ -150,7 +151,7 @@ void Machine::link_opened(Turn& turn) {
     for (const Answer& each : answers_) rejoin.tasks.push_back({each.operation.op_id, each.operation.attempt});
     hello.rejoin = std::move(rejoin);
   }
-  transmit(turn, FrameType::hello, RawJson{json::to_text(hello)}, {}, Urgency::p1_high, {}, std::move(segments));
+  transmit(turn, FrameType::hello, RawJson{json::to_text(hello)}, {}, place(FrameType::hello, hello), {}, std::move(segments));
 }
 
 void Machine::link_closed(Turn& turn, const std::string& reason) {
@@ -188,8 +189,8 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
   if (handlers_ready_) send(turn, FrameType::ready, Ready{});
   for (Answer& each : answers_) {
-    transmit(turn, each.type, std::move(each.body), std::move(each.operation), Urgency::p2_normal,
-             std::move(each.handles), {});
+    transmit(turn, each.type, std::move(each.body), std::move(each.operation), each.placed, std::move(each.handles),
+             {});
   }
   answers_.clear();
   for (const auto& [model, runtime] : loaded_) tell_runtime(turn, model);
@@ -251,7 +252,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
         participant_.abort(prepare.transaction_id);
         vote = {prepare.transaction_id, Vote::vote_abort, "the worker has fenced itself: no acknowledged heartbeat"};
       }
-      send(turn, FrameType::transaction_vote, vote, task.operation, Urgency::p1_high);
+      send(turn, FrameType::transaction_vote, vote, task.operation);
       return {};
     }
     case FrameType::transaction_commit: {
@@ -347,8 +348,7 @@ void Machine::timer(Turn& turn, const in::TimerFired& input) {
     return;
   }
   if (input.name != "heartbeat" || !welcomed_) return;  // the next welcome arms it again
-  send(turn, FrameType::heartbeat, Heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size())}, {},
-       Urgency::p1_high);
+  send(turn, FrameType::heartbeat, Heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size())});
   turn.effect(out::SampleTelemetry{});
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
 }
@@ -364,16 +364,15 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   if (total.value > 0) {
     health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
   }
-  send(turn, FrameType::device_health_update,
-       DeviceHealthUpdate{device_id_, health, Timestamp::of(turn.wall), AllocationPriority::normal, diagnostics}, {},
-       Urgency::p3_low);
+  DeviceHealthUpdate update{device_id_, health, Timestamp::of(turn.wall), AllocationPriority::normal, diagnostics};
+  if (is_critical(update)) update.propagation_urgency = AllocationPriority::critical;  // a lower word would lower it
+  send(turn, FrameType::device_health_update, update);
   const PressureLevel level = pressure_of(input.used, total);
   send(turn, FrameType::vram_usage_update,
        VramUsageUpdate{device_id_,
                        {total, input.used, total - input.used, input.fragmentation},
                        level,
-                       level == PressureLevel::critical},
-       {}, level >= PressureLevel::high ? Urgency::p1_high : Urgency::p3_low);
+                       level == PressureLevel::critical});
 }
 
 void Machine::tell_runtime(Turn& turn, const ModelId& model) {
@@ -383,8 +382,7 @@ void Machine::tell_runtime(Turn& turn, const ModelId& model) {
       runtime.inferences == 0 ? 0 : runtime.inference_seconds / static_cast<double>(runtime.inferences);
   send(turn, FrameType::model_runtime_update,
        ModelRuntimeUpdate{
-           model, {true, runtime.inferences > 0, "none", average}, plan == nullptr ? Bytes{} : plan->bytes},
-       {}, Urgency::p3_low);
+           model, {true, runtime.inferences > 0, "none", average}, plan == nullptr ? Bytes{} : plan->bytes});
 }
 
 void Machine::progress(Turn& turn, const in::TaskProgress& input) {
@@ -401,7 +399,7 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
                                          report->bytes,
                                          after(turn.wall, 0),
                                          {}};
-      send(turn, FrameType::model_loading_progress, message, task.operation, Urgency::p3_low);
+      send(turn, FrameType::model_loading_progress, message, task.operation);
     }
   } else if (task.kind == "inference") {
     if (const auto report = json::from_text<InferenceReport>(input.report)) {
@@ -410,12 +408,11 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
           task.run_id,
           {report->step, report->total_steps, report->step_time_avg, after(turn.wall, left * report->step_time_avg)},
           {SizeText::of(participant_.used()), Percent{0}}};
-      send(turn, FrameType::inference_progress, message, task.operation, Urgency::p3_low);
+      send(turn, FrameType::inference_progress, message, task.operation);
     }
   } else if (task.kind == "postprocess") {
     if (const auto report = json::from_text<PipelineProgress>(input.report)) {
-      send(turn, FrameType::postprocessing_progress, PostprocessingProgress{task.run_id, *report, {}}, task.operation,
-           Urgency::p3_low);
+      send(turn, FrameType::postprocessing_progress, PostprocessingProgress{task.run_id, *report, {}}, task.operation);
     }
   }
 }
