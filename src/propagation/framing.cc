@@ -1,5 +1,6 @@
 #include "propagation/framing.h"
 
+#include "base/check.h"
 #include "base/text.h"
 #include "events/json_read.h"
 
@@ -17,6 +18,25 @@ Frame to_frame(FrameType type, Envelope envelope, std::size_t descriptors) {
                   .incarnation = envelope.source.incarnation,
                   .sequence = envelope.sequence};
   return frame;
+}
+
+void number(Frame& frame, Urgency lane, std::uint64_t sequence) {
+  // The keys ahead of these hold plain names and numbers, and a quote inside a text is escaped: the first match is the
+  // envelope's own key. The body is not encoded again: it may be long, and most of what waits never changes lane.
+  constexpr std::string_view unnumbered = "\"sequence\":0,";
+  LOCKSTEP_CHECK(frame.header.sequence == 0);
+  const std::size_t at = frame.body.find(unnumbered);
+  LOCKSTEP_CHECK(at != std::string::npos);
+  if (lane != frame.header.urgency) {
+    const std::string was = cat("\"urgency\":\"", json::enum_name(frame.header.urgency), "\"");
+    const std::size_t urgency = frame.body.find(was, at);
+    LOCKSTEP_CHECK(urgency != std::string::npos);
+    frame.body.replace(urgency, was.size(), cat("\"urgency\":\"", json::enum_name(lane), "\""));
+  }
+  frame.body.replace(at, unnumbered.size(), cat("\"sequence\":", sequence, ","));
+  frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
+  frame.header.urgency = lane;
+  frame.header.sequence = sequence;
 }
 
 Result<Envelope> from_frame(const Frame& frame) {

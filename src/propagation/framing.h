@@ -11,8 +11,12 @@
 
 namespace lockstep {
 
-/// The envelope's type and sequence and the header's follow from the arguments.
+/// The envelope's type and sequence and the header's follow from the arguments. A frame that will wait in lanes has
+/// sequence 0: it gets its number when it leaves.
 Frame to_frame(FrameType type, Envelope envelope, std::size_t descriptors);
+
+/// Writes lane and number into header and body of a frame that was made with sequence 0.
+void number(Frame& frame, Urgency lane, std::uint64_t sequence);
 
 /// invalid_argument with the pointer of the field for a body that is no envelope, or one that contradicts its header.
 Result<Envelope> from_frame(const Frame& frame);
