@@ -8,17 +8,18 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 33> fault_names{
+inline constexpr std::array<std::string_view, 36> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_stall", "output_disk_full",
     "fill_failed",
     // worker processes
-    "worker_crash", "worker_killed", "spawn_failed",
+    "worker_crash", "worker_killed", "spawn_failed", "device_hot",
     // handlers
     "handler_hangs", "handler_failed", "load_failed", "handler_slow", "handler_too_slow", "handler_answers_twice",
     "handler_floods", "interpreter_held", "release_lies", "ended_without_progress",
     // links
-    "network_delay", "link_cut", "link_half_open", "link_doubled", "late_bytes", "late_hello",
+    "network_delay", "link_cut", "link_half_open", "link_doubled", "link_slow", "urgent_first", "late_bytes",
+    "late_hello",
     // ways in
     "guest_joined", "guest_worked", "guest_left", "guest_returned", "stranger_wrong_secret", "stranger_configured_name",
     "stranger_taken_name", "stranger_forged_return"};

@@ -22,7 +22,12 @@ void World::carry_out(Process& process, wout::ArmTimer& effect) {
 }
 
 void World::carry_out(Process& process, wout::SampleTelemetry&) {
-  worker_input_soon(process, win::Telemetry{{}, process.machine.used(), Ratio{0}});
+  win::Telemetry reading{{}, process.machine.used(), Ratio{0}, {}};
+  if (strikes(manners_, 20'000)) {
+    fault("device_hot");
+    reading.health.temperature = 95;
+  }
+  worker_input_soon(process, std::move(reading));
 }
 
 void World::carry_out(Process& process, wout::StartTask& effect) {

@@ -48,7 +48,72 @@ void World::carry_out(out::SendFrame& effect) {
     if (!segments_.contains(key)) return violation(cat("segment ", key.first, "/", key.second, " is sent but gone"));
     message->contents.push_back(segments_.at(key));
   }
-  deliver_to_worker(*process, message);
+  message->passage = effect.passage;
+  queue(process->to_worker, std::move(message), process->pid, true);
+}
+
+void World::queue(std::shared_ptr<Line>& line, std::shared_ptr<Message> message, std::int64_t pid, bool to_worker) {
+  if (line == nullptr || line->link != message->link) {
+    // 10 MB a second, or one that is so slow that frames queue up.
+    Nanos byte_time = 100;
+    if (strikes(network_, 100'000)) {
+      fault("link_slow");
+      byte_time = network_.between(5'000, 40'000);
+      disturbed_until_ = std::max(disturbed_until_, now_ + seconds(5));
+    }
+    line = std::make_shared<Line>(lanes_counters_, message->link, byte_time);
+  }
+  message->pushed = ++line->pushed;
+  if (!message->passage.newer.empty()) line->newest_of_sample[message->passage.newer] = message->pushed;
+  const Frame frame = message->frame;
+  const Passage passage = message->passage;
+  if (!line->lanes.push(frame, passage, std::move(message), now_)) return violation("a line is full");
+  if (!line->busy) transmit(line, pid, to_worker);
+}
+
+void World::transmit(const std::shared_ptr<Line>& line, std::int64_t pid, bool to_worker) {
+  auto leaving = line->lanes.pop(now_);
+  line->busy = leaving.has_value();
+  if (!leaving) return;
+  const auto message = std::move(leaving->cargo);
+  message->frame = std::move(leaving->frame);
+  if (line->byte_time > 100 && line->lanes.frames() > 0 && message->frame.header.urgency == Urgency::p0_critical) {
+    fault("urgent_first");
+  }
+  const auto size = static_cast<Nanos>(frame_header_size + message->frame.body.size());
+  after(size * line->byte_time, [this, line, pid, to_worker] {
+    Process* process = living(pid);
+    const bool present = process != nullptr && (to_worker ? process->to_worker : process->to_orchestrator) == line;
+    if (present && process->link_up) transmit(line, pid, to_worker);
+  });
+  Process* process = living(pid);
+  if (process == nullptr) return;
+  judge_arrival(*line, *message);
+  if (to_worker) {
+    deliver_to_worker(*process, message);
+  } else {
+    cross_to_orchestrator(*process, message);
+  }
+}
+
+/// S14, on the order in which frames leave; the way keeps it, or the receivers' numbers tell.
+void World::judge_arrival(Line& line, const Message& message) {
+  const FrameHeader& header = message.frame.header;
+  std::uint64_t& count = line.arrived[static_cast<std::size_t>(header.urgency)];
+  if (header.sequence != ++count) {
+    violation(cat("lane P", static_cast<int>(header.urgency), " skips to ", header.sequence));
+  }
+  if (!message.passage.order.empty()) {
+    std::uint64_t& last = line.last_of_order[message.passage.order];
+    if (message.pushed < last) violation(cat("a frame of ", message.passage.order, " overtook its predecessor"));
+    last = message.pushed;
+  }
+  if (!message.passage.newer.empty()) {
+    const auto newest = line.newest_of_sample.find(message.passage.newer);
+    if (newest == line.newest_of_sample.end() || newest->second != message.pushed) {
+      violation(cat("a stale ", message.passage.newer, " left, and a newer one was queued"));
+    }
+  }
 }
 
 void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message) {
@@ -76,8 +141,13 @@ void World::carry_out(Process& process, wout::Send& effect) {
     message->contents.push_back(process.segments.at({each.model_id, each.component}));
   }
   message->link = process.link;
+  message->passage = effect.passage;
   if (!process.link_up || cut(process)) return;
-  const bool first = !process.accepted && message->frame.header.sequence == 1;
+  queue(process.to_orchestrator, std::move(message), process.pid, false);
+}
+
+void World::cross_to_orchestrator(Process& process, const std::shared_ptr<Message>& message) {
+  const bool first = !process.accepted && message->frame.header.type == static_cast<std::uint16_t>(FrameType::hello);
   Nanos when = arrival(process.to_orchestrator_at);
   if (doubled(process)) when += milliseconds(manners_.between(10, 400));
   at(when, [this, life = life_, pid = process.pid, message, first] {

@@ -2,8 +2,10 @@
 
 // A simulated worker process around the real machine, what its descriptors lead to, and a message between the sides.
 
+#include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "orchestrator/input.h"
+#include "propagation/lanes.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
 
@@ -37,6 +40,21 @@ struct Message {
   Frame frame;
   std::vector<Content> contents;
   LinkId link = 0;
+  Passage passage = {};
+  std::uint64_t pushed = 0;  // counts on its line
+};
+
+/// One direction of one connection, of finite bandwidth: what waits for it waits in lanes.
+struct Line {
+  Line(LanesCounters& counters, LinkId id, Nanos pace) : lanes(counters), link(id), byte_time(pace) {}
+  Lanes<std::shared_ptr<Message>> lanes;
+  LinkId link;
+  Nanos byte_time;
+  bool busy = false;
+  std::uint64_t pushed = 0;
+  std::map<std::string, std::uint64_t> last_of_order;    // S14: what has arrived, by ordering key
+  std::array<std::uint64_t, 4> arrived{};                // by lane
+  std::map<std::string, std::uint64_t> newest_of_sample;  // pushed, not seen to arrive yet
 };
 
 /// A worker process. It exists from spawn to death; the machine inside is the real one.
@@ -60,6 +78,8 @@ struct Process {
   bool hung = false;       // its handlers answer no more
   Nanos held_until = 0;    // a handler holds the interpreter: no other thread of Python says anything
   Nanos stalls_until = 0;  // its handlers may be silent for longer than the progress deadline until then
+  std::shared_ptr<Line> to_worker;        // of the connection that spoke last
+  std::shared_ptr<Line> to_orchestrator;
   Nanos to_worker_at = 0;  // order inside a direction
   Nanos to_orchestrator_at = 0;
 

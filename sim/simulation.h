@@ -174,6 +174,11 @@ class World {
 
   void carry_out(out::SendFrame& effect);
   void deliver_to_worker(Process& process, std::shared_ptr<Message> message);
+  /// Puts a message into the lanes of its line; it crosses when the line is free.
+  void queue(std::shared_ptr<Line>& line, std::shared_ptr<Message> message, std::int64_t pid, bool to_worker);
+  void transmit(const std::shared_ptr<Line>& line, std::int64_t pid, bool to_worker);
+  void cross_to_orchestrator(Process& process, const std::shared_ptr<Message>& message);
+  void judge_arrival(Line& line, const Message& message);
 
   void carry_out(Process& process, wout::Send& effect);
 
@@ -248,6 +253,7 @@ class World {
   std::map<std::pair<std::string, std::string>, Content> segments_;
   std::uint64_t fills_made_ = 0;
   LinkId links_made_ = 0;
+  LanesCounters lanes_counters_;             // of all lines
   std::map<LinkId, std::int64_t> dialed_;    // by which process
   std::map<LinkId, std::string> strangers_;  // what they shall be told
 

@@ -21,7 +21,7 @@ struct FrameHeader {
   std::uint8_t descriptors = 0;  // how many ride with this frame
   Epoch epoch;                   // of the orchestrator; 0 in a worker's hello
   Incarnation incarnation;       // of the worker
-  std::uint64_t sequence = 0;    // per direction and link, from 1, without gaps
+  std::uint64_t sequence = 0;    // per direction, link and urgency, from 1, without gaps
 
   friend bool operator==(const FrameHeader&, const FrameHeader&) = default;
 };

@@ -49,7 +49,7 @@ struct Operation {
 /// id        never used twice by one source: an incarnation's messages, an epoch's messages are numbered
 /// type      the frame's type by name, for events their event_type
 /// epoch     of the orchestrator as the sender knows it; 0 in a first hello
-/// sequence  per direction and link, from 1, without gaps
+/// sequence  per direction, link and urgency, from 1, without gaps; 0 while it waits in its lane
 /// time      of the sender's wall clock; for people
 /// op_id     the operation this belongs to: "load:<transaction>", "release:<model>", the run of an inference or
 ///           postprocessing, a transaction; empty when there is none

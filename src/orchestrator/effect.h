@@ -11,6 +11,7 @@
 
 #include "orchestrator/input.h"
 #include "orchestrator/settings.h"
+#include "propagation/framing.h"
 #include "state/commit.h"
 
 namespace lockstep {
@@ -68,6 +69,7 @@ struct SendFrame {
   Frame frame;
   std::vector<Attachment> attachments;
   LinkId link = 0;
+  Passage passage = {};
 };
 struct ArmTimer {
   std::string name;

@@ -3,6 +3,7 @@
 // Volatile state: links, tasks in flight, the cache, who waits for an answer. It is rebuilt after a start; no decision
 // rests on it alone unless it can be derived again.
 
+#include <array>
 #include <map>
 #include <optional>
 #include <set>
@@ -29,8 +30,7 @@ struct WorkerLive {
   bool unseen = false;   // of an earlier epoch, and has not come back yet: how it ended says nothing about a job
   std::string token;     // for its welcome
   bool silent = false;   // no heartbeat for LivenessTiming::silence: nothing new goes there
-  std::uint64_t sequence_out = 0;
-  std::uint64_t sequence_in = 0;
+  std::array<std::uint64_t, 4> sequence_in{};  // of the last frame in each lane
   Nanos heard = 0;
   Nanos restart_at = 0;
   std::string task;

@@ -304,17 +304,18 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
   WorkerLive& live = turn.live.workers[input.worker_id];
   if (live.link != input.link) return drop(input.handles);  // late bytes of a connection that was replaced
   const bool first = type == FrameType::hello;
+  const auto lane = static_cast<std::size_t>(header.urgency);
   if (header.incarnation != worker->incarnation || (!first && header.epoch != turn.live.epoch) ||
-      header.sequence != live.sequence_in + 1) {
+      header.sequence != live.sequence_in[lane] + 1) {
     ++live.frames_refused;
     ++turn.live.counters.frames_refused[input.worker_id];
     drop(input.handles);
     return end_worker(turn, input.worker_id,
                       cat("it sent frame ", header.sequence, " of incarnation ", header.incarnation.value, ", epoch ",
-                          header.epoch.value, " where ", live.sequence_in + 1, ", ", worker->incarnation.value, ", ",
-                          turn.live.epoch.value, " was expected"));
+                          header.epoch.value, " in lane P", lane, " where ", live.sequence_in[lane] + 1, ", ",
+                          worker->incarnation.value, ", ", turn.live.epoch.value, " was expected"));
   }
-  live.sequence_in = header.sequence;
+  live.sequence_in[lane] = header.sequence;
   live.heard = turn.now;
   live.silent = false;
   turn.effect(out::DisarmTimer{cat("freeze:", input.worker_id.str())});

@@ -60,8 +60,8 @@ WorkerLive& open_link(Turn& turn, const WorkerRecord& worker, const in::WorkerDi
   live.unseen = false;
   live.silent = false;
   live.token = token;
-  live.sequence_in = 1;
-  live.sequence_out = 0;
+  live.sequence_in.fill(0);
+  live.sequence_in[static_cast<std::size_t>(input.frame.header.urgency)] = 1;
   live.heard = turn.now;
   turn.effect(out::AcceptLink{input.link, worker.worker_id, worker.incarnation});
   turn.effect(out::DisarmTimer{cat("rejoin:", worker.worker_id.str())});

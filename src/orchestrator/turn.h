@@ -40,7 +40,7 @@ struct Turn {
   }
 };
 
-/// Frames one message for a worker, with the next sequence number of its link; how urgent it is says §2.7's table.
+/// Frames one message for a worker. How urgent it is says §2.7's table; its number it gets when it leaves its lane.
 template <class Body>
 void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, Operation operation = {},
           std::vector<out::Attachment> attachments = {}) {
@@ -49,16 +49,16 @@ void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& bo
   envelope.id = cat("o", turn.live.epoch.value, ".", ++turn.live.messages_made);
   envelope.source = {Side::orchestrator, worker.worker_id, worker.incarnation};
   envelope.epoch = turn.live.epoch;
-  envelope.sequence = ++live.sequence_out;
   envelope.time = Timestamp::of(turn.wall);
-  envelope.urgency = place(type, body).lane;
+  Placed placed = place(type, body, operation.op_id);
+  envelope.urgency = placed.lane;
   envelope.op_id = std::move(operation.op_id);
   envelope.attempt = operation.attempt;
   envelope.correlation = std::move(operation.correlation);
   envelope.body = RawJson{json::to_text(body)};
   Frame frame = to_frame(type, std::move(envelope), attachments.size());
-  turn.effect(
-      out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments), live.link});
+  turn.effect(out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments), live.link,
+                             std::move(placed.passage)});
 }
 
 /// The operations of the path, by the names that both sides use.

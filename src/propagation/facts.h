@@ -10,6 +10,7 @@
 #include "events/device_events.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
+#include "propagation/framing.h"
 #include "propagation/urgency_table.h"
 
 namespace lockstep {
@@ -62,20 +63,20 @@ std::string subject_of(const Body& body) {
   return "";
 }
 
-/// lane   from the table, lowered by the sender's word
-/// newer  two messages with the same key: the newer one replaces the one that waits. Empty: it is never dropped
+/// lane: from the table, lowered by the sender's word.
 struct Placed {
   Urgency lane = Urgency::p2_normal;
-  std::string newer;
+  Passage passage;
 };
 
+/// Messages of one operation keep their order, and those of one type about one thing.
 template <class Body>
-Placed place(FrameType type, const Body& body) {
+Placed place(FrameType type, const Body& body, const std::string& op_id) {
   const UrgencyRow& row = urgency_row(type, condition_of(body));
   const auto word = word_of(body);
-  Placed placed{word ? lowered(row.lane, *word) : row.lane, {}};
-  if (row.sample) placed.newer = json::enum_name(type) + ":" + subject_of(body);
-  return placed;
+  const std::string subject = subject_of(body);
+  const std::string about = subject.empty() ? subject : json::enum_name(type) + ":" + subject;
+  return {word ? lowered(row.lane, *word) : row.lane, {row.sample ? about : "", op_id.empty() ? about : op_id}};
 }
 
 }  // namespace lockstep

@@ -3,6 +3,8 @@
 // How a message becomes a frame and a frame a message (§2, docs/formats/wire.md).
 
 #include <cstddef>
+#include <cstdint>
+#include <string>
 
 #include "base/result.h"
 #include "env/frame.h"
@@ -10,6 +12,15 @@
 #include "events/link_messages.h"
 
 namespace lockstep {
+
+/// How a frame may move while it waits (propagation/lanes.h).
+///
+/// newer  the key under which a newer sample replaces this one; empty: never dropped
+/// order  frames with the same key keep their order; empty: it has no predecessor
+struct Passage {
+  std::string newer;
+  std::string order;
+};
 
 /// The envelope's type and sequence and the header's follow from the arguments. A frame that will wait in lanes has
 /// sequence 0: it gets its number when it leaves.

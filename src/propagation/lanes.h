@@ -1,7 +1,7 @@
 #pragma once
 
-// The frames that wait to cross one link, in four lanes (§2.7). The most urgent leaves first, so a P0 never waits behind
-// queued P3 traffic. Three rules keep that legal:
+// The frames that wait to cross one link, in four lanes (§2.7). The most urgent leaves first, so a P0 never waits
+// behind queued P3 traffic. Three rules keep that legal:
 //
 //   numbers   each lane counts its frames when they leave, so the receiver still sees every gap
 //   newest    a sample takes the place of the one about the same thing that waits; the last value always leaves
@@ -27,13 +27,6 @@
 #include "propagation/framing.h"
 
 namespace lockstep {
-
-/// newer  the key under which a newer sample replaces this one; empty: never dropped
-/// order  frames with the same key keep their order; empty: it has no predecessor
-struct Passage {
-  std::string newer;
-  std::string order;
-};
 
 struct LaneLimits {
   std::size_t frames_max = 1u << 18;

@@ -109,10 +109,10 @@ const UrgencyRow& urgency_row(FrameType type, Condition condition) {
 std::string urgency_document() {
   std::string out = "| message | condition | lane | domains | newest wins | §2.7 |\n|---|---|---|---|---|---|\n";
   for (const UrgencyRow& each : rows) {
-    std::string matrix(each.matrix.substr(0, each.matrix.find(" |")));
-    out += cat("| `", json::enum_name(each.type), "` | ", each.condition == always ? "" : json::enum_name(each.condition),
-               " | P", static_cast<int>(each.lane), " | ", names_of(each.receivers), " | ", each.sample ? "yes" : "",
-               " | ", matrix, " |\n");
+    const std::string_view matrix = each.matrix.substr(0, each.matrix.find(" |"));
+    const std::string condition = each.condition == always ? "" : json::enum_name(each.condition);
+    out += cat("| `", json::enum_name(each.type), "` | ", condition, " | P", static_cast<int>(each.lane), " | ",
+               names_of(each.receivers), " | ", each.sample ? "yes" : "", " | ", matrix, " |\n");
   }
   return out;
 }

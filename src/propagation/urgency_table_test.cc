@@ -78,33 +78,33 @@ TEST(UrgencyTable, a_word_lowers_and_never_raises) {
 
   DeviceHealthUpdate calm;
   calm.propagation_urgency = AllocationPriority::critical;
-  EXPECT_EQ(place(FrameType::device_health_update, calm).lane, Urgency::p3_low);
+  EXPECT_EQ(place(FrameType::device_health_update, calm, "").lane, Urgency::p3_low);
   InferenceRequest request;
   request.priority = AllocationPriority::low;
-  EXPECT_EQ(place(FrameType::inference_request, request).lane, Urgency::p3_low);
+  EXPECT_EQ(place(FrameType::inference_request, request, "").lane, Urgency::p3_low);
 }
 
 TEST(UrgencyTable, conditions_are_read_from_the_body) {
   DeviceHealthUpdate hot;
   hot.propagation_urgency = AllocationPriority::critical;
   hot.health_metrics.temperature = critical_temperature;
-  EXPECT_EQ(place(FrameType::device_health_update, hot).lane, Urgency::p0_critical);
-  EXPECT_EQ(place(FrameType::device_health_update, hot).newer, "") << "an alert is never dropped";
+  EXPECT_EQ(place(FrameType::device_health_update, hot, "").lane, Urgency::p0_critical);
+  EXPECT_EQ(place(FrameType::device_health_update, hot, "").passage.newer, "") << "an alert is never dropped";
   hot.health_metrics.temperature = critical_temperature - 0.5;
-  EXPECT_EQ(place(FrameType::device_health_update, hot).lane, Urgency::p3_low);
+  EXPECT_EQ(place(FrameType::device_health_update, hot, "").lane, Urgency::p3_low);
   hot.diagnostics = DeviceDiagnostics{.throttle_reasons = std::vector<std::string>{"hardware_thermal"}};
-  EXPECT_EQ(place(FrameType::device_health_update, hot).lane, Urgency::p0_critical);
+  EXPECT_EQ(place(FrameType::device_health_update, hot, "").lane, Urgency::p0_critical);
 
   VramUsageUpdate usage{.device_id = DeviceId("gpu_0"), .vram_metrics = {}, .pressure_level = PressureLevel::moderate};
-  EXPECT_EQ(place(FrameType::vram_usage_update, usage).newer, "vram_usage_update:gpu_0");
+  EXPECT_EQ(place(FrameType::vram_usage_update, usage, "").passage.newer, "vram_usage_update:gpu_0");
   usage.pressure_level = PressureLevel::high;
-  EXPECT_EQ(place(FrameType::vram_usage_update, usage).lane, Urgency::p1_high);
-  EXPECT_EQ(place(FrameType::vram_usage_update, usage).newer, "");
+  EXPECT_EQ(place(FrameType::vram_usage_update, usage, "").lane, Urgency::p1_high);
+  EXPECT_EQ(place(FrameType::vram_usage_update, usage, "").passage.newer, "");
 
   ModelLoadingProgress progress{.model_id = ModelId("sdxl"), .loading_stage = "loading_unet"};
-  EXPECT_EQ(place(FrameType::model_loading_progress, progress).lane, Urgency::p3_low);
+  EXPECT_EQ(place(FrameType::model_loading_progress, progress, "").lane, Urgency::p3_low);
   progress.loading_stage = "loaded";
-  EXPECT_EQ(place(FrameType::model_loading_progress, progress).lane, Urgency::p2_normal);
+  EXPECT_EQ(place(FrameType::model_loading_progress, progress, "").lane, Urgency::p2_normal);
 }
 
 TEST(UrgencyTable, docs_propagation_prints_this_table) {

@@ -408,7 +408,10 @@ void Driver::carry_out(out::SendFrame& effect) {
       descriptors.push_back(segment->second);
     }
   }
-  place->second.link->send(effect.frame, std::move(descriptors));
+  const Status queued = place->second.lanes->push(std::move(effect.frame), std::move(effect.passage),
+                                                  std::move(descriptors), real::Reactor::now());
+  if (!queued) return link_closed(effect.link, queued.error().message);
+  feed(effect.link);
 }
 
 void Driver::carry_out(out::ArmTimer& effect) {

@@ -24,6 +24,7 @@
 #include "http/server.h"
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
+#include "propagation/lanes.h"
 #include "runtime/loop.h"
 #include "server/config.h"
 #include "server/metrics.h"
@@ -60,6 +61,7 @@ class Driver {
   /// A link, and whose it is once the core has said so.
   struct Connection {
     std::unique_ptr<real::Link> link;
+    std::unique_ptr<Lanes<std::vector<real::SharedFd>>> lanes;  // what the link has not been given yet
     in::Peer peer;
     WorkerId worker_id;
     Incarnation incarnation;
@@ -114,6 +116,8 @@ class Driver {
   void link_frame(LinkId id, Frame frame, std::vector<real::Fd> descriptors);
   void link_closed(LinkId id, std::string reason);
   void drop_link(LinkId id);
+  /// Gives the link what waits for it, the most urgent first, until it has enough.
+  void feed(LinkId id);
   /// Nothing waits for the disk any more: links that were held are read again.
   void let_links_go();
   void watch_process(const WorkerId& id, Incarnation incarnation, real::Child child);

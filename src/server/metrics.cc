@@ -203,6 +203,24 @@ void worker_families(Families& out, const MetricsSource& from) {
   });
 }
 
+void lane_families(Families& out, const LanesCounters& lanes) {
+  const auto for_each = [&](auto value) {
+    for (std::size_t i = 0; i < lanes.size(); ++i) out.add(value(lanes[i]), {{"lane", cat("P", i)}});
+  };
+  out.gauge("lockstep_lane_queued", "Frames that wait for a worker link, by lane.");
+  for_each([](const LaneCounters& lane) { return real(lane.queued); });
+  out.counter("lockstep_lane_sent_total", "Frames that left the lane since the start.");
+  for_each([](const LaneCounters& lane) { return real(lane.sent); });
+  out.counter("lockstep_lane_conflated_total", "Samples that a newer one replaced while they waited.");
+  for_each([](const LaneCounters& lane) { return real(lane.conflated); });
+  out.counter("lockstep_lane_lifted_total", "Frames that left in this lane because a more urgent one waited for them.");
+  for_each([](const LaneCounters& lane) { return real(lane.lifted); });
+  out.counter("lockstep_lane_redelivered_total", "Frames that were sent again because no confirmation came.");
+  for_each([](const LaneCounters& lane) { return real(lane.redelivered); });
+  out.histogram("lockstep_lane_wait_seconds", "Time a frame waited in its lane.");
+  for_each([](const LaneCounters& lane) { return lane.latency; });
+}
+
 void memory_families(Families& out, const MetricsSource& from) {
   const Live& live = from.machine.live();
   const Tables& tables = from.machine.tables();
@@ -299,6 +317,7 @@ std::string metrics_text(const MetricsSource& source) {
   server_families(out, source);
   work_families(out, source);
   worker_families(out, source);
+  lane_families(out, source.driver.lanes);
   memory_families(out, source);
   http_families(out, source);
   process_families(out, source.process);

@@ -9,6 +9,7 @@
 #include "base/histogram.h"
 #include "http/server.h"
 #include "orchestrator/machine.h"
+#include "propagation/lanes.h"
 
 namespace lockstep::server {
 
@@ -17,6 +18,7 @@ struct DriverCounters {
   Histogram sync{sync_bounds};  // of one append, from the call to its return
   std::uint64_t commits = 0;
   std::uint64_t snapshots = 0;
+  LanesCounters lanes;  // of all worker links
 };
 
 /// Of this process, from /proc/self; what cannot be read is 0.

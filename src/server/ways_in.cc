@@ -94,13 +94,25 @@ LinkId Driver::connect(const real::LinkFactory& make, in::Peer peer) {
   const LinkId id = ++links_made_;
   Connection& connection = connections_[id];
   connection.peer = std::move(peer);
+  connection.lanes = std::make_unique<Lanes<std::vector<real::SharedFd>>>(counters_.lanes);
   connection.link =
       make(real::LinkHooks{.frame =
                                [this, id](Frame frame, std::vector<real::Fd> descriptors) {
                                  link_frame(id, std::move(frame), std::move(descriptors));
                                },
-                           .closed = [this, id](std::string reason) { link_closed(id, std::move(reason)); }});
+                           .closed = [this, id](std::string reason) { link_closed(id, std::move(reason)); },
+                           .drained = [this, id] { feed(id); }});
   return id;
+}
+
+void Driver::feed(LinkId id) {
+  for (;;) {
+    const auto place = connections_.find(id);  // again each time: sending may find the link broken and end it
+    if (place == connections_.end() || place->second.link->unsent() >= real::link_low_water) return;
+    auto leaving = place->second.lanes->pop(real::Reactor::now());
+    if (!leaving) return;
+    place->second.link->send(leaving->frame, std::move(leaving->cargo));
+  }
 }
 
 void Driver::worker_dialed(const real::LinkFactory& make, in::Peer peer) {

@@ -4,6 +4,7 @@
 // to handlers and turns their reports into messages. Links come and go: what it holds, and answers that could not be
 // sent, outlive a link and are told to the next one. runtime/loop.h drives it; nothing of it is durable.
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -79,9 +80,10 @@ struct Input {
 
 namespace out {
 struct Send {
-  Frame frame;
+  Frame frame;                        // not numbered: that is done as it leaves its lane
   std::vector<HandleId> handles;      // given up with the frame
   std::vector<HeldSegment> segments;  // kept descriptors whose duplicates ride behind the handles
+  Passage passage;
 };
 /// Opens a link to the orchestrator's address; LinkOpened or DialFailed follows.
 struct Dial {};
@@ -224,8 +226,7 @@ class Machine {
   Baselines baselines_;
   std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;
-  std::uint64_t sequence_in_ = 0;
-  std::uint64_t sequence_out_ = 0;
+  std::array<std::uint64_t, 4> sequence_in_{};  // of the last frame in each lane
   std::uint64_t handler_progress_ = 0;
   std::uint64_t handler_failures_ = 0;
   Nanos heartbeat_ = 0;

@@ -77,7 +77,6 @@ void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation opera
   envelope.id = cat("w", identity_.incarnation.value, ".", ++messages_made_);
   envelope.source = {Side::worker, identity_.worker_id, identity_.incarnation};
   envelope.epoch = welcomed_ ? epoch_ : Epoch{};
-  envelope.sequence = ++sequence_out_;
   envelope.time = Timestamp::of(turn.wall);
   envelope.urgency = placed.lane;
   envelope.op_id = std::move(operation.op_id);
@@ -85,23 +84,25 @@ void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation opera
   envelope.correlation = std::move(operation.correlation);
   envelope.body = std::move(body);
   Frame frame = to_frame(type, std::move(envelope), handles.size() + segments.size());
-  turn.effect(out::Send{std::move(frame), std::move(handles), std::move(segments)});
+  turn.effect(out::Send{std::move(frame), std::move(handles), std::move(segments), placed.passage});
 }
 
 template <class Body>
 void Machine::send(Turn& turn, FrameType type, const Body& body, Operation operation) {
   if (!welcomed_) return;
-  transmit(turn, type, RawJson{json::to_text(body)}, std::move(operation), place(type, body), {}, {});
+  transmit(turn, type, RawJson{json::to_text(body)}, operation, place(type, body, operation.op_id), {}, {});
 }
 
 template <class Body>
 void Machine::answer(Turn& turn, const Task& task, FrameType type, const Body& body, std::vector<HandleId> handles) {
   if (!welcomed_) {
     answers_.push_back(
-        {type, RawJson{json::to_text(body)}, task.operation, place(type, body), std::move(handles), task.model_id});
+        {type, RawJson{json::to_text(body)}, task.operation, place(type, body, task.operation.op_id),
+         std::move(handles), task.model_id});
     return;
   }
-  transmit(turn, type, RawJson{json::to_text(body)}, task.operation, place(type, body), std::move(handles), {});
+  transmit(turn, type, RawJson{json::to_text(body)}, task.operation, place(type, body, task.operation.op_id),
+           std::move(handles), {});
 }
 
 void Machine::answer_failure(Turn& turn, const Task& task, std::string code, std::string message) {
@@ -137,8 +138,7 @@ std::vector<Holding> Machine::inventory() const {
 void Machine::link_opened(Turn& turn) {
   link_open_ = true;
   welcomed_ = false;
-  sequence_in_ = 0;
-  sequence_out_ = 0;
+  sequence_in_.fill(0);
   Hello hello{identity_.worker_id, identity_.version, identity_.pid, std::nullopt, std::nullopt, std::nullopt};
   std::vector<HeldSegment> segments;
   if (token_.empty()) {
@@ -151,7 +151,8 @@ void Machine::link_opened(Turn& turn) {
     for (const Answer& each : answers_) rejoin.tasks.push_back({each.operation.op_id, each.operation.attempt});
     hello.rejoin = std::move(rejoin);
   }
-  transmit(turn, FrameType::hello, RawJson{json::to_text(hello)}, {}, place(FrameType::hello, hello), {}, std::move(segments));
+  transmit(turn, FrameType::hello, RawJson{json::to_text(hello)}, {}, place(FrameType::hello, hello, ""), {},
+           std::move(segments));
 }
 
 void Machine::link_closed(Turn& turn, const std::string& reason) {
@@ -203,13 +204,14 @@ void Machine::frame(Turn& turn, const in::FrameArrived& input) {
   const auto type = static_cast<FrameType>(header.type);
   const bool joining = type == FrameType::welcome || type == FrameType::refused;
   const bool ours = header.incarnation == identity_.incarnation || (joining && identity_.incarnation == Incarnation{});
-  if (!ours || joining == welcomed_ || (!joining && header.epoch != epoch_) || header.sequence != sequence_in_ + 1) {
+  std::uint64_t& sequence = sequence_in_[static_cast<std::size_t>(header.urgency)];
+  if (!ours || joining == welcomed_ || (!joining && header.epoch != epoch_) || header.sequence != sequence + 1) {
     turn.drop(handles);
     return leave(turn, 3,
                  cat("frame ", header.sequence, " of epoch ", header.epoch.value, ", type ", header.type,
-                     ", does not continue this link"));
+                     ", lane P", static_cast<int>(header.urgency), ", does not continue this link"));
   }
-  sequence_in_ = header.sequence;
+  sequence = header.sequence;
   const auto envelope = from_frame(input.frame);
   const Status status = envelope ? dispatch(turn, input.frame, *envelope, handles) : Status(envelope.error());
   turn.drop(handles);

@@ -74,6 +74,23 @@ TEST_F(Design_2_owner, a_repeated_sequence_ends_the_worker) {
   expect_ended_without_a_change("frame 2");
 }
 
+// Each lane counts by itself, so that a more urgent frame may overtake; and each is checked.
+TEST_F(Design_2_owner, another_lane_has_its_own_sequence) {
+  Envelope urgent = stage.envelope("w0", TransactionVote{transaction, Vote::vote_commit, ""});
+  urgent.urgency = Urgency::p0_critical;
+  stage.say_raw("w0", to_frame(FrameType::transaction_vote, urgent, 0));
+  expect_ended_without_a_change("in lane P0 where 1, 1, 1 was expected");
+}
+
+TEST_F(Design_2_owner, the_first_frame_of_another_lane_is_accepted) {
+  Envelope urgent = stage.envelope("w0", TransactionVote{transaction, Vote::vote_commit, ""});
+  urgent.urgency = Urgency::p0_critical;
+  urgent.sequence = 1;
+  stage.say_raw("w0", to_frame(FrameType::transaction_vote, urgent, 0));
+  EXPECT_GT(stage.machine.rev(), rev);
+  EXPECT_TRUE(stage.all<out::KillWorker>().empty());
+}
+
 TEST_F(Design_2_owner, a_broken_body_ends_the_worker_with_the_place) {
   stage.say_raw("w0",
                 to_frame(FrameType::transaction_vote, stage.envelope("w0", RawJson{R"({"transaction_id":7})"}), 0));
@@ -83,6 +100,7 @@ TEST_F(Design_2_owner, a_broken_body_ends_the_worker_with_the_place) {
 // What the header routes on and what the body says are one statement, or the frame is forged.
 TEST_F(Design_2_owner, a_body_that_contradicts_its_header_ends_the_worker) {
   Envelope forged = stage.envelope("w0", TransactionVote{transaction, Vote::vote_commit, ""});
+  forged.sequence = 1;  // the first of that lane
   Frame frame = to_frame(FrameType::transaction_vote, forged, 0);
   frame.header.urgency = Urgency::p0_critical;
   stage.say_raw("w0", frame);

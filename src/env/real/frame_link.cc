@@ -148,7 +148,11 @@ void FrameLink::write() {
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       writing_ = reactor_.wait_writable(socket_.get(), [this] {
         reactor_.unwatch(std::exchange(writing_, 0));
+        const auto alive = alive_;
         write();
+        if (!*alive || !socket_ || unsent_ >= link_low_water) return;
+        const auto hooks = hooks_;
+        if (hooks->drained) hooks->drained();
       });
       return;
     }

@@ -23,6 +23,7 @@ class FrameLink : public Link {
   FrameLink& operator=(const FrameLink&) = delete;
 
   void send(const Frame& frame, std::vector<SharedFd> descriptors) override;
+  std::size_t unsent() const override { return unsent_; }
   void hold(bool held) override;
 
   static constexpr std::size_t unsent_max = 64u << 20;  // bytes; a peer that does not read for so long is lost

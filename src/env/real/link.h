@@ -3,6 +3,7 @@
 // A connection that carries frames, with descriptors beside them where the transport can pass them. FrameLink is the
 // Unix socket.
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,11 +14,17 @@
 
 namespace lockstep::real {
 
+/// Whoever has a choice of what to send next gives a link no more while this much is unsent: what is with the link can
+/// not be overtaken any more.
+inline constexpr std::size_t link_low_water = 64u << 10;
+
 /// All of it is called, and calls back, on the reactor's thread. A link may be destroyed from inside either hook.
 struct LinkHooks {
   std::function<void(Frame, std::vector<Fd>)> frame;
   /// Once; nothing is called after it.
   std::function<void(std::string reason)> closed;
+  /// Less than link_low_water is unsent, after more was. May be empty.
+  std::function<void()> drained = {};
 };
 
 class Link {
@@ -25,6 +32,8 @@ class Link {
   virtual ~Link() = default;
   /// In order; a peer that does not read is lost, through closed().
   virtual void send(const Frame& frame, std::vector<SharedFd> descriptors) = 0;
+  /// Bytes that the link has and the system has not taken yet.
+  virtual std::size_t unsent() const = 0;
   /// While it is held nothing more is read: what the peer sends stays with the peer. What was read is still delivered.
   virtual void hold(bool /*held*/) {}
 };

@@ -60,6 +60,9 @@ class State : public std::enable_shared_from_this<State> {
     write();
   }
 
+  /// What waits for a blob's name counts too: it cannot be overtaken any more.
+  std::size_t unsent() const { return unsent_; }
+
   void hold(bool held) {
     held_ = held;
     if (!held_ && !reading_ && !over_) read();
@@ -171,9 +174,13 @@ class State : public std::enable_shared_from_this<State> {
     boost::asio::async_write(connection_->stream, boost::asio::buffer(batch_),
                              [self = shared_from_this()](const error_code& error, std::size_t sent) {
                                self->writing_ = false;
+                               const bool was_full = self->unsent_ >= link_low_water;
                                self->unsent_ -= std::min(self->unsent_, sent);
                                // An end is told by the reading side, after what the peer still sent was read.
-                               if (!error) self->write();
+                               if (error || self->over_) return;
+                               self->write();
+                               const auto drained = self->hooks_.drained;
+                               if (was_full && self->unsent_ < link_low_water && drained) drained();
                              });
   }
 
@@ -199,6 +206,7 @@ class TlsLink : public Link {
   void send(const Frame& frame, std::vector<SharedFd> descriptors) override {
     state_->send(frame, std::move(descriptors));
   }
+  std::size_t unsent() const override { return state_->unsent(); }
   void hold(bool held) override { state_->hold(held); }
 
  private:

@@ -20,6 +20,7 @@
 #include "env/real/path_listener.h"
 #include "env/real/reactor.h"
 #include "env/real/tls_client.h"
+#include "propagation/lanes.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
 #include "worker/real/sensors.h"
@@ -77,6 +78,8 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   real::Reactor reactor;
   Machine machine;
   Loop<Machine> loop;
+  LanesCounters lanes_counters;
+  std::unique_ptr<Lanes<std::vector<real::SharedFd>>> lanes;  // of the link: what it has not been given yet
   std::unique_ptr<real::Link> link;
   std::string address;                                                 // where to dial: a path
   std::unique_ptr<real::TlsDialer> dialer;                             // or another machine
@@ -121,13 +124,26 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
     std::vector<real::SharedFd> descriptors;
     for (const HandleId id : send.handles) descriptors.push_back(real::share(take(id)));
     for (const HeldSegment& each : send.segments) descriptors.push_back(segments.at({each.model_id, each.component}));
-    if (link != nullptr) link->send(send.frame, std::move(descriptors));
+    if (link == nullptr) return;
+    const Status queued =
+        lanes->push(std::move(send.frame), std::move(send.passage), std::move(descriptors), real::Reactor::now());
+    if (queued) return feed();
+    drop_link();
+    reactor.post([this, why = queued.error().message] { input(in::LinkClosed{why}); });
+  }
+  /// Gives the link what waits for it, the most urgent first, until it has enough.
+  void feed() {
+    while (link != nullptr && link->unsent() < real::link_low_water) {
+      auto leaving = lanes->pop(real::Reactor::now());
+      if (!leaving) return;
+      link->send(leaving->frame, std::move(leaving->cargo));
+    }
   }
   void carry_out(out::Dial&) {
     if (dialer != nullptr) {
       return dialer->dial([this](Result<real::LinkFactory> made) {
         if (!made) return input(in::DialFailed{made.error().message});
-        link = (*made)(hooks());
+        open_link(*made);
         input(in::LinkOpened{});
       });
     }
@@ -160,9 +176,19 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
                 [this](std::string reason) {
                   drop_link();
                   input(in::LinkClosed{std::move(reason)});
-                }};
+                },
+            .drained = [this] { feed(); }};
   }
-  void open_link(real::Fd socket) { link = std::make_unique<real::FrameLink>(reactor, std::move(socket), hooks()); }
+  void open_link(const real::LinkFactory& make) {
+    lanes = std::make_unique<Lanes<std::vector<real::SharedFd>>>(lanes_counters);
+    link = make(hooks());
+  }
+  void open_link(real::Fd socket) {
+    auto shared = std::make_shared<real::Fd>(std::move(socket));
+    open_link([this, shared](real::LinkHooks given) {
+      return std::make_unique<real::FrameLink>(reactor, std::move(*shared), std::move(given));
+    });
+  }
   void drop_link() {
     // Later, because this may be called from inside the link.
     const auto old = std::shared_ptr<real::Link>(std::move(link));
