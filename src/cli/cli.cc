@@ -145,6 +145,9 @@ void Client::State::add_all(CLI::App& app) {
   events_command->add_option("--subject", events_options.subject,
                              "only events about this request, model, worker or device");
   events_command->add_option("--type", events_options.type, "only events whose type begins so, as inference_");
+  events_command->add_option("--domain", events_options.domain, "only events of this domain, as memory");
+  events_command->add_option("--urgency", events_options.urgency, "only events this urgent or more: p0, p1, p2, p3");
+  events_command->add_option("--session", events_options.session, "only events about this processing session");
 }
 
 void Client::State::add_models(CLI::App& models) {

@@ -40,6 +40,9 @@ std::string target_of(const EventsOptions& options) {
   std::string target = cat("/api/v1/events?follow=", options.follow ? "true" : "false");
   if (!options.subject.empty()) target += cat("&subject=", percent_encoded(options.subject));
   if (!options.type.empty()) target += cat("&type=", percent_encoded(options.type));
+  if (!options.domain.empty()) target += cat("&domain=", percent_encoded(options.domain));
+  if (!options.urgency.empty()) target += cat("&urgency=", percent_encoded(options.urgency));
+  if (!options.session.empty()) target += cat("&session=", percent_encoded(options.session));
   if (options.since) {
     target += cat("&since=", *options.since);
   } else {

@@ -3,6 +3,8 @@
 #include <memory>
 #include <utility>
 
+#include <boost/mp11.hpp>
+
 #include "base/text.h"
 #include "http/shapes.h"
 
@@ -19,10 +21,32 @@ BOOST_DESCRIBE_STRUCT(Compacted, (), (since, through))
 
 StreamBuffer::Text shared_text(std::string text) { return std::make_shared<const std::string>(std::move(text)); }
 
+Result<Domain> domain_named(const std::string& name) {
+  std::optional<Domain> found;
+  boost::mp11::mp_for_each<boost::describe::describe_enumerators<Domain>>([&](auto each) {
+    if (name == each.name) found = each.value;
+  });
+  if (found) return *found;
+  return fail(ErrorCode::invalid_argument,
+              cat("domain is \"", shortened(name),
+                  "\"; it must be device, memory, model, processing, inference or postprocessing"),
+              "/domain");
+}
+
+Result<Urgency> urgency_named(const std::string& name) {
+  if (name.size() == 2 && name[0] == 'p' && name[1] >= '0' && name[1] <= '3') {
+    return static_cast<Urgency>(name[1] - '0');
+  }
+  return fail(ErrorCode::invalid_argument,
+              cat("urgency is \"", shortened(name), "\"; it must be p0, p1, p2 or p3: this urgent, or more"),
+              "/urgency");
+}
+
 }  // namespace
 
 Result<EventQuery> read_event_query(std::string_view query, std::optional<std::string_view> last_event_id, Rev newest) {
-  const auto values = LOCKSTEP_TRY(query_values(query, {"subject", "type", "since", "last", "follow"}));
+  const auto values = LOCKSTEP_TRY(query_values(query, {"subject", "type", "domain", "urgency", "session", "since",
+                                                         "last", "follow"}));
   const auto value = [&](const char* key) -> std::optional<std::string> {
     const auto place = values.find(key);
     return place == values.end() ? std::nullopt : std::optional(place->second);
@@ -30,6 +54,9 @@ Result<EventQuery> read_event_query(std::string_view query, std::optional<std::s
   EventQuery out;
   out.subject = value("subject");
   out.type_prefix = value("type");
+  out.session = value("session");
+  if (const auto domain = value("domain")) out.domain = LOCKSTEP_TRY(domain_named(*domain));
+  if (const auto urgency = value("urgency")) out.urgency = LOCKSTEP_TRY(urgency_named(*urgency));
   std::string where = "since";
   std::optional<std::string> since = value("since");
   // An empty one is what a browser has before the first id.
@@ -88,8 +115,20 @@ void EventFeed::start_at_last(std::size_t count) {
 std::string EventFeed::opening() const { return cat("retry: 2000\nid: ", told_.value, "\n\n"); }
 
 bool EventFeed::wants(const CommitEvent& event) const {
-  return (!query_.subject || event.subject == *query_.subject) &&
-         (!query_.type_prefix || event.type.starts_with(*query_.type_prefix));
+  if (query_.subject && event.subject != *query_.subject) return false;
+  if (query_.type_prefix && !event.type.starts_with(*query_.type_prefix)) return false;
+  if (query_.session && event.subject != *query_.session &&
+      event.body.text.find(cat("\"session_id\":", json::to_text(*query_.session))) == std::string::npos) {
+    return false;
+  }
+  if (!query_.domain && !query_.urgency) return true;
+  const EventFacts facts = event_facts(event.type, event.body.text);
+  if (query_.domain && facts.domain != query_.domain) return false;
+  return !query_.urgency || facts.urgency <= *query_.urgency;
+}
+
+bool EventFeed::wants_everything() const {
+  return !query_.subject && !query_.type_prefix && !query_.domain && !query_.urgency && !query_.session;
 }
 
 std::string EventFeed::text_of(const out::Publish& what) const {
@@ -102,8 +141,7 @@ std::string EventFeed::text_of(const out::Publish& what) const {
 
 bool EventFeed::publish(const out::Publish& what, const StreamBuffer::Text& everything) {
   if (!live_ || over_) return true;
-  const bool all = !query_.subject && !query_.type_prefix;
-  const StreamBuffer::Text text = all ? everything : shared_text(text_of(what));
+  const StreamBuffer::Text text = wants_everything() ? everything : shared_text(text_of(what));
   if (text->empty() || buffer_.push(what.rev, what.events.size(), text)) return true;
   over_ = true;
   return false;

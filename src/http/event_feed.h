@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "http/event_history.h"
 #include "http/stream_buffer.h"
+#include "propagation/event_facts.h"
 
 namespace lockstep::http {
 
@@ -20,12 +21,15 @@ namespace lockstep::http {
 struct EventQuery {
   std::optional<std::string> subject;      // equal
   std::optional<std::string> type_prefix;  // "inference_"
+  std::optional<Domain> domain;
+  std::optional<Urgency> urgency;      // this urgent, or more
+  std::optional<std::string> session;  // the body names it, or it is the subject
   std::optional<Rev> after;
   std::optional<std::size_t> last;
   bool follow = true;  // false: the stream ends when the history is told
 };
 
-/// query            of the target: subject, type, since, last, follow
+/// query            of the target: subject, type, domain, urgency, session, since, last, follow
 /// last_event_id    the header of a reader that comes back; it goes over `since`, which its URL may still carry
 /// newest           the newest rev there is
 /// returns          or invalid_argument with key and value: unknown key, no number, a rev that is still to come
@@ -55,6 +59,7 @@ class EventFeed {
  private:
   std::string text_of(const out::Publish& what) const;
   bool wants(const CommitEvent& event) const;
+  bool wants_everything() const;
   void start_at_last(std::size_t count);
   void take_history(std::size_t texts_max, WallTime now, std::vector<StreamBuffer::Text>& out);
 

@@ -159,6 +159,50 @@ TEST_F(HttpEventFeed, a_reader_that_does_not_take_is_over) {
   EXPECT_TRUE(reader.over());
 }
 
+// §2.7: filters by domain, urgency and session; what they leave out moves the reader's place all the same.
+TEST_F(HttpEventFeed, filters_by_domain_urgency_and_session) {
+  const std::vector<CommitEvent> events{
+      {"worker_gone", "w0", RawJson{"{}"}},
+      {"request_accepted", "req_1", RawJson{"{}"}},
+      {"session_progress_update", "s1", RawJson{R"({"session_id":"s1"})"}},
+      {"processing_session_created", "x", RawJson{R"({"session_id":"s2"})"}},
+      {"device_health_update", "gpu_0",
+       RawJson{R"({"event_type":"device_health_update","device_id":"gpu_0","health_metrics":{"temperature":95,)"
+               R"("utilization":1,"memory_usage":0.1,"error_count":0},)"
+               R"("timestamp":"2025-07-12T10:30:45Z","propagation_urgency":"critical"})"}},
+  };
+  std::uint64_t rev = 0;
+  const auto shown = [&](const std::string& query) {
+    EventFeed reader = feed(query);
+    take(reader);
+    std::string out;
+    for (const CommitEvent& event : events) {
+      const out::Publish what{Rev{++rev}, WallTime{0}, {event}};
+      history.add(std::make_shared<const out::Publish>(what));
+      EXPECT_TRUE(reader.publish(what, text_of(what)));
+      for (const auto& text : reader.take(4, WallTime{0})) {
+        out += cat(out.empty() ? "" : " ", text->substr(text->find("event: ") + 7, 6));
+      }
+    }
+    return out;
+  };
+  EXPECT_EQ(shown("domain=device"), "worker device");
+  EXPECT_EQ(shown("domain=processing"), "reques sessio proces");
+  EXPECT_EQ(shown("urgency=p0"), "device");
+  EXPECT_EQ(shown("urgency=p1"), "worker device");
+  EXPECT_EQ(shown("session=s2"), "proces");
+  EXPECT_EQ(shown("session=s1"), "sessio");
+  EXPECT_EQ(shown("session=s"), "");
+  EXPECT_EQ(shown("domain=memory"), "");
+  EXPECT_EQ(read_event_query("domain=memry", {}, Rev{}).error().pointer, "/domain");
+  EXPECT_EQ(read_event_query("urgency=p4", {}, Rev{}).error().pointer, "/urgency");
+}
+
+TEST_F(HttpEventFeed, each_event_says_its_urgency_and_domain) {
+  const std::string text = events_text(Rev{1}, WallTime{0}, {{"worker_gone", "w0", RawJson{"{}"}}});
+  EXPECT_NE(text.find(R"("urgency":"p1_high","domain":"device"})"), std::string::npos) << text;
+}
+
 TEST_F(HttpEventFeed, a_place_that_is_none_is_refused_with_its_value) {
   add(7);
   const auto refused = [&](const std::string& query, std::optional<std::string_view> id, const std::string& words) {

@@ -39,7 +39,7 @@ constexpr std::chrono::seconds idle_max{60};          // between requests, and f
 constexpr std::chrono::seconds transfer_max{300};     // for one body, either way
 constexpr std::chrono::seconds stream_stall_max{60};  // for one write to an event stream
 constexpr std::chrono::seconds drain_max{5};
-constexpr std::chrono::seconds keep_alive_every{15};
+constexpr std::chrono::seconds keep_alive_every{5};
 constexpr std::chrono::milliseconds accept_pause{100};
 constexpr std::size_t drain_bytes_max = 256u << 20;
 constexpr std::size_t stream_texts_per_write = 64;
@@ -75,6 +75,9 @@ struct Server::State : std::enable_shared_from_this<State> {
   Status listen();
   void accept();
   void accepted(tcp::socket socket);
+  /// Tells each stream that has nothing else to say its place: a reader whose filter left everything out comes back
+  /// there, and not to one that is no longer in the history.
+  void bookmark();
   void beat();
   void stop();
   void end();
@@ -88,6 +91,7 @@ struct Server::State : std::enable_shared_from_this<State> {
   const ServerSettings settings;
   ServerHooks hooks;
   EventHistory history;
+  Rev bookmarked;  // every idle stream was told this place, or a later one
   HttpCounters counters;
   tcp::acceptor acceptor{reactor.context()};
   asio::steady_timer accept_timer{reactor.context()};
@@ -172,6 +176,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
 
   std::optional<EventFeed> feed;
   std::vector<StreamBuffer::Text> in_flight;
+  bool place_due = false;
 };
 
 // --- listening
@@ -570,7 +575,8 @@ void Server::State::Connection::publish(const out::Publish& what, const StreamBu
 }
 
 void Server::State::Connection::show_life() {
-  if (!in_flight.empty()) return;
+  place_due = !in_flight.empty();  // then when that is written
+  if (place_due) return;
   const auto text = feed->keep_alive();
   if (!text) return;
   in_flight = {shared_text(*text)};
@@ -586,7 +592,8 @@ void Server::State::Connection::pump() {
   if (!in_flight.empty() || phase != Phase::streaming) return;
   in_flight = feed->take(stream_texts_per_write, real::Reactor::wall());
   if (!in_flight.empty()) return write_stream();
-  if (feed->over()) finish();
+  if (feed->over()) return finish();
+  if (place_due) show_life();
 }
 
 void Server::State::Connection::write_stream() {
@@ -610,15 +617,20 @@ void Server::State::Connection::read_nothing() {
   });
 }
 
+void Server::State::bookmark() {
+  bookmarked = history.newest();
+  for (const auto& connection : all()) {
+    if (connection->phase == Connection::Phase::streaming) connection->show_life();
+  }
+}
+
 void Server::State::beat() {
   beating = true;
   beat_timer.expires_after(keep_alive_every);
   beat_timer.async_wait([self = shared_from_this()](const error_code& error) {
     self->beating = false;
     if (error || self->stopping || self->streams == 0) return;
-    for (const auto& connection : self->all()) {
-      if (connection->phase == Connection::Phase::streaming) connection->show_life();
-    }
+    self->bookmark();
     self->beat();
   });
 }
@@ -702,6 +714,7 @@ void Server::reply_images(const out::ReplyImages& reply) {
 
 void Server::recover_history(Rev floor, std::vector<out::Publish> events) {
   state_->history.begin_after(floor);
+  state_->bookmarked = floor.next();
   for (out::Publish& each : events) {
     state_->history.add(std::make_shared<const out::Publish>(std::move(each)));
   }
@@ -715,6 +728,7 @@ void Server::publish(const out::Publish& publish) {
   for (const auto& connection : state_->all()) {
     if (connection->phase == State::Connection::Phase::streaming) connection->publish(publish, everything);
   }
+  if (state_->history.floor() >= state_->bookmarked) state_->bookmark();  // the place they know is about to be gone
 }
 
 HttpCounters Server::counters() const {

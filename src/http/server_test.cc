@@ -147,7 +147,8 @@ class HttpServer : public testing::Test {
 
 class SmallHttpServer : public HttpServer {
  protected:
-  SmallHttpServer() : HttpServer({.body_bytes_max = 1000, .streams_max = 1, .stream_buffer_max = 10}) {}
+  SmallHttpServer() : HttpServer({.body_bytes_max = 1000, .streams_max = 1, .stream_buffer_max = 10,
+                                 .history = {.events_max = 5}}) {}
 };
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -343,6 +344,18 @@ TEST_F(HttpServer, a_stream_may_follow_one_subject) {
   publish({Rev{3}, WallTime{0}, {{"request_completed", "req_2", {}}}});
   EXPECT_EQ(stream->next(patience_ms).value()->type, "request_accepted");
   EXPECT_EQ(stream->next(patience_ms).value()->type, "request_completed");
+}
+
+// Design §6: bookmarks before compaction. A filter that leaves everything out must not cost the reader its place.
+TEST_F(SmallHttpServer, a_reader_is_told_a_place_before_the_history_loses_the_one_it_knows) {
+  const auto stream = open_stream("/api/v1/events?domain=memory");
+  for (std::uint64_t rev = 1; rev <= 12; ++rev) publish({Rev{rev}, WallTime{0}, {{"worker_ready", "w0", {}}}});
+  // A write of the stream may be on its way: each of these is behind one more.
+  for (int i = 0; i < 3; ++i) {
+    publish({Rev{}, WallTime{0}, {{"vram_usage_update", "gpu_0", {}}}});
+    ASSERT_EQ(stream->next(patience_ms).value()->type, "vram_usage_update");
+  }
+  EXPECT_GE(std::stoull(stream->last_id()), 7u) << "the history begins after rev 7 now";
 }
 
 TEST_F(SmallHttpServer, a_slow_reader_is_told_to_list_again) {

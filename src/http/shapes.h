@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "events/json_write.h"
 #include "orchestrator/effect.h"
+#include "propagation/event_facts.h"
 
 namespace lockstep::http {
 
@@ -106,8 +107,10 @@ struct EventLine {
   std::string type;
   std::string subject;
   RawJson body{"{}"};
+  std::optional<Urgency> urgency;  // absent for a note of the stream itself, as is the domain
+  std::optional<Domain> domain;
 };
-BOOST_DESCRIBE_STRUCT(EventLine, (), (rev, time, type, subject, body))
+BOOST_DESCRIBE_STRUCT(EventLine, (), (rev, time, type, subject, body, urgency, domain))
 
 /// One server-sent event, with its closing empty line. `id` is there for a durable event that is the last of its rev.
 std::string event_text(Rev rev, WallTime time, const CommitEvent& event, bool last_of_rev = true);

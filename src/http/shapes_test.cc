@@ -98,7 +98,8 @@ TEST(HttpShapes, only_a_durable_event_has_an_id) {
   const CommitEvent event{"worker_ready", "w1", RawJson{R"({"a":1})"}};
   EXPECT_EQ(event_text(Rev{7}, WallTime{0}, event),
             "id: 7\nevent: worker_ready\ndata: {\"rev\":7,\"time\":\"1970-01-01T00:00:00.000Z\","
-            "\"type\":\"worker_ready\",\"subject\":\"w1\",\"body\":{\"a\":1}}\n\n");
+            "\"type\":\"worker_ready\",\"subject\":\"w1\",\"body\":{\"a\":1},"
+            "\"urgency\":\"p2_normal\",\"domain\":\"device\"}\n\n");
   EXPECT_TRUE(event_text(Rev{}, WallTime{0}, event).starts_with("event: worker_ready\ndata: {\"time\":"));
 }
 

@@ -55,6 +55,14 @@ def test_a_follower_gets_every_event_once_across_a_restart(server, tmp_path):
     assert b"following again from rev" in (tmp_path / "words").read_bytes()
 
 
+URGENCIES = ["p0_critical", "p1_high", "p2_normal", "p3_low"]
+DOMAINS = ["device", "memory", "model", "processing", "inference", "postprocessing"]
+
+
+def data_of(text):
+    return [json.loads(block.split("data: ", 1)[1]) for block in text.split("\n\n") if "data: " in block]
+
+
 def test_resume_is_exact_at_every_rev_and_bad_places_are_named(server):
     server.start()
     assert server.finished(server.submit(prompt="x", n=2))["state"] == "completed"
@@ -78,6 +86,24 @@ def test_resume_is_exact_at_every_rev_and_bad_places_are_named(server):
     only = subprocess.run([BINARY, "events", "--json", "--type", "request_", "--last", "1", "--url", server.url],
                           capture_output=True, text=True, check=True, timeout=60)
     assert [json.loads(line)["type"] for line in only.stdout.splitlines()] == ["request_completed"]
+
+    # §2.7: each event says its urgency and domain, and a reader can ask for some of them.
+    whole = [e for e in data_of(stream(server, "follow=false")) if "rev" in e]
+    assert all(e["urgency"] in URGENCIES and e["domain"] in DOMAINS for e in whole)
+    for query, wanted in [("domain=model", lambda e: e["domain"] == "model"),
+                          ("urgency=p1", lambda e: e["urgency"] <= "p1_high"),
+                          ("domain=processing&urgency=p2", lambda e: e["domain"] == "processing"
+                           and e["urgency"] <= "p2_normal"),
+                          ("session=nobody", lambda e: False)]:
+        told = [e for e in data_of(stream(server, "follow=false&" + query)) if "rev" in e]
+        assert told == [e for e in whole if wanted(e)], query
+    assert {e["domain"] for e in whole} >= {"model", "processing", "device"}
+    shown = subprocess.run([BINARY, "events", "--json", "--domain", "model", "--urgency", "p2", "--url", server.url],
+                           capture_output=True, text=True, check=True, timeout=60)
+    assert {json.loads(line)["domain"] for line in shown.stdout.splitlines()} == {"model"}
+    wrong = subprocess.run([BINARY, "events", "--domain", "memry", "--url", server.url], capture_output=True, text=True,
+                           timeout=60, check=False)
+    assert wrong.returncode != 0 and "domain is \"memry\"" in wrong.stderr
 
 
 def test_what_is_older_than_the_history_is_told(server):

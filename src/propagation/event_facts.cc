@@ -1,0 +1,71 @@
+#include "propagation/event_facts.h"
+
+#include <array>
+#include <utility>
+
+#include <boost/mp11.hpp>
+
+#include "events/json_read.h"
+#include "events/message_types.h"
+#include "propagation/facts.h"
+
+namespace lockstep {
+
+namespace {
+
+using enum Domain;
+
+// The end of a worker concerns everybody who has work there; the rest of ours tells how work goes.
+constexpr std::array<std::pair<std::string_view, Domain>, 8> beginnings{{
+    {"worker_", device},
+    {"device_", device},
+    {"memory_", memory},
+    {"model_", model},
+    {"request_", processing},
+    {"session_", processing},
+    {"inference_", inference},
+    {"postprocessing_", postprocessing},
+}};
+constexpr std::array<std::string_view, 3> urgent{"worker_gone", "worker_dying", "model_broken"};
+
+std::optional<Domain> domain_of(std::string_view type) {
+  for (const MessageType& each : message_types()) {
+    if (each.name != type || !each.section.starts_with("§2.")) continue;
+    return static_cast<Domain>(each.section.back() - '1');  // §2.1 to §2.6, in the order of the domains
+  }
+  for (const auto& [beginning, domain] : beginnings) {
+    if (type.starts_with(beginning)) return domain;
+  }
+  return std::nullopt;
+}
+
+template <class Body>
+Condition condition_in(std::string_view body) {
+  const auto read = json::from_text<Body>(body);
+  return read ? condition_of(*read) : Condition::always;
+}
+
+Condition condition_in(FrameType type, std::string_view body) {
+  switch (type) {
+    case FrameType::device_health_update: return condition_in<DeviceHealthUpdate>(body);
+    case FrameType::vram_usage_update: return condition_in<VramUsageUpdate>(body);
+    case FrameType::model_loading_progress: return condition_in<ModelLoadingProgress>(body);
+    default: return Condition::always;
+  }
+}
+
+}  // namespace
+
+EventFacts event_facts(std::string_view type, std::string_view body) {
+  EventFacts facts;
+  facts.domain = domain_of(type);
+  for (const std::string_view each : urgent) {
+    if (type == each) facts.urgency = Urgency::p1_high;
+  }
+  boost::mp11::mp_for_each<boost::describe::describe_enumerators<FrameType>>([&](auto each) {
+    if (type == each.name) facts.urgency = urgency_row(each.value, condition_in(each.value, body)).lane;
+  });
+  return facts;
+}
+
+}  // namespace lockstep
