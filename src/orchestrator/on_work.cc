@@ -150,6 +150,17 @@ void drop_pixels(Turn& turn, const JobId& job) {
   turn.live.pixels.erase(place);
 }
 
+bool settle_pixels(Turn& turn) {
+  const std::size_t before = turn.live.pixels.size();
+  std::erase_if(turn.live.pixels, [&](const auto& each) {
+    const processing::Job* job = turn.tables.processing.jobs.find(each.first.str());
+    if (job != nullptr && !processing::is_terminal(job->stage)) return false;
+    turn.effect(out::DropHandle{each.second.handle});
+    return true;
+  });
+  return turn.live.pixels.size() < before;
+}
+
 void blame_load(Turn& turn, const JobId& wanted_by, const Error& why) {
   if (turn.live.orders.contains(wanted_by)) return end_order(turn, wanted_by, why);
   const processing::Job* row = turn.tables.processing.jobs.find(wanted_by.str());

@@ -68,7 +68,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_answers(turn) || settle_workers(turn) || settle_models(turn) || settle_jobs(turn);
+    settle_pixels(turn) || settle_answers(turn) || settle_workers(turn) || settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }

@@ -98,6 +98,8 @@ void on_files_moved(Turn& turn, const in::FilesMoved& input);
 void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 
 // The decisions that settle() tries in this order; each returns true when it put something into the turn.
+/// Pixels of jobs that have ended are kept for nobody, however they ended.
+bool settle_pixels(Turn& turn);
 bool settle_answers(Turn& turn);
 bool settle_workers(Turn& turn);
 bool settle_models(Turn& turn);
