@@ -25,7 +25,7 @@ DOMAIN_README = re.compile(r"src/domains/[^/]+/README\.md$")
 
 DOMAINS = ["device", "memory", "model", "processing", "inference", "postprocessing"]
 # A file format that one domain owns; it has no twin in the others.
-OF_ONE_DOMAIN = {"guess.h", "guess.cc", "safetensors.h", "safetensors.cc"}
+OF_ONE_DOMAIN = {"dtype.h", "dtype.cc", "guess.h", "guess.cc", "safetensors.h", "safetensors.cc"}
 
 CODE = {".h", ".cc", ".py", ".sh", ".ts", ".tsx"}
 EXTENSIONS = {"h", "cc", "py", "md", "txt", "json", "sh", "toml", "ts", "tsx", "yml", "yaml", "sql", "cmake"}

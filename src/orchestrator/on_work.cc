@@ -24,11 +24,13 @@ namespace {
 
 bool same(const model::Model& a, const model::Model& b) { return json::to_text(a) == json::to_text(b); }
 
+/// Of the same bytes in the same form: what was filled or loaded of one is the other too.
 bool same_files(const model::Model& a, const model::Model& b) {
   const auto files = [](const model::Model& model) {
     std::string text;
     for (const model::Component& component : model.components)
-      text += cat(component.name, json::to_text(component.files));
+      text += cat(component.name, json::to_text(component.files),
+                  component.dtype_in_cache ? std::string(json::enum_name(*component.dtype_in_cache)) : "");
     return text;
   };
   return files(a) == files(b);

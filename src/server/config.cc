@@ -212,6 +212,18 @@ Result<Config> read_config(const std::string& path) {
   TableReader cache(section("cache"), "cache.", path);
   LOCKSTEP_TRY_STATUS(cache.size("limit", config.core.cache_limit));
   LOCKSTEP_TRY_STATUS(cache.number("fill_threads", config.pool_threads, 1, 64));
+  std::string dtype = "as-is";
+  LOCKSTEP_TRY_STATUS(cache.text("dtype", dtype));
+  constexpr std::array<std::pair<std::string_view, model::CacheDtype>, 4> dtypes{{{"as-is", model::CacheDtype::as_is},
+                                                                                  {"fp16", model::CacheDtype::fp16},
+                                                                                  {"bf16", model::CacheDtype::bf16},
+                                                                                  {"fp32", model::CacheDtype::fp32}}};
+  const auto* const named = std::ranges::find(dtypes, dtype, [](const auto& each) { return each.first; });
+  if (named == dtypes.end()) {
+    return fail(ErrorCode::invalid_argument,
+                cat(path, ": cache.dtype is \"", shortened(dtype), "\"; it must be as-is, fp16, bf16 or fp32"));
+  }
+  config.cache_dtype = named->second;
   LOCKSTEP_TRY_STATUS(cache.no_others());
 
   TableReader workers(section("workers"), "workers.", path);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "domains/model/dtype.h"
 #include "env/real/tls_context.h"
 #include "http/server.h"
 #include "orchestrator/settings.h"
@@ -28,6 +29,7 @@ struct Config {
   /// "host:port" for workers of other machines, over TLS; empty: there is no such port.
   std::string worker_listen;
   real::TlsFiles worker_tls;
+  model::CacheDtype cache_dtype = model::CacheDtype::as_is;  // what models become in the cache
   std::size_t pool_threads = 2;
   Bytes worker_log_limit = 16_MiB;  // of one worker's log; one predecessor of the same size is kept
   std::string log_level = "info";

@@ -443,14 +443,15 @@ void Driver::rescan_soon(Nanos wait) {
 void Driver::rescan() {
   scan_again_ = scanning_;
   if (std::exchange(scanning_, true)) return;
-  in_pool([folder = config_.models_dir] { return scan_models(folder, models_settled); },
-          [this](in::ModelsScanned scanned) {
-            scanning_ = false;
-            watch_models();  // sub-folders may be new
-            if (!scanned.unsettled.empty()) rescan_soon(models_settled);
-            if (std::exchange(scan_again_, false)) rescan_soon(models_quiet);
-            input(std::move(scanned));
-          });
+  in_pool(
+      [folder = config_.models_dir, dtype = config_.cache_dtype] { return scan_models(folder, models_settled, dtype); },
+      [this](in::ModelsScanned scanned) {
+        scanning_ = false;
+        watch_models();  // sub-folders may be new
+        if (!scanned.unsettled.empty()) rescan_soon(models_settled);
+        if (std::exchange(scan_again_, false)) rescan_soon(models_quiet);
+        input(std::move(scanned));
+      });
 }
 
 void Driver::carry_out(out::HashFiles& effect) {
@@ -462,9 +463,9 @@ void Driver::carry_out(out::HashFiles& effect) {
 
 void Driver::carry_out(out::AddFiles& effect) {
   in_pool(
-      [folder = config_.models_dir, effect] {
+      [folder = config_.models_dir, dtype = config_.cache_dtype, effect] {
         Status status = add_files(folder, effect.path, effect.model_id.str(), effect.link);
-        return std::pair(std::move(status), scan_models(folder, models_settled));
+        return std::pair(std::move(status), scan_models(folder, models_settled, dtype));
       },
       [this, reply = effect.reply, model = effect.model_id](std::pair<Status, in::ModelsScanned> done) {
         input(std::move(done.second));
@@ -474,9 +475,9 @@ void Driver::carry_out(out::AddFiles& effect) {
 
 void Driver::carry_out(out::RemoveFiles& effect) {
   in_pool(
-      [folder = config_.models_dir, effect] {
+      [folder = config_.models_dir, dtype = config_.cache_dtype, effect] {
         Status status = remove_files(folder, effect.path);
-        return std::pair(std::move(status), scan_models(folder, models_settled));
+        return std::pair(std::move(status), scan_models(folder, models_settled, dtype));
       },
       [this, reply = effect.reply, model = effect.model_id](std::pair<Status, in::ModelsScanned> done) {
         input(std::move(done.second));

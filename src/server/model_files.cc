@@ -135,7 +135,8 @@ struct ScannedComponent {
   model::Guess guess;
 };
 
-Result<ScannedComponent> scan_component(const std::string& name, const std::vector<std::string>& paths) {
+Result<ScannedComponent> scan_component(const std::string& name, const std::vector<std::string>& paths,
+                                        model::CacheDtype dtype) {
   ScannedComponent out;
   out.component.name = name;
   std::vector<std::vector<model::Tensor>> tensors;
@@ -152,7 +153,8 @@ Result<ScannedComponent> scan_component(const std::string& name, const std::vect
   std::vector<model::Tensor> all;
   for (const auto& each : tensors) all.insert(all.end(), each.begin(), each.end());
   out.guess = model::guess(all, out.metadata);
-  out.layout = std::make_shared<const model::SegmentLayout>(LOCKSTEP_TRY(model::lay_out(tensors)));
+  out.layout = std::make_shared<const model::SegmentLayout>(LOCKSTEP_TRY(model::lay_out(tensors, dtype)));
+  if (dtype != model::CacheDtype::as_is) out.component.dtype_in_cache = dtype;
   out.component.segment_bytes = out.layout->size;
   return out;
 }
@@ -257,7 +259,7 @@ Status take_guess(const ScannedComponent& scanned, in::ScannedModel& out) {
   return {};
 }
 
-Status scan_folder(const fs::path& folder, in::ScannedModel& out) {
+Status scan_folder(const fs::path& folder, model::CacheDtype dtype, in::ScannedModel& out) {
   LOCKSTEP_TRY_STATUS(read_sidecar(folder / "lockstep.json", out));
   const model::Kind by_config = LOCKSTEP_TRY(kind_by_config(folder, *out.model.facts));
   if (by_config != model::Kind::unknown) out.model.kind = by_config;
@@ -270,12 +272,12 @@ Status scan_folder(const fs::path& folder, in::ScannedModel& out) {
     std::ranges::sort(folders);
     for (const fs::path& each : folders) {
       const auto weights = LOCKSTEP_TRY(weights_in(each));
-      if (!weights.empty()) add_component(out, LOCKSTEP_TRY(scan_component(each.filename().string(), weights)));
+      if (!weights.empty()) add_component(out, LOCKSTEP_TRY(scan_component(each.filename().string(), weights, dtype)));
     }
   } else {
     const auto weights = LOCKSTEP_TRY(weights_in(folder));
     if (!weights.empty()) {
-      ScannedComponent scanned = LOCKSTEP_TRY(scan_component("model", weights));
+      ScannedComponent scanned = LOCKSTEP_TRY(scan_component("model", weights, dtype));
       LOCKSTEP_TRY_STATUS(take_guess(scanned, out));
       const bool checkpoint = out.model.kind == model::Kind::sdxl || out.model.kind == model::Kind::sdxl_refiner;
       out.model.facts->single_file =
@@ -288,13 +290,13 @@ Status scan_folder(const fs::path& folder, in::ScannedModel& out) {
   return {};
 }
 
-Status scan_single_file(const fs::path& file, in::ScannedModel& out) {
+Status scan_single_file(const fs::path& file, model::CacheDtype dtype, in::ScannedModel& out) {
   if (is_pickle(file)) {
     return fail(ErrorCode::invalid_argument,
                 cat(file.string(), " is a pickle file; it can run code and is refused, use safetensors"));
   }
   LOCKSTEP_TRY_STATUS(read_sidecar(file.parent_path() / cat(out.model.model_id.str(), ".lockstep.json"), out));
-  ScannedComponent scanned = LOCKSTEP_TRY(scan_component("model", {file.string()}));
+  ScannedComponent scanned = LOCKSTEP_TRY(scan_component("model", {file.string()}, dtype));
   LOCKSTEP_TRY_STATUS(take_guess(scanned, out));
   const model::Kind kind = out.model.kind;
   if (kind == model::Kind::safety_classifier) {
@@ -306,13 +308,14 @@ Status scan_single_file(const fs::path& file, in::ScannedModel& out) {
   return {};
 }
 
-in::ScannedModel scan_one(const fs::path& path, const std::string& name) {
+in::ScannedModel scan_one(const fs::path& path, const std::string& name, model::CacheDtype dtype) {
   in::ScannedModel out;
   out.model.model_id = ModelId(name);
   out.model.path = fs::absolute(path).string();
   out.model.facts.emplace();
   std::error_code ignored;
-  const Status status = fs::is_directory(path, ignored) ? scan_folder(path, out) : scan_single_file(path, out);
+  const Status status =
+      fs::is_directory(path, ignored) ? scan_folder(path, dtype, out) : scan_single_file(path, dtype, out);
   if (status) {
     out.model.availability = model::Availability::available;
     if (out.model.facts->version.empty()) out.model.facts->version = generation_of(out.model);
@@ -339,7 +342,9 @@ fs::file_time_type last_written(const fs::path& path) {
 
 }  // namespace
 
-in::ScannedModel scan_model(const std::string& path, const std::string& name) { return scan_one(path, name); }
+in::ScannedModel scan_model(const std::string& path, const std::string& name) {
+  return scan_one(path, name, model::CacheDtype::as_is);
+}
 
 Result<std::string> hash_files(const std::vector<model::File>& files) {
   Sha256 hash;
@@ -357,7 +362,7 @@ Result<std::string> hash_files(const std::vector<model::File>& files) {
   return hash.hex();
 }
 
-in::ModelsScanned scan_models(const std::string& folder, Nanos settled) {
+in::ModelsScanned scan_models(const std::string& folder, Nanos settled, model::CacheDtype dtype) {
   in::ModelsScanned out;
   std::error_code error;
   std::map<std::string, std::vector<fs::path>> places;  // by model name
@@ -373,7 +378,7 @@ in::ModelsScanned scan_models(const std::string& folder, Nanos settled) {
   if (error) out.problem = cat("the models folder ", folder, " cannot be read: ", error.message());
   for (auto& [name, paths] : places) {
     std::ranges::sort(paths);
-    in::ScannedModel scanned = scan_one(paths.front(), name);
+    in::ScannedModel scanned = scan_one(paths.front(), name, dtype);
     if (paths.size() > 1) {
       scanned.model.availability = model::Availability::broken;
       scanned.model.reason = cat("the name stands for ", paths[0].filename().string(), " and for ",
@@ -417,10 +422,26 @@ Result<FilledSegment> fill_segment(const out::FillSegment& order) {
       };
       for (; piece != layout.pieces.end() && piece->file == index; ++piece) {
         LOCKSTEP_TRY_STATUS(hash_up_to(piece->from));
-        const auto target = segment.subspan(piece->to, piece->bytes);
-        LOCKSTEP_TRY_STATUS(read_at(file.get(), at, target, expected.path));
-        hash.add(target);
-        at += piece->bytes;
+        const auto target = segment.subspan(piece->to, piece->bytes_in_cache);
+        if (piece->dtype == piece->dtype_in_cache) {
+          LOCKSTEP_TRY_STATUS(read_at(file.get(), at, target, expected.path));
+          hash.add(target);
+          at += piece->bytes;
+          continue;
+        }
+        // In chunks of whole elements, so that a large tensor needs no second copy of its size.
+        const std::uint64_t width = model::float_width(piece->dtype);
+        const std::uint64_t width_in_cache = model::float_width(piece->dtype_in_cache);
+        for (std::uint64_t done = 0; done < piece->bytes;) {
+          const auto chunk = std::span(between).first(std::min<std::uint64_t>(between.size(), piece->bytes - done));
+          LOCKSTEP_TRY_STATUS(read_at(file.get(), at, chunk, expected.path));
+          hash.add(chunk);
+          model::convert(chunk, piece->dtype,
+                         target.subspan(done / width * width_in_cache, chunk.size() / width * width_in_cache),
+                         piece->dtype_in_cache);
+          done += chunk.size();
+          at += chunk.size();
+        }
       }
       LOCKSTEP_TRY_STATUS(hash_up_to(expected.size.value));
     }

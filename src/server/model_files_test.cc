@@ -217,6 +217,35 @@ TEST_F(ModelFilesTest, a_filled_segment_has_the_files_bytes_at_the_layouts_offse
   EXPECT_EQ(bytes_at(0, header.size()), header);
 }
 
+// Converted once, on the way into the cache: the digest is the file's, length and dtype are the cache's.
+TEST_F(ModelFilesTest, a_segment_of_another_dtype_is_half_as_large_and_its_integers_stay) {
+  const std::string data = std::string("\x00\x00\x80\x3f\x00\x00\x00\xc0", 8) + "\x07\x08\x09";  // 1.0, -2.0; 7, 8, 9
+  const std::string file = safetensors(R"({"conv.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                                       R"("steps":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}})",
+                                       data);
+  write("vae/config.json", R"({"_class_name": "AutoencoderKL"})");
+  write("vae/weights.safetensors", file);
+  const in::ModelsScanned scanned = scan_models(folder_.string(), 0, model::CacheDtype::bf16);
+  ASSERT_EQ(scanned.models.size(), 1u);
+  ASSERT_EQ(scanned.models[0].layouts.size(), 1u) << scanned.models[0].model.reason;
+  const model::Component& component = scanned.models[0].model.components[0];
+  EXPECT_EQ(component.dtype_in_cache, model::CacheDtype::bf16);
+  const out::FillSegment fill{ModelId("vae"), "model", component.files, scanned.models[0].layouts[0]};
+  const auto segment = fill_segment(fill);
+  ASSERT_TRUE(segment.has_value()) << segment.error().message;
+  EXPECT_EQ(segment->sha256, sha256_hex(file));
+  ASSERT_EQ(fill.layout->pieces.size(), 2u);
+  const auto bytes_at = [&](std::uint64_t at, std::uint64_t count) {
+    std::string out(count, '\0');
+    EXPECT_EQ(::pread(segment->file.get(), out.data(), count, static_cast<off_t>(at)), static_cast<ssize_t>(count));
+    return out;
+  };
+  EXPECT_EQ(bytes_at(fill.layout->pieces[0].to, 4), std::string("\x80\x3f\x00\xc0", 4));
+  EXPECT_EQ(bytes_at(fill.layout->pieces[1].to, 3), "\x07\x08\x09");
+  EXPECT_NE(fill.layout->tensors_json.find("BF16"), std::string::npos);
+  EXPECT_EQ(fill.layout->tensors_json.find("F32"), std::string::npos);
+}
+
 TEST_F(ModelFilesTest, the_digest_is_that_of_the_whole_file) {
   write("up/weights.safetensors", upscaler_file());
   const auto segment = fill_segment(order("up"));

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import BINARY, ROOT, Server, until
+from conftest import BINARY, LIMIT, ROOT, Server, until
 
 
 @pytest.fixture(scope="session")
@@ -238,3 +238,31 @@ def test_add_refuses_path_tricks(files, tmp_path):
         status, body = files.request("POST", "/api/v1/models", {"path": path, **({"name": name} if name else {})})
         assert status in (400, 404) and words in body["error"]["message"], (path, body)
         assert sorted(os.listdir(files.models)) == before
+
+
+def test_a_model_is_converted_once_into_the_cache_and_a_change_of_mind_loads_it_anew(tmp_path, models):
+    server = Server(tmp_path, models, '[[worker]]\nname = "only"\n')
+    server.start()
+    try:
+        assert server.finished(server.submit(prompt="x", size="64x64", steps=1))["state"] == "completed"
+        plain = server.get("/api/v1/models/tiny-sdxl")["model"]
+        server.stop()
+        server.config = '[cache]\ndtype = "bf16"\n[[worker]]\nname = "only"\n'
+        server.start()
+        assert server.finished(server.submit(prompt="x", size="64x64", steps=1))["state"] == "completed"
+        model = server.get("/api/v1/models/tiny-sdxl")["model"]
+        assert all(each["dtype_in_cache"] == "bf16" for each in model["components"])
+        assert [c["sha256"] for c in model["components"]] == [c["sha256"] for c in plain["components"]]
+        assert 0.4 < model["bytes"] / plain["bytes"] < 0.6, (model["bytes"], plain["bytes"])
+        held = sum(m["model"]["bytes"] for m in server.get("/api/v1/models")["models"] if m["residencies"])
+        assert server.get("/api/v1/devices")["devices"][0]["memory_allocated"] == held
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def test_an_unknown_dtype_is_refused_with_what_there_is(tmp_path, models):
+    server = Server(tmp_path, models, '[cache]\ndtype = "fp4"\n')
+    server.start(expect_failure=True)
+    assert server.process.wait(LIMIT) == 2
+    assert 'cache.dtype is "fp4"; it must be as-is, fp16, bf16 or fp32' in server.log.read_text()

@@ -147,7 +147,7 @@ std::map<std::string, std::string> safetensors_metadata(std::string_view text) {
   return {};
 }
 
-Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files) {
+Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files, CacheDtype dtype) {
   // Offsets stand in the header, so the header's length must be known first: offsets relative to the first tensor
   // would need a second rule in every reader. Lengths are bounded by writing the widest offset (20 digits).
   std::uint64_t json_bound = header_slack;
@@ -169,9 +169,13 @@ Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files) {
   std::uint64_t at = data_begin;
   for (std::uint32_t file = 0; file < files.size(); ++file) {
     for (const Tensor& tensor : files[file]) {
-      layout.pieces.push_back({file, tensor.begin, at, tensor.bytes});
-      placed.emplace(tensor.name, SegmentTensor{tensor.dtype, tensor.shape, at, tensor.bytes});
-      at = aligned(at + tensor.bytes);
+      const std::string in_cache = dtype_in_cache(tensor.dtype, dtype);
+      const bool same = in_cache == tensor.dtype;
+      const std::uint64_t bytes =
+          same ? tensor.bytes : tensor.bytes / float_width(tensor.dtype) * float_width(in_cache);
+      layout.pieces.push_back({file, tensor.begin, at, tensor.bytes, tensor.dtype, in_cache, bytes});
+      placed.emplace(tensor.name, SegmentTensor{in_cache, tensor.shape, at, bytes});
+      at = aligned(at + bytes);
     }
   }
   layout.size = Bytes{at};

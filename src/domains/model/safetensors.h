@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "base/units.h"
+#include "domains/model/dtype.h"
 
 namespace lockstep::model {
 
@@ -37,12 +38,15 @@ Result<std::vector<Tensor>> parse_safetensors_header(std::string_view json, std:
 /// The texts of a header's `__metadata__`; empty when there is none, or it is no object of texts.
 std::map<std::string, std::string> safetensors_metadata(std::string_view json);
 
-/// One piece of a file and where it goes in the segment.
+/// One tensor of a file and where it goes in the segment. It is converted on the way when the two dtypes differ.
 struct CopyPiece {
   std::uint32_t file = 0;
   std::uint64_t from = 0;
   std::uint64_t to = 0;
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;  // in the file
+  std::string dtype;        // in the file
+  std::string dtype_in_cache;
+  std::uint64_t bytes_in_cache = 0;
 };
 
 struct SegmentLayout {
@@ -53,7 +57,7 @@ struct SegmentLayout {
 
 /// Where each tensor of a component's files goes. The header text itself is made by segment_header(), of fixed
 /// length for a layout, so that the digest can be filled in when it is known.
-Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files);
+Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files, CacheDtype dtype = CacheDtype::as_is);
 
 /// The bytes before the first tensor: u64 length and space-padded JSON. `sha256` has 64 digits.
 std::string segment_header(const SegmentLayout& layout, std::string_view model, std::string_view component,

@@ -11,6 +11,7 @@
 
 #include "base/ids.h"
 #include "base/units.h"
+#include "domains/model/dtype.h"
 #include "domains/model/lifecycle.h"
 
 namespace lockstep::model {
@@ -31,7 +32,8 @@ struct File {
 BOOST_DESCRIBE_STRUCT(File, (), (path, size, modified_ns))
 
 /// segment_bytes is what the component takes in the cache and on a device; sha256 is over its files in order and is
-/// empty until they were read once.
+/// empty until they were read once. dtype_in_cache is what its floating-point tensors are converted to; absent when
+/// they stay as they are.
 struct Component {
   std::string name;
   std::vector<File> files;
@@ -39,8 +41,9 @@ struct Component {
   std::vector<std::string> dtypes;
   Bytes segment_bytes;
   std::string sha256;
+  std::optional<CacheDtype> dtype_in_cache;
 };
-BOOST_DESCRIBE_STRUCT(Component, (), (name, files, tensors, dtypes, segment_bytes, sha256))
+BOOST_DESCRIBE_STRUCT(Component, (), (name, files, tensors, dtypes, segment_bytes, sha256, dtype_in_cache))
 
 /// What a model says it needs. role: "base", "refiner", "vae", "lora", or "configuration": the model of the same
 /// architecture whose configuration and tokenizers a single file uses, which has none.

@@ -96,6 +96,11 @@ std::string identity_of(int fd) {
 }
 
 Result<std::string> read_verified(int fd, std::uint64_t bytes, std::string_view sha256) {
+  if (bytes > read_max.value) {
+    return fail(ErrorCode::too_large,
+                cat("a buffer of ", bytes, " bytes was promised; at most ", read_max.value, " are read"));
+  }
+  if (!is_sealed(fd)) return fail(ErrorCode::data_loss, "the buffer is not sealed: its bytes may still change");
   const Bytes size = LOCKSTEP_TRY(size_of(fd));
   if (size.value != bytes) {
     return fail(ErrorCode::data_loss, cat("the buffer has ", size.value, " bytes, ", bytes, " were promised"));

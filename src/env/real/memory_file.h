@@ -38,8 +38,12 @@ Result<Bytes> size_of(int fd);
 /// as the machine runs. Empty when the descriptor is not a sealed memfd. The time keeps a reused number apart.
 std::string identity_of(int fd);
 
-/// The bytes of a descriptor that somebody else made, as a private copy. data_loss when length or digest differ from
-/// what was promised.
+/// What a process of somebody else's may have us read at once: an image of the largest size that is configurable, as
+/// raw pixels, has less. A file of holes may promise any length and cost its maker nothing.
+inline constexpr Bytes read_max{1ULL << 30};
+
+/// The bytes of a descriptor that somebody else made, as a private copy. data_loss when it can still be changed, or
+/// when length or digest differ from what was promised; too_large over read_max, before anything is allocated.
 Result<std::string> read_verified(int fd, std::uint64_t bytes, std::string_view sha256);
 
 }  // namespace lockstep::real
