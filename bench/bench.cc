@@ -190,13 +190,18 @@ Result<Setup> prepare() {
   return setup;
 }
 
+/// The folder that holds python/lockstep, upward from this program.
+fs::path home_folder() {
+  fs::path home = fs::read_symlink("/proc/self/exe").parent_path();
+  while (!fs::exists(home / "python" / "lockstep") && home != home.root_path()) home = home.parent_path();
+  return home;
+}
+
 /// One request through lockstep beside the same pipeline from a bare script, warm, A/B interleaved.
 Status request_overhead(const Setup& setup, const std::string& size, int runs, Report& report) {
   const auto server = LOCKSTEP_TRY(Server::start(setup.folder, setup.models, 1));
   LOCKSTEP_TRY_STATUS(server->wait_ready());
-  const std::string self = fs::read_symlink("/proc/self/exe").string();
-  fs::path home = fs::path(self).parent_path();
-  while (!fs::exists(home / "python" / "lockstep") && home != home.root_path()) home = home.parent_path();
+  const fs::path home = home_folder();
   ::setenv("PYTHONPATH", (home / "python").c_str(), 1);
   Program bare({(home / ".venv/bin/python").string(), "-m", "lockstep.diffusers.bare", setup.models, "--serve"}, true,
                cat(setup.folder, "/bare.log"));
@@ -339,6 +344,61 @@ Status readoption(const Setup& setup, int runs, Report& report) {
   return {};
 }
 
+struct Mapped {
+  std::uint64_t resident = 0;
+  std::uint64_t proportional = 0;  // of the pages that n processes have, 1/n
+};
+
+/// What a process has of a model's segments, from the kernel.
+Mapped mapped_of(std::int64_t pid, const std::string& model) {
+  std::ifstream smaps(cat("/proc/", pid, "/smaps"));
+  const std::string name = cat("/memfd:lockstep:", model, "/");
+  Mapped out;
+  bool inside = false;
+  for (std::string line; std::getline(smaps, line);) {
+    const bool heading = line.find(':') > line.find(' ');  // "from-to rights ... path", and not "Name:  value kB"
+    if (heading) inside = line.find(name) != std::string::npos;
+    if (!inside || heading) continue;
+    if (line.starts_with("Rss:")) out.resident += std::strtoull(line.c_str() + 4, nullptr, 10) * 1024;
+    if (line.starts_with("Pss:")) out.proportional += std::strtoull(line.c_str() + 4, nullptr, 10) * 1024;
+  }
+  return out;
+}
+
+/// A model of over 1 GiB, used by two workers, takes its size once.
+Status cache_sharing(const Setup& setup, Report& report) {
+  const std::string models = cat(setup.folder, "/large");
+  const fs::path home = home_folder();
+  ::setenv("PYTHONPATH", (home / "python").c_str(), 1);
+  const std::string python = (home / ".venv/bin/python").string();
+  const std::string make = cat("'", python, "' -m lockstep.diffusers.make_tiny '", models, "' --scale 16 >/dev/null");
+  if (std::system(make.c_str()) != 0) return fail(ErrorCode::unavailable, "the large model could not be written");
+  const auto server = LOCKSTEP_TRY(Server::start(setup.folder, models, 2));
+  LOCKSTEP_TRY_STATUS(server->wait_ready());
+  const auto response =
+      LOCKSTEP_TRY(http::request(server->address(), "POST", "/v1/images/generations",
+                                 R"({"prompt":"x","size":"64x64","steps":1,"response_format":"url","n":4,"seed":1})"));
+  if (response.status != 200) return fail(ErrorCode::internal, cat("the request failed: ", response.body));
+  const StatusView view = LOCKSTEP_TRY(server->status());
+  const auto model =
+      std::ranges::find(view.models, ModelId("tiny-sdxl"), [](const auto& each) { return each.model.model_id; });
+  if (model == view.models.end() || model->model.bytes < 1_GiB || model->residencies.size() != 2) {
+    return fail(ErrorCode::internal, "two workers should hold a model of 1 GiB and more");
+  }
+  const double bytes = static_cast<double>(model->model.bytes.value);
+  double sum = 0;
+  for (const WorkerView& worker : view.workers) {
+    const Mapped mapped = mapped_of(worker.pid, "tiny-sdxl");
+    if (static_cast<double>(mapped.resident) < 0.95 * bytes) {
+      return fail(ErrorCode::internal, cat(worker.worker_id.str(), " has not used the whole model: ", mapped.resident));
+    }
+    sum += static_cast<double>(mapped.proportional);
+  }
+  report.rows.push_back(
+      {.name = "cache_sharing", .unit = "x its size", .value = sum / bytes, .runs = 1, .floor = 1.0, .target = 1.05});
+  return {};
+}
+
 /// Start of the process until /livez answers, without workers.
 Status cold_start(const Setup& setup, int runs, Report& report) {
   std::vector<double> samples;
@@ -371,6 +431,7 @@ Result<Report> path(int runs, const std::string& only) {
   if (wanted("request_overhead_256x256")) {
     LOCKSTEP_TRY_STATUS(request_overhead(setup, "256x256", std::max(5, runs / 2), report));
   }
+  if (wanted("cache_sharing")) LOCKSTEP_TRY_STATUS(cache_sharing(setup, report));
   if (wanted("readoption")) LOCKSTEP_TRY_STATUS(readoption(setup, 10, report));
   if (wanted("death_noticed")) LOCKSTEP_TRY_STATUS(death_noticed(setup, 20, report));
   std::error_code ignored;
@@ -397,8 +458,8 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
       state_->app->add_subcommand("path", "one request against a bare script, a death noticed, a cold start");
   state_->path->add_option("--runs", state_->runs, "measured requests")->check(CLI::Range(3, 1000));
   state_->path->add_option("--only", state_->only, "one row instead of all")
-      ->check(CLI::IsMember(
-          {"cold_start", "request_overhead_64x64", "request_overhead_256x256", "readoption", "death_noticed"}));
+      ->check(CLI::IsMember({"cold_start", "request_overhead_64x64", "request_overhead_256x256", "cache_sharing",
+                             "readoption", "death_noticed"}));
   state_->path->add_flag("--json", state_->json, "print one object");
   state_->codec = state_->app->add_subcommand("codec", "one event read and written, by hand, and by Boost.JSON");
   state_->codec->add_option("--rounds", state_->rounds, "samples of 2000 calls each")->check(CLI::Range(3, 100'000));

@@ -18,11 +18,13 @@ MODELS = {
 }
 
 
-def _write(model_id: str, folder: str) -> None:
+def _write(model_id: str, folder: str, scale: int) -> None:
     # Imported here: each needs torch, which takes seconds, and errors about folders shall come before.
     if model_id == "tiny-sdxl":
-        from .tiny_sdxl import write
-    elif model_id == "tiny-esrgan-x4":
+        from .tiny_sdxl import write as write_sdxl
+
+        return write_sdxl(folder, scale)
+    if model_id == "tiny-esrgan-x4":
         from .tiny_esrgan import write
     else:
         from .tiny_safety import write
@@ -46,7 +48,7 @@ def _open_to_readers(folder: str) -> int:
     return total
 
 
-def make(directory: str, model_id: str, force: bool = False) -> int:
+def make(directory: str, model_id: str, force: bool = False, scale: int = 1) -> int:
     """Write the model `model_id` (a key of MODELS) to directory/model_id and return its bytes.
 
     The folder appears whole or not at all. Raises FileExistsError when it is there and not `force`,
@@ -60,7 +62,7 @@ def make(directory: str, model_id: str, force: bool = False) -> int:
     os.mkdir(staging)
     replaced = staging + ".old"
     try:
-        _write(model_id, staging)
+        _write(model_id, staging, scale)
         total = _open_to_readers(staging)
         if os.path.lexists(target):
             os.rename(target, replaced)
@@ -82,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--force", action="store_true", help="replace models that exist")
+    parser.add_argument("--scale", type=int, default=1, choices=range(1, 33), metavar="1..32",
+                        help="times as many channels in the image model; 16 is over 1 GiB")  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         present = [name for name in MODELS if os.path.lexists(os.path.join(options.directory, name))]
@@ -93,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise PermissionError(13, "the folder is not writable")
         runtime.configure_torch()
         for model_id, kind in MODELS.items():
-            total = make(options.directory, model_id, options.force)
+            total = make(options.directory, model_id, options.force, options.scale)
             print(f"{model_id}\t{kind}\t{total}", flush=True)
     except OSError as error:
         print(f"cannot write models to {options.directory}: {error.strerror or error}", file=sys.stderr)

@@ -74,14 +74,14 @@ def _text_encoder(kind):
     return kind(config)
 
 
-def _unet():
+def _unet(scale: int):
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(32, 64),
+        block_out_channels=(32 * scale, 64 * scale),
         layers_per_block=2,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -124,8 +124,11 @@ def _vae():
     )
 
 
-def write(folder: str) -> None:
-    """Write the model into the empty folder `folder`; the same bytes each time."""
+def write(folder: str, scale: int = 1) -> None:
+    """Write the model into the empty folder `folder`; the same bytes each time.
+
+    `scale` times as many channels in the U-Net: a scale of 16 is over 1 GiB, for measuring with.
+    """
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -133,7 +136,7 @@ def write(folder: str) -> None:
         torch.manual_seed(SEED)
         text_encoder = _text_encoder(CLIPTextModel)
         text_encoder_2 = _text_encoder(CLIPTextModelWithProjection)
-        unet = _unet()
+        unet = _unet(scale)
         vae = _vae()
     tokenizers = {}
     for name in ("tokenizer", "tokenizer_2"):
