@@ -20,9 +20,8 @@ namespace lockstep::server {
 /// lockstep.json in the folder, or <name>.lockstep.json beside the file, adds version and dependencies.
 /// A model that cannot be used is listed as broken with its reason; pickle files are refused, never opened.
 ///
-/// settled  a model that is broken and was written to within this long ago is left out, as unsettled: somebody may
-///          still be copying it
-/// dtype    what its floating-point tensors become in the cache
+/// A model that is broken and was written to within `settled` is left out, as unsettled: somebody may still be copying
+/// it. `dtype` is what floating-point tensors become in the cache.
 in::ModelsScanned scan_models(const std::string& folder, Nanos settled = 0,
                               model::CacheDtype dtype = model::CacheDtype::as_is);
 
@@ -32,8 +31,9 @@ in::ScannedModel scan_model(const std::string& path, const std::string& name);
 /// SHA-256 over the files in order; they must be those that were scanned (data_loss otherwise).
 Result<std::string> hash_files(const std::vector<model::File>& files);
 
-/// Fills one segment from the component's files: read once, hashed, copied or converted in the same pass, sealed. The files must
-/// be those that were scanned (data_loss otherwise). Returns the sealed descriptor and the digest of the files.
+/// Fills one segment from the component's files: read once, hashed, copied or converted in the same pass, sealed. The
+/// files must be those that were scanned (data_loss otherwise). Returns the sealed descriptor and the digest of the
+/// files.
 struct FilledSegment {
   real::Fd file;
   std::string sha256;
