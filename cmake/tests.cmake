@@ -1,12 +1,13 @@
 enable_testing()
 find_package(GTest REQUIRED)
+find_package(rapidcheck REQUIRED)
 include(GoogleTest)
 
 get_property(unit_sources GLOBAL PROPERTY LOCKSTEP_TEST_SOURCES)
 file(GLOB design_sources CONFIGURE_DEPENDS tests/design/*_test.cc)
 add_executable(lockstep_tests ${unit_sources} ${design_sources})
 target_link_libraries(lockstep_tests PRIVATE lockstep_server lockstep_worker_real GTest::gtest GTest::gmock
-  GTest::gtest_main)
+  GTest::gtest_main rapidcheck)
 target_compile_definitions(lockstep_tests PRIVATE LOCKSTEP_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
   LOCKSTEP_FAKE_NVML="$<TARGET_FILE:fake_nvml>")
 add_library(fake_nvml MODULE tests/fake/nvml.cc)

@@ -14,6 +14,7 @@ enum class Retry : std::uint8_t { never, after_read, after_wait, after_check };
   X(invalid_argument, 400, never, "the request is malformed")                   \
   X(not_owner, 403, never, "the writer does not own this fact")                 \
   X(safety_blocked, 400, never, "the safety check refused the result")          \
+  X(not_yet, 501, never, "this version does not do that yet")                   \
   X(not_found, 404, never, "no such thing")                                     \
   X(already_exists, 409, never, "the id is taken by something else")            \
   X(invalid_transition, 409, never, "this state does not accept this event")    \

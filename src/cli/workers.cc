@@ -90,6 +90,8 @@ std::string text_of(const WorkerView& view) {
   if (!view.last_end.empty()) out += cat("the incarnation before ended: ", harmless(view.last_end), "\n");
   if (view.deaths_in_a_row > 0) out += cat("deaths since it was last ready: ", view.deaths_in_a_row, "\n");
   if (view.frames_refused > 0) out += cat("frames refused: ", view.frames_refused, "\n");
+  for (const auto& [fact, times] : view.writes_refused) out += cat("told of ", fact, ", not its own: ", times, "\n");
+  for (const auto& [event, times] : view.events_not_yet) out += cat(event, ", without effect so far: ", times, "\n");
   if (!view.broken_because.empty()) out += cat("set aside: ", harmless(view.broken_because), "\n");
   if (view.next_start_seconds) out += cat("next start: ", start_text(view), "\n");
   if (!view.last_words.empty()) out += cat("its last words:\n", for_terminal(view.last_words), "\n");

@@ -151,12 +151,14 @@ BOOST_DESCRIBE_STRUCT(Refused, (), (reason, retry))
 struct Ready {};  // worker -> orchestrator: the handlers are there
 BOOST_DESCRIBE_STRUCT(Ready, (), ())
 
-/// handler_progress rises with every report of a handler: alive is not progressing.
+/// handler_progress rises with every report of a handler: alive is not progressing. writes_refused counts frames of
+/// the orchestrator's that told of a fact of the worker's, or that this worker does nothing with; absent: none.
 struct Heartbeat {
   std::uint64_t handler_progress = 0;
   std::uint32_t tasks_running = 0;
+  std::optional<std::uint64_t> writes_refused;
 };
-BOOST_DESCRIBE_STRUCT(Heartbeat, (), (handler_progress, tasks_running))
+BOOST_DESCRIBE_STRUCT(Heartbeat, (), (handler_progress, tasks_running, writes_refused))
 
 struct ComponentPlan {
   std::string name;

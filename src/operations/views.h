@@ -3,6 +3,7 @@
 // What people and tools read: plain described structs made from the tables. Shapes of GET /api/v1/...;
 // docs/formats/http_api.md.
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -43,14 +44,17 @@ struct WorkerView {
   std::string task;
   std::string last_end;
   std::uint64_t frames_refused = 0;
+  std::map<std::string, std::uint64_t> writes_refused;  // by fact: what it told of and does not own
+  std::map<std::string, std::uint64_t> events_not_yet;  // by event: what is its own, and has no effect in this version
+  std::uint64_t refused_there = 0;                      // frames of ours that it refused for the same reasons
   std::uint32_t deaths_in_a_row = 0;         // without a ready in between
   std::string broken_because;                // why it is set aside; empty when it is not
   std::string last_words;                    // the end of its log when it was set aside
   std::optional<double> next_start_seconds;  // until it is started again; absent when nothing starts it
 };
 BOOST_DESCRIBE_STRUCT(WorkerView, (),
-                      (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused, deaths_in_a_row,
-                       broken_because, last_words, next_start_seconds))
+                      (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused, writes_refused,
+                       events_not_yet, refused_there, deaths_in_a_row, broken_because, last_words, next_start_seconds))
 
 struct WorkersView {
   Rev rev;

@@ -37,6 +37,8 @@ struct Counters {
   std::map<WorkerId, Count> worker_starts;
   std::map<std::pair<WorkerId, std::string>, Count> worker_deaths;  // by worker and cause
   std::map<WorkerId, Count> frames_refused;
+  std::map<std::pair<WorkerId, std::string>, Count> writes_refused;  // by worker and fact: not its own
+  std::map<std::pair<WorkerId, std::string>, Count> events_not_yet;  // by worker and frame type: no effect so far
   Count set_aside = 0;
 
   // When what goes on now began; not for work that an earlier life began.

@@ -16,6 +16,7 @@
 #include "env/frame.h"
 #include "liveness/worker_record.h"
 #include "operations/accept.h"
+#include "ownership/facts.h"
 
 namespace lockstep {
 
@@ -115,12 +116,14 @@ struct PixelsStored {
   Result<ImageBuffer> image;
 };
 struct Generate {
+  static constexpr auto changes = ownership::Fact::requests;
   ReplyId reply;
   GenerateBody body;
   std::uint64_t seed;  // random, for a body without one
   bool wait;           // answer at the end; otherwise 202 at once
 };
 struct Check {
+  static constexpr auto changes = ownership::Fact::requests;
   ReplyId reply;
   ImageBuffer source;
   bool wait;
@@ -131,22 +134,26 @@ struct View {
                      // "workers/<id>"; "readyz"; "v1/models"
 };
 struct Cancel {
+  static constexpr auto changes = ownership::Fact::requests;
   ReplyId reply;
   RequestId request_id;
 };
 /// A person wants it started again, though it was set aside, or though it lives.
 struct RestartWorker {
+  static constexpr auto changes = ownership::Fact::worker_lives;
   ReplyId reply;
   WorkerId worker_id;
 };
 /// A person wants the model on a device, or off it; without a worker: on any, off all.
 struct LoadModel {
+  static constexpr auto changes = ownership::Fact::model_placement;
   ReplyId reply;
   ModelId model_id;
   WorkerId worker_id;
   bool wait;
 };
 struct UnloadModel {
+  static constexpr auto changes = ownership::Fact::model_placement;
   ReplyId reply;
   ModelId model_id;
   WorkerId worker_id;
@@ -154,6 +161,7 @@ struct UnloadModel {
 };
 /// Every byte of its files is to be read again.
 struct VerifyModel {
+  static constexpr auto changes = ownership::Fact::model_metadata;
   ReplyId reply;
   ModelId model_id;
   bool wait;
@@ -165,12 +173,14 @@ struct FilesHashed {
 };
 /// A file or folder of this machine is to become a model.
 struct AddModel {
+  static constexpr auto changes = ownership::Fact::model_metadata;
   ReplyId reply;
   std::string path;
   std::string name;  // empty: that of the file or folder
   bool link = false;
 };
 struct RemoveModel {
+  static constexpr auto changes = ownership::Fact::model_metadata;
   ReplyId reply;
   ModelId model_id;
   bool force = false;

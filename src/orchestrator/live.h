@@ -39,6 +39,7 @@ struct WorkerLive {
   bool died_by_itself = false;  // its life line broke before anybody ended it
   std::string end_reason;       // why we ended it, for people
   std::uint64_t frames_refused = 0;
+  std::uint64_t refused_there = 0;  // of our frames, because they tell of facts of the worker's
   std::optional<DeviceHealthUpdate> health;
   std::optional<VramUsageUpdate> memory;
 };

@@ -10,6 +10,7 @@
 #include "events/json_read.h"
 #include "operations/model_load.h"
 #include "operations/workflow.h"
+#include "orchestrator/owner_gate.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
@@ -255,7 +256,7 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::hello: return on_hello(turn, arrival);
     case FrameType::ready: return on_ready(turn, arrival);
     case FrameType::heartbeat:
-      LOCKSTEP_TRY(body_of<Heartbeat>(arrival));
+      arrival.live.refused_there = LOCKSTEP_TRY(body_of<Heartbeat>(arrival)).writes_refused.value_or(0);
       send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{});
       return {};
     case FrameType::transaction_vote: return on_vote(turn, arrival);
@@ -286,7 +287,8 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::model_runtime_update: return on_model_runtime(turn, arrival);
     default: break;
   }
-  return fail(ErrorCode::invalid_argument, cat("a worker does not send frame type ", static_cast<int>(type)));
+  // It is the worker's to say, and nothing here would come of it: that must not look like being heard.
+  return fail(ErrorCode::not_yet, cat("nothing is done with ", json::enum_name(type), " in this version"));
 }
 
 }  // namespace
@@ -329,8 +331,12 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
                       cat("it sent a broken envelope at ", envelope.error().pointer, ": ", envelope.error().message));
   }
   Arrival arrival{*worker, live, *envelope, input.handles};
-  const Status status = dispatch(turn, type, arrival);
+  Status status = owner_gate(turn, *worker, type, *envelope);
+  if (status) status = dispatch(turn, type, arrival);
   drop(arrival.handles);
+  if (!status && (status.error().code == ErrorCode::not_owner || status.error().code == ErrorCode::not_yet)) {
+    return refuse_write(turn, *worker, type, status.error());
+  }
   if (!status) {
     ++live.frames_refused;
     ++turn.live.counters.frames_refused[input.worker_id];

@@ -123,6 +123,13 @@ WorkerView worker_view(const Turn& turn, const WorkerRecord& worker) {
   if (live != turn.live.workers.end()) {
     view.task = live->second.task;
     view.frames_refused = live->second.frames_refused;
+    view.refused_there = live->second.refused_there;
+  }
+  for (const auto& [key, times] : turn.live.counters.writes_refused) {
+    if (key.first == worker.worker_id) view.writes_refused[key.second] = times;
+  }
+  for (const auto& [key, times] : turn.live.counters.events_not_yet) {
+    if (key.first == worker.worker_id) view.events_not_yet[key.second] = times;
   }
   const bool waits = worker.state == WorkerState::gone && configured(turn, worker.worker_id) != nullptr;
   if (waits && live != turn.live.workers.end() && live->second.restart_at < turn.now + never / 2) {

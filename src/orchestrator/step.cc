@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "orchestrator/machine.h"
 #include "orchestrator/turn.h"
+#include "ownership/table.h"
 
 namespace lockstep {
 
@@ -15,6 +16,13 @@ template <class... Fs>
 struct Match : Fs... {
   using Fs::operator()...;
 };
+
+/// A command of people. It may only change what the orchestrator owns and lets people change (§1).
+template <class Command>
+void command(Turn& turn, const Command& input, void (*handler)(Turn&, const Command&)) {
+  static_assert(ownership::people_may_change(Command::changes), "people may not change this fact");
+  handler(turn, input);
+}
 
 /// Closes a turn: its changes become the commit, whose events every stream will show under its rev.
 Plan<Effect> close(Turn& turn) {
@@ -46,17 +54,17 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::SegmentFilled& x) { on_segment_filled(turn, x); },
                  [&](const in::PixelsOpened& x) { on_pixels_opened(turn, x); },
                  [&](const in::PixelsStored& x) { on_pixels_stored(turn, x); },
-                 [&](const in::Generate& x) { on_generate(turn, x); },
-                 [&](const in::Check& x) { on_check(turn, x); },
+                 [&](const in::Generate& x) { command(turn, x, on_generate); },
+                 [&](const in::Check& x) { command(turn, x, on_check); },
                  [&](const in::View& x) { on_view(turn, x); },
-                 [&](const in::Cancel& x) { on_cancel(turn, x); },
-                 [&](const in::RestartWorker& x) { on_restart_worker(turn, x); },
-                 [&](const in::LoadModel& x) { on_load_model(turn, x); },
-                 [&](const in::UnloadModel& x) { on_unload_model(turn, x); },
-                 [&](const in::VerifyModel& x) { on_verify_model(turn, x); },
+                 [&](const in::Cancel& x) { command(turn, x, on_cancel); },
+                 [&](const in::RestartWorker& x) { command(turn, x, on_restart_worker); },
+                 [&](const in::LoadModel& x) { command(turn, x, on_load_model); },
+                 [&](const in::UnloadModel& x) { command(turn, x, on_unload_model); },
+                 [&](const in::VerifyModel& x) { command(turn, x, on_verify_model); },
                  [&](const in::FilesHashed& x) { on_files_hashed(turn, x); },
-                 [&](const in::AddModel& x) { on_add_model(turn, x); },
-                 [&](const in::RemoveModel& x) { on_remove_model(turn, x); },
+                 [&](const in::AddModel& x) { command(turn, x, on_add_model); },
+                 [&](const in::RemoveModel& x) { command(turn, x, on_remove_model); },
                  [&](const in::FilesMoved& x) { on_files_moved(turn, x); },
                  [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
                  [&](const in::StopRequested&) { on_stop(turn); },

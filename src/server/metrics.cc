@@ -201,6 +201,16 @@ void worker_families(Families& out, const MetricsSource& from) {
   for_each([&](const std::string& key, const WorkerRecord& worker, const WorkerLive&) {
     out.add(count(live.counters.frames_refused, worker.worker_id), {{"worker", key}});
   });
+  out.counter("lockstep_worker_writes_refused_total",
+              "Events of the worker that told of a fact that is not its own, since the start, by fact.");
+  for (const auto& [key, times] : live.counters.writes_refused) {
+    out.add(real(times), {{"worker", key.first.str()}, {"fact", key.second}});
+  }
+  out.counter("lockstep_worker_events_not_yet_total",
+              "Events of the worker that have no effect in this version, since the start, by type.");
+  for (const auto& [key, times] : live.counters.events_not_yet) {
+    out.add(real(times), {{"worker", key.first.str()}, {"event", key.second}});
+  }
 }
 
 void lane_families(Families& out, const LanesCounters& lanes) {

@@ -156,6 +156,7 @@ class Machine {
   Bytes used() const { return participant_.used(); }
   const std::map<ModelId, LoadPlan>& holdings() const { return participant_.holdings(); }
   bool ended() const { return ended_; }
+  std::uint64_t writes_refused() const { return writes_refused_; }
 
  private:
   struct Task {
@@ -228,6 +229,7 @@ class Machine {
   TaskId tasks_made_ = 0;
   std::array<std::uint64_t, 4> sequence_in_{};  // of the last frame in each lane
   std::uint64_t handler_progress_ = 0;
+  std::uint64_t writes_refused_ = 0;  // frames that tell of a fact of ours, or have no effect here
   std::uint64_t handler_failures_ = 0;
   Nanos heartbeat_ = 0;
   Nanos acknowledged_ = 0;  // when the last acknowledged heartbeat was seen

@@ -7,6 +7,7 @@
 #include "events/json_read.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
+#include "ownership/table.h"
 #include "propagation/framing.h"
 #include "worker/machine.h"
 #include "worker/reports.h"
@@ -213,8 +214,13 @@ void Machine::frame(Turn& turn, const in::FrameArrived& input) {
   }
   sequence = header.sequence;
   const auto envelope = from_frame(input.frame);
-  const Status status = envelope ? dispatch(turn, input.frame, *envelope, handles) : Status(envelope.error());
+  Status status = envelope ? ownership::may_send(Side::orchestrator, type) : Status(envelope.error());
+  if (status) status = dispatch(turn, input.frame, *envelope, handles);
   turn.drop(handles);
+  if (!status && (status.error().code == ErrorCode::not_owner || status.error().code == ErrorCode::not_yet)) {
+    ++writes_refused_;  // the next heartbeat says so; nothing changed, and the worker goes on
+    return;
+  }
   if (!status) {
     leave(turn, 3,
           cat("a bad frame of type ", header.type, " at \"", status.error().pointer, "\": ", status.error().message));
@@ -335,7 +341,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     default: break;
   }
-  return fail(ErrorCode::invalid_argument, cat("an orchestrator does not send frame type ", frame.header.type));
+  return fail(ErrorCode::not_yet, cat("nothing is done with frame type ", frame.header.type, " in this version"));
 }
 
 void Machine::forget(Turn& turn, const ModelId& model) {
@@ -350,7 +356,9 @@ void Machine::timer(Turn& turn, const in::TimerFired& input) {
     return;
   }
   if (input.name != "heartbeat" || !welcomed_) return;  // the next welcome arms it again
-  send(turn, FrameType::heartbeat, Heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size())});
+  Heartbeat heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size()), std::nullopt};
+  if (writes_refused_ > 0) heartbeat.writes_refused = writes_refused_;
+  send(turn, FrameType::heartbeat, heartbeat);
   turn.effect(out::SampleTelemetry{});
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
 }

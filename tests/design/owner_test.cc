@@ -117,7 +117,7 @@ TEST_F(Design_2_owner, descriptors_of_a_refused_frame_are_given_up) {
   EXPECT_EQ(drops[1].handle, 42u);
 }
 
-// §1: commands are the orchestrator's. A worker that sends one is not believed.
+// §1: commands are the orchestrator's. A worker that sends one is not believed, and not ended: ownership_test.cc.
 TEST_F(Design_2_owner, a_worker_cannot_send_what_only_the_orchestrator_may) {
   for (const FrameType type : {FrameType::welcome, FrameType::transaction_commit, FrameType::model_load_request,
                                FrameType::inference_request, FrameType::task_cancel}) {
@@ -126,7 +126,8 @@ TEST_F(Design_2_owner, a_worker_cannot_send_what_only_the_orchestrator_may) {
     const Rev before = fresh.machine.rev();
     fresh.say("w0", type, TransactionDecision{transaction});
     EXPECT_EQ(fresh.machine.rev(), before);
-    EXPECT_EQ(fresh.all<out::KillWorker>().size(), 1u) << json::enum_name(type);
+    EXPECT_TRUE(fresh.all<out::KillWorker>().empty()) << json::enum_name(type);
+    EXPECT_EQ(fresh.machine.live().counters.writes_refused.size(), 1u) << json::enum_name(type);
   }
 }
 
