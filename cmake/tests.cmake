@@ -21,6 +21,8 @@ add_test(NAME tidy_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/tidy_test.py --
 add_test(NAME generated_types COMMAND ${PROJECT_SOURCE_DIR}/tools/generate_types.py --check --binary
   $<TARGET_FILE:lockstep>)
 add_test(NAME generated_types_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/generate_types.py --self-test)
+add_test(NAME ownership COMMAND ${PROJECT_SOURCE_DIR}/tools/check_ownership.py --binary $<TARGET_FILE:lockstep>)
+add_test(NAME ownership_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/check_ownership.py --self-test)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   # Sanitizers add symbols of their own, so purity is proven on the release objects.
   add_test(NAME pure COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py ${CMAKE_BINARY_DIR})

@@ -16,6 +16,7 @@
 #include "cli/cli.h"
 #include "cli/message.h"
 #include "env/real/certificates.h"
+#include "cli/ownership.h"
 #include "events/json_write.h"
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
@@ -148,6 +149,7 @@ int main(int argc, char** argv) {
   add_serve(app, serve);
   lockstep::cli::Client client(app);
   lockstep::cli::Message message(app);
+  lockstep::cli::Ownership ownership(app);
   lockstep::sim::Command sim(app);
   lockstep::bench::Command bench(app);
   std::string tiny_folder;
@@ -188,6 +190,7 @@ int main(int argc, char** argv) {
   if (const auto status = sim.run()) return *status;
   if (const auto status = bench.run()) return *status;
   if (const auto status = message.run()) return *status;
+  if (const auto status = ownership.run()) return *status;
   if (const auto status = client.run()) return *status;
   std::cerr << app.help();
   return 2;
