@@ -21,6 +21,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "bench/codec.h"
+#include "bench/propagation.h"
 #include "bench/report.h"
 #include "env/real/blob_store.h"
 #include "events/json_read.h"
@@ -445,6 +446,9 @@ struct Command::State {
   CLI::App* app = nullptr;
   CLI::App* path = nullptr;
   CLI::App* codec = nullptr;
+  CLI::App* propagation = nullptr;
+  int samples = 20'000;
+  int messages = 1'000'000;
   int runs = 20;
   int rounds = 200;
   std::string only;
@@ -464,12 +468,21 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->codec = state_->app->add_subcommand("codec", "one event read and written, by hand, and by Boost.JSON");
   state_->codec->add_option("--rounds", state_->rounds, "samples of 2000 calls each")->check(CLI::Range(3, 100'000));
   state_->codec->add_flag("--json", state_->json, "print one object");
+  state_->propagation = state_->app->add_subcommand(
+      "propagation", "an event from a worker through the orchestrator to another, volatile and durable");
+  state_->propagation->add_option("--samples", state_->samples, "latencies in each row")
+      ->check(CLI::Range(100, 1'000'000));
+  state_->propagation->add_option("--messages", state_->messages, "deliveries in each throughput row")
+      ->check(CLI::Range(10'000, 100'000'000));
+  state_->propagation->add_flag("--json", state_->json, "print one object");
 }
 Command::~Command() = default;
 
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
-  const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds) : path(state_->runs, state_->only);
+  const Result<Report> report = state_->codec->parsed()         ? codec(state_->rounds)
+                                : state_->propagation->parsed() ? propagation(state_->samples, state_->messages)
+                                                                : path(state_->runs, state_->only);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";
     return 1;

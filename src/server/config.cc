@@ -207,6 +207,8 @@ Result<Config> read_config(const std::string& path) {
   Bytes history_bytes{config.http.history.bytes_max};
   LOCKSTEP_TRY_STATUS(http.size("history_bytes", history_bytes));
   config.http.history.bytes_max = history_bytes.value;
+  LOCKSTEP_TRY_STATUS(http.number("streams_max", config.http.streams_max, 1, 100'000));
+  LOCKSTEP_TRY_STATUS(http.number("connections_max", config.http.connections_max, 1, 200'000));
   LOCKSTEP_TRY_STATUS(http.no_others());
 
   TableReader cache(section("cache"), "cache.", path);
