@@ -57,7 +57,8 @@ void Teller::append(std::string& out, Urgency urgency) {
     json::write(envelope_.body.text, event_);
     append_json(out, envelope_, body_);
   } else {
-    pack_body(body_, envelope_, event_);
+    pack_envelope(body_, envelope_);
+    packed::write(body_, event_);
     append_frame(out, header_of(envelope_), body_);
   }
 }
@@ -99,16 +100,19 @@ Status Relay::pass_on(const FrameReader::View& frame, std::vector<std::string>& 
   if (run == runs_.end() || run->second != from_teller_.envelope().source.worker_id) {
     return fail(ErrorCode::not_owner, "the run is not of this worker", "/request_id");
   }
-  envelope_ = from_teller_.envelope();
-  envelope_.source.side = Side::orchestrator;
+  Envelope& envelope = from_teller_.envelope();
+  envelope.source.side = Side::orchestrator;
   body_.clear();
-  if (form_ == Form::packed) pack_body(body_, envelope_, from_teller_.event());  // once, for all
+  if (form_ == Form::packed) {  // once, for all; the message was read and found valid, so its bytes go on as they are
+    pack_envelope(body_, envelope);
+    body_.append(from_teller_.message());
+  }
   for (std::size_t i = 0; i < out.size(); ++i) {
-    envelope_.sequence = ++sequences_[i];
+    envelope.sequence = ++sequences_[i];
     if (form_ == Form::packed) {
-      append_frame(out[i], header_of(envelope_), body_);
+      append_frame(out[i], header_of(envelope), body_);
     } else {
-      append_json(out[i], envelope_, body_);
+      append_json(out[i], envelope, body_);
     }
   }
   return {};

@@ -42,6 +42,7 @@ class Listener {
   /// The whole event, valid and in sequence, or why not. event() and envelope() hold it until the next.
   Status take(const FrameReader::View& frame);
 
+  Envelope& envelope() { return envelope_; }
   const Envelope& envelope() const { return envelope_; }
   const InferenceProgress& event() const { return event_; }
   /// The bytes of the message itself, as they came.
@@ -71,7 +72,6 @@ class Relay {
   Listener from_teller_;
   std::map<std::string, WorkerId, std::less<>> runs_;  // whose run is whose
   std::vector<std::uint64_t> sequences_;
-  Envelope envelope_;
   std::string body_;
 };
 

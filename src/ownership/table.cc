@@ -149,11 +149,19 @@ constexpr bool facts_are_in_order() {
 }
 static_assert(facts_are_in_order(), "a row for each fact, in order; people change nothing of a worker's");
 
-constexpr const EventRow* find(FrameType type) {
-  for (const EventRow& row : events) {
-    if (row.type == type) return &row;
+/// Where each type's row stands, because it is asked for every frame; `events.size()` where there is none.
+constexpr auto places = [] {
+  std::array<std::uint8_t, 64> out{};
+  out.fill(static_cast<std::uint8_t>(events.size()));
+  for (std::size_t i = 0; i < events.size(); ++i) {
+    out[static_cast<std::size_t>(events[i].type)] = static_cast<std::uint8_t>(i);
   }
-  return nullptr;
+  return out;
+}();
+
+constexpr const EventRow* find(FrameType type) {
+  const auto number = static_cast<std::size_t>(type);
+  return number < places.size() && places[number] < events.size() ? &events[places[number]] : nullptr;
 }
 
 constexpr bool events_tell_of_their_senders_facts() {

@@ -14,18 +14,8 @@
 
 namespace lockstep {
 
-/// Appends what stands behind the header.
-template <class Message>
-void pack_body(std::string& out, const Envelope& envelope, const Message& message) {
-  packed::write(out, envelope.id);
-  packed::write(out, envelope.source.side);
-  packed::write(out, envelope.source.worker_id);
-  packed::write(out, envelope.time);
-  packed::write(out, envelope.op_id);
-  packed::write(out, envelope.attempt);
-  packed::write(out, envelope.correlation);
-  packed::write(out, message);
-}
+/// Appends what of the envelope stands behind the header. A message follows: packed, or as its bytes came.
+void pack_envelope(std::string& out, const Envelope& envelope);
 
 /// The header's part of the envelope and the body's, into memory that is used again. `message` gets the bytes of the
 /// message, which stand where `body` stands. invalid_argument with the pointer of the field.
