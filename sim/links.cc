@@ -189,6 +189,7 @@ void World::to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& me
   const auto type = static_cast<FrameType>(header.type);
   const bool answers = type == FrameType::inference_completed || type == FrameType::postprocessing_completed;
   if (answers && !late && sender.worker_id == guest) fault("guest_worked");
+  if (tells_of_foreign_facts(sender, *message)) return;
   input(in::FrameArrived{sender.worker_id, sender.incarnation, message->frame, std::move(handles), message->link});
 }
 

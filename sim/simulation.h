@@ -164,6 +164,11 @@ class World {
   void stranger_says(const std::string& kind, const std::string& expected, Hello hello, Incarnation incarnation);
   bool refused_stranger(const out::RefuseLink& effect);
 
+  // ---- sim/ownership.cc
+
+  /// True when this heartbeat was lost to a frame that the worker may not send.
+  bool tells_of_foreign_facts(const Process& sender, const Message& message);
+
   // ---- sim/links.cc
 
   Nanos arrival(Nanos& last);
