@@ -43,12 +43,13 @@ std::string text_of(const Report& report, bool json) {
   std::string out = cat(report.machine.cpu, ", ", report.machine.cores, " cores, Linux ", report.machine.kernel, "\n");
   for (const Row& row : report.rows) {
     out += cat(row.name, ": ", rounded(row.value), " ", row.unit);
-    if (row.p50) out += cat("   p50 ", rounded(*row.p50), ", p99 ", rounded(*row.p99));
+    if (row.p50) out += cat("   p50 ", rounded(*row.p50));
+    if (row.p99) out += cat("   p99 ", rounded(*row.p99));
     if (row.floor) out += cat("   floor ", rounded(*row.floor));
     if (row.peers) {
       for (const auto& [peer, value] : row.peers->items) out += cat("   ", peer, " ", rounded(value));
     }
-    if (row.target) out += cat("   target <= ", rounded(*row.target));
+    if (row.target) out += cat(row.better == "higher" ? "   target >= " : "   target <= ", rounded(*row.target));
     out += cat("   (", row.runs.value_or(0), " runs)\n");
   }
   return out;
