@@ -36,7 +36,8 @@ bool World::tells_of_foreign_facts(const Process& sender, const Message& message
   // Only where the heartbeat itself would have been heard; and its end of a silence is a change of its own.
   const bool heard = record != nullptr && live != machine_->live().workers.end() &&
                      record->incarnation == header.incarnation && record->state == WorkerState::ready &&
-                     live->second.link == message.link && live->second.sequence_in + 1 == header.sequence &&
+                     live->second.link == message.link &&
+                     live->second.sequence_in[static_cast<std::size_t>(header.urgency)] + 1 == header.sequence &&
                      header.epoch == machine_->live().epoch && !live->second.silent;
   if (!heard || !strikes(manners_, 5000)) return false;
   fault("not_its_own");
