@@ -1,6 +1,7 @@
 #include "http/server.h"
 
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -47,6 +48,16 @@ constexpr std::size_t log_lines_max = 10'000;
 
 /// Workers are started with exec: a socket they inherited would keep the port taken after our death.
 void close_on_exec(int fd) { ::fcntl(fd, F_SETFD, FD_CLOEXEC); }
+
+/// The kernel asks a silent client after 15 s whether it is still there, so one that has gone is noticed within half a
+/// minute, also behind a cable that was pulled.
+void keep_asking(int fd) {
+  const auto set = [fd](int level, int name, int value) { (void)::setsockopt(fd, level, name, &value, sizeof value); };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 15);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
 
 Result<LogRequest> read_log_query(std::string_view query) {
   auto values = LOCKSTEP_TRY(query_values(query, {"lines", "after"}));
@@ -133,6 +144,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void wait();
   /// A client that stops sending is gone, where the answer may take minutes.
   void watch_for_hangup();
+  void watch_for_reset();
   void on_readable();
   void send(Answer answer);
   void finish();
@@ -237,6 +249,7 @@ void Server::State::accepted(tcp::socket socket) {
   close_on_exec(socket.native_handle());
   error_code ignored;
   socket.set_option(tcp::no_delay(true), ignored);
+  keep_asking(socket.native_handle());
   const std::uint64_t number = ++connections_made;
   auto connection = std::make_shared<Connection>(shared_from_this(), number, std::move(socket));
   connections.emplace(number, connection);
@@ -469,8 +482,20 @@ void Server::State::Connection::on_readable() {
   char byte = 0;
   const ssize_t got = ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   if (got > 0) return;  // the next request already; it waits for its turn
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return watch_for_hangup();
+  if (got == 0) return watch_for_reset();
+  if (errno == EAGAIN || errno == EINTR) return watch_for_hangup();
   close();
+}
+
+void Server::State::Connection::watch_for_reset() {
+  // The client sends nothing more, and may still wait for its answer. One that has gone altogether resets the
+  // connection when its system is next asked, which the kernel's keep-alive does.
+  watching = true;
+  socket.async_wait(tcp::socket::wait_error, [self = shared_from_this(), number = reply](const error_code& error) {
+    if (error || self->reply != number || self->phase != Phase::waiting) return;
+    self->watching = false;
+    self->close();
+  });
 }
 
 void Server::State::Connection::send(Answer answer) {

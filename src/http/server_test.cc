@@ -214,10 +214,39 @@ TEST_F(HttpServer, a_client_that_leaves_gives_its_answer_up) {
   send_raw(fd,
            cat("POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
   const ReplyId reply = next<in::Generate>().reply;
+  const linger at_once{1, 0};  // its system says that it is gone, as it does when a keep-alive asks
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   ::close(fd);
   EXPECT_EQ(next<in::ReplyGone>().reply, reply);
   on_loop([&] { server_->reply({reply, 200, "{}"}); });  // late: nobody's
   EXPECT_EQ(get("/livez").status, 200);
+}
+
+TEST_F(HttpServer, a_client_that_has_sent_everything_gets_its_answer_and_its_leaving_is_still_noticed) {
+  const std::string body = R"({"prompt":"a"})";
+  const std::string request =
+      cat("POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ", body.size(),
+          "\r\n\r\n", body);
+  const auto half_closed = [&] {
+    const int fd = raw_socket();
+    send_raw(fd, request);
+    ::shutdown(fd, SHUT_WR);
+    return fd;
+  };
+  const int patient = half_closed();
+  const ReplyId answered = next<in::Generate>().reply;
+  EXPECT_EQ(get("/livez").status, 200);  // the loop has seen the end of its side
+  on_loop([&] { server_->reply({answered, 400, R"({"error":{}})"}); });
+  EXPECT_TRUE(read_to_end(patient).starts_with("HTTP/1.1 400 "));
+  ::close(patient);
+
+  const int leaving = half_closed();
+  const ReplyId given_up = next<in::Generate>().reply;
+  EXPECT_EQ(get("/livez").status, 200);
+  const linger at_once{1, 0};
+  ::setsockopt(leaving, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  ::close(leaving);
+  EXPECT_EQ(next<in::ReplyGone>().reply, given_up);
 }
 
 TEST_F(HttpServer, a_check_stores_the_picture_first) {

@@ -111,7 +111,6 @@ def malformed(rng):
     return f"header {header}", f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\nabc".encode(), True
 
 
-@pytest.mark.xfail(reason="known defect: some refusals close the connection without their answer")
 def test_a_thousand_malformed_requests(server):
     server.start()
     port = int(server.url.rsplit(":", 1)[1])
