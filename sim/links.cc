@@ -34,6 +34,7 @@ bool World::cut(Process& process) {
 }
 
 void World::carry_out(out::SendFrame& effect) {
+  note_answer(effect);
   Process* process = living(effect.worker_id, effect.incarnation);
   if (process == nullptr || process->link != effect.link || !process->link_up || cut(*process)) return;
   auto message = std::make_shared<Message>();

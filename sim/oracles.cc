@@ -12,6 +12,7 @@ namespace lockstep::sim {
 void World::check_invariants() {
   if (!machine_) return;
   const Tables& tables = machine_->tables();
+  check_governed();
   for (const auto& [device_key, device_entry] : tables.device.devices.entries()) {
     const device::Device& worker = device_entry.row;
     const Bytes allocated = memory::allocated_on(tables.memory, worker.device_id);
@@ -117,7 +118,9 @@ void World::check_end() {
     if (process->worker_id == guest && !tables.liveness.workers.contains("guest")) continue;
     // L6: the ledger and the worker's own account agree to the byte.
     const WorkerRecord& record = tables.liveness.workers.at(process->worker_id.str());
-    const Bytes ledger = memory::allocated_on(tables.memory, record.device_id);
+    // What it was granted at its request is the program's, and no part of what the runtime holds.
+    const Bytes ledger =
+        memory::allocated_on(tables.memory, record.device_id) - memory::granted_on(tables.memory, record.device_id);
     if (process->machine.used() != ledger) {
       violation(cat(process->worker_id.str(), " holds ", process->machine.used().value, " bytes, the ledger says ",
                     ledger.value));

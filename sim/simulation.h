@@ -216,6 +216,20 @@ class World {
   void carry_out(out::Reply& effect);
   void carry_out(out::ReplyImages& effect);
 
+  // ---- sim/govern.cc
+
+  void plan_governing();
+  void govern();
+  /// What people set ends with the faults: everything is the default again.
+  void govern_no_more();
+  void set(const std::string& path, bool whole, std::string body);
+  void press(double share);
+  void flip_routes();
+  void ask_for_memory();
+  /// Each request of a worker has one final answer, whatever crashes between its repetitions.
+  void note_answer(const out::SendFrame& effect);
+  void check_governed();
+
   // ---- sim/faults.cc
 
   void plan_faults();
@@ -265,6 +279,8 @@ class World {
   std::map<std::int64_t, std::unique_ptr<Process>> processes_;
   std::int64_t pids_made_ = 1000;
 
+  Random governors_{options_.seed ^ 0x676F7665726EULL};  // of its own, so that older seeds draw as they did
+  std::map<std::string, std::string> final_answers_;
   std::map<ReplyId, std::string> waiting_replies_;
   ReplyId replies_made_ = 0;
   std::set<std::string> accepted_;

@@ -41,6 +41,7 @@ Report World::run() {
   start_orchestrator();
   if (random_.chance(700'000)) start_guest();
   plan_clients();
+  plan_governing();
   if (options_.faults) plan_faults();
   while (!events_.empty() && report_.violations.empty()) {
     const auto next = events_.top();

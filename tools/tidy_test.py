@@ -25,7 +25,9 @@ DOMAIN_README = re.compile(r"src/domains/[^/]+/README\.md$")
 
 DOMAINS = ["device", "memory", "model", "processing", "inference", "postprocessing"]
 # A file format that one domain owns; it has no twin in the others.
-OF_ONE_DOMAIN = {"dtype.h", "dtype.cc", "guess.h", "guess.cc", "safetensors.h", "safetensors.cc"}
+OF_ONE_DOMAIN = {f"{stem}.{ending}" for ending in ("h", "cc")
+                 for stem in ("dtype", "guess", "safetensors", "config", "health", "routing", "throttle", "policy",
+                              "grants")}
 
 CODE = {".h", ".cc", ".py", ".sh", ".ts", ".tsx"}
 EXTENSIONS = {"h", "cc", "py", "md", "txt", "json", "sh", "toml", "ts", "tsx", "yml", "yaml", "sql", "cmake"}

@@ -76,6 +76,8 @@ export interface DeviceCapabilityDiscovered {
   device_id: string;
   new_capabilities: string[];  // open: fp16_inference, tensor_core_acceleration, nvenc_encoding
   capability_scores: Record<string, number>;  // 0 to 10
+  device_name?: string | null;
+  driver_version?: string | null;
 }
 
 export interface SystemMemoryAllocated {

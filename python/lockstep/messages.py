@@ -95,6 +95,8 @@ class DeviceCapabilityDiscovered:
     device_id: str
     new_capabilities: list[str]  # open: fp16_inference, tensor_core_acceleration, nvenc_encoding
     capability_scores: dict[str, float]  # 0 to 10
+    device_name: Optional[str] = None
+    driver_version: Optional[str] = None
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 // Waiting releases the interpreter lock; the runtime's own thread never takes it.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -33,6 +34,10 @@ std::vector<int> take_fds(PyTask& self) {
   std::vector<int> out;
   for (lockstep::real::Fd& each : *taken) out.push_back(each.release());
   return out;
+}
+
+void said(const lockstep::Status& status) {
+  if (!status) throw std::invalid_argument(status.error().pointer + ": " + status.error().message);
 }
 
 }  // namespace
@@ -110,5 +115,12 @@ NB_MODULE(_native, module) {
                 {Bytes{allocated}, Bytes{reserved}, Bytes{inactive_split}, retries, out_of_memory});
           },
           nb::arg("allocated"), nb::arg("reserved"), nb::arg("inactive_split"), nb::arg("retries"),
-          nb::arg("out_of_memory"));
+          nb::arg("out_of_memory"))
+      .def("ask_memory", [](PyRuntime& self, const std::string& body) { said(self.runtime->ask_memory(body)); })
+      .def("update_reservation",
+           [](PyRuntime& self, const std::string& body) { said(self.runtime->update_reservation(body)); })
+      .def("request_answer", [](PyRuntime& self, const std::string& request_id) {
+        nb::gil_scoped_release unlocked;
+        return self.runtime->request_answer(request_id);
+      });
 }

@@ -98,6 +98,28 @@ class Worker:
         """
         self._runtime.set_allocator(allocated, reserved, inactive_split, retries, out_of_memory)
 
+    def ask_memory(self, request_id: str, requested_bytes: int, allocation_purpose: str, priority: str = "normal",
+                   estimated_duration: str = "1min") -> None:
+        """Asks for memory that the orchestrator manages; ValueError for a value that cannot be right.
+
+        The same request again is harmless. It is asked again by itself after a lost link, until its answer is final.
+        """
+        self._runtime.ask_memory(json.dumps({
+            "event_type": "memory_allocation_request", "request_id": request_id, "requested_bytes": requested_bytes,
+            "allocation_purpose": allocation_purpose, "priority": priority, "estimated_duration": estimated_duration}))
+
+    def memory_answer(self, request_id: str) -> dict | None:
+        """The newest answer: outcome granted (with its reservation), queued or denied (with the reason)."""
+        text = self._runtime.request_answer(request_id)
+        return None if text is None else json.loads(text)
+
+    def renew_memory(self, allocation_id: str, lasts: str) -> None:
+        """Holds a granted reservation for so long from now on, as "5min"."""
+        self._runtime.update_reservation(json.dumps({"allocation_id": allocation_id, "lasts": lasts}))
+
+    def release_memory(self, allocation_id: str) -> None:
+        self._runtime.update_reservation(json.dumps({"allocation_id": allocation_id}))
+
     def run(self) -> int:
         """Handles tasks until the process is ended by its link; does not return in normal life."""
         while True:

@@ -5,8 +5,10 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -16,6 +18,7 @@
 #include "cli/exit_code.h"
 #include "cli/follow.h"
 #include "cli/generate.h"
+#include "cli/govern.h"
 #include "cli/models.h"
 #include "cli/show.h"
 #include "cli/workers.h"
@@ -74,6 +77,16 @@ struct Client::State {
   CLI::App* workers_show_command = nullptr;
   CLI::App* workers_restart_command = nullptr;
   CLI::App* workers_logs_command = nullptr;
+  std::vector<std::string> words;  // KEY=VALUE
+  bool whole = false;
+  CLI::App* devices_list_command = nullptr;
+  CLI::App* devices_show_command = nullptr;
+  CLI::App* devices_set_command = nullptr;
+  CLI::App* routing_show_command = nullptr;
+  CLI::App* routing_set_command = nullptr;
+  CLI::App* memory_show_command = nullptr;
+  CLI::App* policy_show_command = nullptr;
+  CLI::App* policy_set_command = nullptr;
 
   CLI::App* add(CLI::App& parent, const std::string& name, const std::string& about) {
     CLI::App* command = parent.add_subcommand(name, about);
@@ -85,6 +98,8 @@ struct Client::State {
   void add_all(CLI::App& app);
   void add_models(CLI::App& models);
   std::optional<ExitCode> execute_models(const http::Address& address);
+  void add_governed(CLI::App& app);
+  std::optional<ExitCode> governed(const http::Address& address);
   ExitCode execute(const http::Address& address);
   template <class View>
   ExitCode show(const http::Address& address, const std::string& target);
@@ -130,6 +145,8 @@ void Client::State::add_all(CLI::App& app) {
       ->check(CLI::Range(0, 10'000))
       ->capture_default_str();
   workers_logs_command->add_flag("-f,--follow", log_options.follow, "go on until Ctrl-C");
+
+  add_governed(app);
 
   requests_command = add(app, "requests", "list requests, or show one");
   requests_command->add_option("ID", id, "the request to show");
@@ -180,6 +197,55 @@ std::optional<ExitCode> Client::State::execute_models(const http::Address& addre
   if (models_verify_command->parsed()) return verify_models(address, model_options);
   if (models_load_command->parsed()) return load_model(address, model_options);
   if (models_unload_command->parsed()) return unload_model(address, model_options);
+  return std::nullopt;
+}
+
+void Client::State::add_governed(CLI::App& app) {
+  CLI::App* devices = app.add_subcommand("devices", "the devices and what is set for them");
+  devices->require_subcommand(1);
+  devices_list_command = add(*devices, "list", "list devices, their health and their memory");
+  devices_show_command = add(*devices, "show", "show what is intended and what is confirmed for one device");
+  devices_set_command =
+      add(*devices, "set", "set optimization_profile=, power_limit= or memory_allocation_policy= of a device");
+  for (CLI::App* each : {devices_show_command, devices_set_command}) {
+    each->add_option("ID", id, "the device")->required();
+  }
+
+  CLI::App* routing = app.add_subcommand("routing", "which device does which work");
+  routing->require_subcommand(1);
+  routing_show_command = add(*routing, "show", "show the routes, and which workers have taken them in");
+  routing_set_command = add(*routing, "set", "set routes: inference_primary=gpu_0 inference_secondary=gpu_1");
+
+  CLI::App* memory = app.add_subcommand("memory", "who holds which memory, and the policy for it");
+  memory->require_subcommand(1);
+  memory_show_command = add(*memory, "show", "show the pools, who holds what in them, and the pressure");
+  CLI::App* policy = memory->add_subcommand("policy", "limits and quotas");
+  policy->require_subcommand(1);
+  policy_show_command = add(*policy, "show", "show the policy");
+  policy_set_command =
+      add(*policy, "set", "set max_model_cache_size=, vram_reservation_limit=, emergency_cleanup_threshold=, ...");
+
+  for (CLI::App* each : {devices_set_command, routing_set_command, policy_set_command}) {
+    each->add_flag("--whole", whole, "what is not named becomes the default again");
+    each->add_option("KEY=VALUE", words, "what to set");
+  }
+}
+
+std::optional<ExitCode> Client::State::governed(const http::Address& address) {
+  if (devices_list_command->parsed()) return list_devices(address, json);
+  if (devices_show_command->parsed() || devices_set_command->parsed()) {
+    if (!is_plain_name(id)) {
+      return tell(fail(ErrorCode::not_found, cat("there is no device ", shortened(harmless(id)))));
+    }
+    const std::string path = cat("devices/", id, "/config");
+    if (devices_show_command->parsed()) return show_setting(address, path, json);
+    return set_setting(address, path, words, "", whole, json);
+  }
+  if (routing_show_command->parsed()) return show_setting(address, "routing", json);
+  if (routing_set_command->parsed()) return set_setting(address, "routing", words, "routing_table", whole, json);
+  if (memory_show_command->parsed()) return show_setting(address, "memory", json);
+  if (policy_show_command->parsed()) return show_setting(address, "memory/policy", json);
+  if (policy_set_command->parsed()) return set_setting(address, "memory/policy", words, "", whole, json);
   return std::nullopt;
 }
 
@@ -237,6 +303,7 @@ ExitCode Client::State::execute(const http::Address& address) {
   if (workers_show_command->parsed()) return show_worker(address, id, json);
   if (workers_restart_command->parsed()) return restart_worker(address, id, json);
   if (workers_logs_command->parsed()) return worker_logs(address, id, log_options);
+  if (const auto code = governed(address)) return *code;
   if (events_command->parsed()) {
     events_options.json = json;
     return cli::events(address, events_options);

@@ -115,17 +115,20 @@ struct DeviceHealthUpdate {
 };
 BOOST_DESCRIBE_STRUCT(DeviceHealthUpdate, (), (device_id, health_metrics, timestamp, propagation_urgency, diagnostics))
 
-/// worker -> orchestrator
+/// worker -> orchestrator. device_name and driver_version are optional additions of ours.
 struct DeviceCapabilityDiscovered {
   static constexpr std::string_view event_type = "device_capability_discovered";
   DeviceId device_id;
   std::vector<std::string> new_capabilities;
   Ordered<double> capability_scores;
+  std::optional<std::string> device_name;
+  std::optional<std::string> driver_version;
   static constexpr json::Rule rules[] = {
       {.member = "new_capabilities", .words = "fp16_inference, tensor_core_acceleration, nvenc_encoding"},
       {.member = "capability_scores", .min = 0, .max = 10},
   };
 };
-BOOST_DESCRIBE_STRUCT(DeviceCapabilityDiscovered, (), (device_id, new_capabilities, capability_scores))
+BOOST_DESCRIBE_STRUCT(DeviceCapabilityDiscovered, (),
+                      (device_id, new_capabilities, capability_scores, device_name, driver_version))
 
 }  // namespace lockstep

@@ -34,6 +34,9 @@ enum class FrameType : std::uint16_t {
   model_release = 13,
   model_released = 14,
   refused = 15,
+  request_answer = 18,
+  change_confirmed = 19,
+  reservation_update = 20,
   // the events of §2.1-2.6 that the path uses
   device_health_update = 32,
   vram_usage_update = 33,
@@ -63,13 +66,13 @@ enum class FrameType : std::uint16_t {
 };
 BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
                     transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
-                    model_released, refused, device_health_update, vram_usage_update, model_load_request,
-                    model_loading_progress, inference_request, inference_progress, inference_completed,
-                    postprocessing_request, postprocessing_progress, postprocessing_completed, device_config_update,
-                    device_routing_update, device_capability_discovered, system_memory_allocated, memory_policy_update,
-                    memory_allocation_request, model_cache_update, model_runtime_update, processing_session_created,
-                    session_control_command, session_progress_update, cross_domain_coordination,
-                    inference_orchestration, safety_policy_update)
+                    model_released, refused, request_answer, change_confirmed, reservation_update, device_health_update,
+                    vram_usage_update, model_load_request, model_loading_progress, inference_request,
+                    inference_progress, inference_completed, postprocessing_request, postprocessing_progress,
+                    postprocessing_completed, device_config_update, device_routing_update, device_capability_discovered,
+                    system_memory_allocated, memory_policy_update, memory_allocation_request, model_cache_update,
+                    model_runtime_update, processing_session_created, session_control_command, session_progress_update,
+                    cross_domain_coordination, inference_orchestration, safety_policy_update)
 
 /// promised   voted for, not decided        loading, releasing   a handler works on it, or its answer is on the way
 /// committed  decided, no load was begun    loaded               it can be used
@@ -147,6 +150,54 @@ struct Refused {
   bool retry = false;
 };
 BOOST_DESCRIBE_STRUCT(Refused, (), (reason, retry))
+
+/// queued is an interim answer, with an estimate; granted and denied are final, and exactly one of them comes.
+enum class RequestOutcome { granted, queued, denied };
+BOOST_DESCRIBE_ENUM(RequestOutcome, granted, queued, denied)
+
+/// What the requester may hold now. Without `until` it holds until the requester gives it back or is gone.
+struct GrantedReservation {
+  AllocationId allocation_id;
+  Bytes bytes;
+  std::optional<Timestamp> until;
+};
+BOOST_DESCRIBE_STRUCT(GrantedReservation, (), (allocation_id, bytes, until))
+
+/// orchestrator -> worker: the answer to a request-type event (memory_allocation_request, cross_domain_coordination).
+/// request_type is the event's name, request_id its own; "<session_id>/<operation>" for an event that has none.
+/// `reason` is there with denied. conflict: the id is taken by another body; the first request is as it was.
+struct RequestAnswer {
+  std::string request_type;
+  std::string request_id;
+  RequestOutcome outcome = RequestOutcome::denied;
+  std::optional<GrantedReservation> reservation;
+  std::optional<Timestamp> estimated_start;
+  std::optional<std::string> reason;
+  std::optional<bool> conflict;
+};
+BOOST_DESCRIBE_STRUCT(RequestAnswer, (),
+                      (request_type, request_id, outcome, reservation, estimated_start, reason, conflict))
+
+struct RejectedSetting {
+  std::string setting;
+  std::string reason;
+};
+BOOST_DESCRIBE_STRUCT(RejectedSetting, (), (setting, reason))
+
+/// worker -> orchestrator: a change that requires confirmation was applied, but for what is rejected. The envelope's
+/// op_id is that of the change.
+struct ChangeConfirmed {
+  std::string change_type;  // "device_config_update"
+  std::vector<RejectedSetting> rejected;
+};
+BOOST_DESCRIBE_STRUCT(ChangeConfirmed, (), (change_type, rejected))
+
+/// worker -> orchestrator: a granted reservation is held for `lasts` from now on; without it, it is given back.
+struct ReservationUpdate {
+  AllocationId allocation_id;
+  std::optional<DurationText> lasts;
+};
+BOOST_DESCRIBE_STRUCT(ReservationUpdate, (), (allocation_id, lasts))
 
 struct Ready {};  // worker -> orchestrator: the handlers are there
 BOOST_DESCRIBE_STRUCT(Ready, (), ())

@@ -87,14 +87,32 @@ struct MemoryAllocationRequest {
 BOOST_DESCRIBE_STRUCT(MemoryAllocationRequest, (),
                       (request_id, requested_bytes, allocation_purpose, priority, estimated_duration))
 
-/// Levels by share used: below 0.70 low, 0.85 moderate, 0.95 high, above critical.
+/// From which used share a level stands; it falls again only `hysteresis` below.
+struct PressureLimits {
+  Ratio moderate{0.80};
+  Ratio high{0.90};
+  Ratio critical{0.95};
+  Ratio hysteresis{0.03};
+};
+BOOST_DESCRIBE_STRUCT(PressureLimits, (), (moderate, high, critical, hysteresis))
+
+/// The level at a used share, from the one before it.
+constexpr PressureLevel pressure_of(double share, const PressureLimits& limits, PressureLevel before) {
+  const auto stands = [&](PressureLevel level, Ratio limit) {
+    return share >= limit.value || (before >= level && share >= limit.value - limits.hysteresis.value);
+  };
+  if (stands(PressureLevel::critical, limits.critical)) return PressureLevel::critical;
+  if (stands(PressureLevel::high, limits.high)) return PressureLevel::high;
+  if (stands(PressureLevel::moderate, limits.moderate)) return PressureLevel::moderate;
+  return PressureLevel::low;
+}
+
+constexpr double share_of(Bytes used, Bytes total) {
+  return total.value == 0 ? 0 : static_cast<double>(used.value) / static_cast<double>(total.value);
+}
+
 constexpr PressureLevel pressure_of(Bytes used, Bytes total) {
-  if (total.value == 0) return PressureLevel::low;
-  const double share = static_cast<double>(used.value) / static_cast<double>(total.value);
-  if (share < 0.70) return PressureLevel::low;
-  if (share < 0.85) return PressureLevel::moderate;
-  if (share < 0.95) return PressureLevel::high;
-  return PressureLevel::critical;
+  return pressure_of(share_of(used, total), {}, PressureLevel::low);
 }
 
 }  // namespace lockstep

@@ -136,6 +136,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void generate();
   void check();
   void output();
+  void set();
   void worker_log();
   void model_route();
   bool wants_wait() const;
@@ -370,9 +371,17 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::load_model:
     case Route::Kind::unload_model:
     case Route::Kind::verify_model: return model_route();
+    case Route::Kind::setting: return set();
     case Route::Kind::restart_worker:
       return server->hooks.submit(in::RestartWorker{expect(false), WorkerId(route.name)});
   }
+}
+
+void Server::State::Connection::set() {
+  const std::string method(view_of(parser->get().method_string()));
+  if (method != "PUT" && method != "PATCH") return server->hooks.submit(in::View{expect(false), route.name});
+  std::string body = std::move(parser->get().body());
+  server->hooks.submit(in::Set{expect(false), route.name, method == "PUT", std::move(body)});
 }
 
 void Server::State::Connection::worker_log() {

@@ -112,6 +112,7 @@ std::optional<Route> place_of(std::string_view path) {
   constexpr std::string_view requests = "/api/v1/requests/";
   constexpr std::string_view outputs = "/api/v1/outputs/";
   constexpr std::string_view workers = "/api/v1/workers/";
+  constexpr std::string_view devices = "/api/v1/devices/";
   if (path == "/livez") return Route{Kind::livez, {}, {}};
   if (path == "/metrics") return Route{Kind::metrics, {}, {}};
   if (path == "/readyz") return Route{Kind::view, "readyz", {}};
@@ -127,6 +128,12 @@ std::optional<Route> place_of(std::string_view path) {
   if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
   for (const std::string_view view : {"status", "devices", "requests", "workers"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
+  }
+  if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
+  if (path == "/api/v1/memory/policy") return Route{Kind::setting, "memory/policy", {}};
+  if (path == "/api/v1/routing") return Route{Kind::setting, "routing", {}};
+  if (const auto id = name_between(path, devices, "/config")) {
+    return Route{Kind::setting, cat("devices/", *id, "/config"), {}};
   }
   if (const auto id = name_between(path, requests, "/cancel")) return Route{Kind::cancel, *id, {}};
   if (const auto id = name_between(path, workers, "/restart")) return Route{Kind::restart_worker, *id, {}};
@@ -152,6 +159,7 @@ std::string_view methods_of(Route::Kind kind) {
     case Route::Kind::models: return "GET, HEAD, POST";
     case Route::Kind::model: return "GET, HEAD, DELETE";
     case Route::Kind::events: return "GET";
+    case Route::Kind::setting: return "GET, HEAD, PUT, PATCH";
     case Route::Kind::livez:
     case Route::Kind::metrics:
     case Route::Kind::view:
@@ -207,6 +215,7 @@ std::string class_of(const Route& route) {
     case Route::Kind::load_model: return "load_model";
     case Route::Kind::unload_model: return "unload_model";
     case Route::Kind::verify_model: return "verify_model";
+    case Route::Kind::setting: return "setting";
   }
   return "unknown";
 }

@@ -52,10 +52,11 @@ struct Route {
     model,
     load_model,
     unload_model,
-    verify_model
+    verify_model,
+    setting
   };
   Kind kind = Kind::livez;
-  std::string name;   // view: its path; cancel: the request id; output: the hash; of a worker: its id
+  std::string name;   // view, setting: its path; cancel: the request id; output: the hash; of a worker: its id
   std::string query;  // without the question mark
 };
 /// The route without the ids in it: one of a bounded set of names.

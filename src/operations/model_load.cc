@@ -5,6 +5,7 @@
 #include "domains/device/rules.h"
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
+#include "operations/limits.h"
 
 namespace lockstep {
 
@@ -70,7 +71,7 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
       return fail(ErrorCode::resource_exhausted, cat("device ", worker.device_id.str(), " prepares another load"));
     }
   }
-  const Bytes budget = tables.device.devices.at(worker.device_id.str()).memory_budget;
+  const Bytes budget = limit_on(tables, worker.device_id).bytes;
   LOCKSTEP_TRY_STATUS(memory::may_reserve(tables.memory, worker.device_id, budget,
                                           promised_on(intents, worker.device_id), model.bytes));
   LoadIntent intent{.transaction_id = transaction,

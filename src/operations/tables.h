@@ -11,6 +11,7 @@
 #include "domains/postprocessing/tables.h"
 #include "domains/processing/tables.h"
 #include "liveness/worker_record.h"
+#include "operations/requests.h"
 #include "state/table.h"
 #include "transactions/two_phase_commit.h"
 
@@ -28,6 +29,7 @@ struct Tables {
   Table<Identity> identity{"orchestrator.identity"};  // one row, key "self"
   LivenessTables liveness;
   TransactionTables transactions;
+  RequestTables requests;
   device::Tables device;
   memory::Tables memory;
   model::Tables model;
@@ -40,6 +42,7 @@ struct Tables {
     f(self.identity);
     self.liveness.for_each_table(f);
     self.transactions.for_each_table(f);
+    self.requests.for_each_table(f);
     self.device.for_each_table(f);
     self.memory.for_each_table(f);
     self.model.for_each_table(f);

@@ -15,6 +15,13 @@ DeviceView view_of(const Tables& tables, const device::Device& device) {
   view.worker_id = device.worker_id;
   view.memory_budget = device.memory_budget;
   view.memory_allocated = memory::allocated_on(tables.memory, device.device_id);
+  view.health_level = json::enum_name(tables.device.level_of(device.device_id));
+  if (const auto* found = tables.device.capabilities.find(device.device_id.str())) {
+    view.name = found->name;
+    view.driver_version = found->driver_version;
+    view.capabilities = found->capabilities;
+    view.capability_scores = found->scores;
+  }
   if (const auto* held = tables.device.reservations.find(device.device_id.str())) {
     view.reserved_for = cat(held->operation_type, " of ", held->model_id.str());
   }

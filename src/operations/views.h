@@ -30,10 +30,16 @@ struct DeviceView {
   std::optional<HealthMetrics> health;
   std::optional<DeviceDiagnostics> diagnostics;
   std::optional<VramMetrics> reported_memory;
+  std::string health_level;  // of device::HealthLevel
+  std::string name;          // as its worker found it; empty before
+  std::string driver_version;
+  std::vector<std::string> capabilities;
+  Ordered<double> capability_scores;
 };
 BOOST_DESCRIBE_STRUCT(DeviceView, (),
                       (device_id, kind, availability, reason, worker_id, memory_budget, memory_allocated, reserved_for,
-                       health, diagnostics, reported_memory))
+                       health, diagnostics, reported_memory, health_level, name, driver_version, capabilities,
+                       capability_scores))
 
 struct WorkerView {
   WorkerId worker_id;

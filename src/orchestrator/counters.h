@@ -40,6 +40,11 @@ struct Counters {
   std::map<std::pair<WorkerId, std::string>, Count> writes_refused;  // by worker and fact: not its own
   std::map<std::pair<WorkerId, std::string>, Count> events_not_yet;  // by worker and frame type: no effect so far
   Count set_aside = 0;
+  Count commands_sent = 0;
+  Count commands_throttled = 0;                    // had to wait for room on their link
+  std::map<std::string, Count> requests_answered;  // of workers, by outcome
+  Count cache_collected = 0;                       // segments dropped for lying idle, pressure or a smaller limit
+  Count leaks_suspected = 0;
 
   // When what goes on now began; not for work that an earlier life began.
   std::map<JobId, Nanos> job_accepted;

@@ -2,8 +2,10 @@
 
 // Everything that can happen to the orchestrator, as values. Time and randomness come in here too.
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -192,6 +194,25 @@ struct FilesMoved {
   bool added;
   Status status;
 };
+/// A person sets something that is governed: PUT (whole) or PATCH of a path below /api/v1 ("routing",
+/// "memory/policy", "devices/<id>/config"). The body is read by whoever owns the fact.
+struct Set {
+  static constexpr std::array changes{ownership::Fact::device_policies, ownership::Fact::device_registry,
+                                      ownership::Fact::memory_quotas};
+  ReplyId reply;
+  std::string path;
+  bool whole = true;
+  std::string body;
+};
+/// The machine's RAM, as the kernel tells: of the machine, and of this process's control group where it has a limit.
+/// stall: the share of the last 10 s in which every task waited for memory.
+struct SystemMemory {
+  Bytes total;
+  Bytes available;
+  std::optional<Bytes> group_limit;
+  Bytes group_used;
+  double stall = 0;
+};
 struct ReplyGone {  // the client went away
   ReplyId reply;
 };
@@ -205,8 +226,8 @@ struct Input {
   std::variant<in::Started, in::WorkerSpawned, in::WorkerDialed, in::WorkerGone, in::WorkerDying, in::FrameArrived,
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
                in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::LoadModel, in::UnloadModel,
-               in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved, in::ReplyGone,
-               in::StopRequested>
+               in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved, in::Set,
+               in::SystemMemory, in::ReplyGone, in::StopRequested>
       what;
 };
 

@@ -9,8 +9,10 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "events/device_events.h"
+#include "events/envelope.h"
 #include "events/link_messages.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
@@ -44,11 +46,45 @@ struct WorkerLive {
   std::optional<VramUsageUpdate> memory;
 };
 
+/// A message that waits to be sent.
+struct Command {
+  Operation operation;
+  RawJson body;
+};
+
 /// The starts of one worker since it was last ready. On purpose not durable: liveness/breaker.h.
 struct WorkerStarts {
   Breaker breaker;
   std::string reason;      // when the breaker is open
   std::string last_words;  // the end of its log then
+};
+
+/// Commands to one worker that need an answer: how many are out, and what waits for room (newest of a kind wins).
+struct CommandLane {
+  std::map<std::string, FrameType> out;  // by op_id
+  std::map<std::string, std::pair<FrameType, Command>> waiting;
+  double tokens = 0;
+  Nanos refilled = 0;
+  bool used = false;
+};
+
+/// What the samples of one device say over time.
+struct DeviceSamples {
+  std::uint64_t errors_mark = 0;  // the count when the window began
+  Nanos window_began = 0;
+  std::uint32_t over_ledger = 0;  // samples in a row in which the worker used more than its ledger
+  bool leak_told = false;
+  double step_seconds = 0;  // of the newest inference; 0 when none was measured
+  Nanos busy_until = 0;     // by that measure
+  Bytes used_max;           // high-water mark of what the worker reported
+};
+
+/// RAM as it was sampled last, and what is done about it.
+struct SystemRam {
+  std::optional<in::SystemMemory> sample;
+  std::vector<memory::EmergencyStep> steps;
+  std::map<std::string, Bytes> high_water;  // by purpose
+  Bytes told_cache;                         // what workers were told of the cache
 };
 
 enum class SegmentState { filling, ready, failed };
@@ -58,7 +94,8 @@ struct SegmentLive {
   SegmentState state = SegmentState::filling;
   Bytes size;
   std::uint64_t last_used = 0;
-  Error error;  // when failed
+  Error error;        // when failed
+  Nanos used_at = 0;  // when last_used rose
 };
 using SegmentKey = std::pair<ModelId, std::string>;
 
@@ -125,6 +162,10 @@ struct Live {
   std::map<ModelId, Verification> verifying;
   std::set<std::pair<ModelId, WorkerId>> stale;  // copies on devices of files that are not the model's any more
   std::set<ModelId> stale_segments;              // the same, in the cache
+  std::map<WorkerId, CommandLane> commands;
+  std::map<DeviceId, DeviceSamples> samples;
+  SystemRam ram;
+  std::uint64_t allocations_made = 0;
   Counters counters;
 };
 

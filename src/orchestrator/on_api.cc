@@ -8,6 +8,8 @@
 #include "operations/accept.h"
 #include "operations/views.h"
 #include "operations/workflow.h"
+#include "orchestrator/on_device.h"
+#include "orchestrator/on_memory.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
@@ -96,7 +98,7 @@ StatusView status_view(const Turn& turn) {
     return !turn.tables.processing.jobs.at(id.str()).worker_id.empty();
   }));
   view.queue.queued = view.queue.open - view.queue.running;
-  view.cache_limit = turn.settings.cache_limit;
+  view.cache_limit = cache_limit(turn);
   for (const auto& [key, segment] : turn.live.segments) view.cache_used += segment.size;
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
     view.workers.push_back(worker_view(turn, entry.row));
@@ -136,6 +138,9 @@ void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processin
   // What is accepted waits as long as it must; a new client learns now that nobody would do its work.
   if (const std::string nobody = nobody_works_because(turn); !nobody.empty()) {
     return refuse(turn, reply, fail(ErrorCode::unavailable, nobody));
+  }
+  if (const std::string full = no_admission_because(turn); !full.empty()) {
+    return refuse(turn, reply, fail(ErrorCode::unavailable, full));
   }
   accept(turn.tables, *request, turn.wall, turn.change);
   if (wait) {
@@ -222,6 +227,9 @@ void on_view(Turn& turn, const in::View& input) {
     const std::string id = input.path.substr(one_request.size());
     if (const auto* request = turn.tables.processing.requests.find(id)) return ok(request_view(turn, *request));
     return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no request ", shortened(id))));
+  }
+  for (const auto& text : {device_view_text(turn, input.path), memory_view_text(turn, input.path)}) {
+    if (text) return reply_json(turn, input.reply, 200, *text);
   }
   reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no ", shortened(input.path))));
 }

@@ -10,6 +10,9 @@
 #include "events/json_read.h"
 #include "operations/model_load.h"
 #include "operations/workflow.h"
+#include "orchestrator/commands.h"
+#include "orchestrator/on_device.h"
+#include "orchestrator/on_memory.h"
 #include "orchestrator/owner_gate.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
@@ -91,6 +94,8 @@ Status on_ready(Turn& turn, Arrival& arrival) {
   turn.change.event("worker_ready", ready.worker_id.str(), ready);
   turn.effect(out::DisarmTimer{cat("start:", ready.worker_id.str())});
   forget_deaths(turn, ready.worker_id);
+  tell_device_facts(turn, ready);
+  tell_memory_facts(turn, ready);
   turn.log(cat(ready.worker_id.str(), " is ready"));
   return {};
 }
@@ -158,6 +163,7 @@ Status on_inference_progress(Turn& turn, Arrival& arrival) {
   const InferenceProgress progress = LOCKSTEP_TRY(body_of<InferenceProgress>(arrival));
   if (job_of_run(turn, arrival, JobStage::inferring) == nullptr) return {};
   const ExecutionMetrics& steps = progress.execution_metrics;
+  step_measured(turn, arrival.worker, steps);
   show_progress(turn, arrival, "inference", steps.total_steps == 0 ? 0 : 100.0 * steps.current_step / steps.total_steps,
                 InferenceProgress::event_type);
   return {};
@@ -275,16 +281,32 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::device_health_update: {
       const DeviceHealthUpdate update = LOCKSTEP_TRY(body_of<DeviceHealthUpdate>(arrival));
       arrival.live.health = update;
+      health_sampled(turn, arrival.worker, update);
       turn.publish(std::string(DeviceHealthUpdate::event_type), update.device_id.str(), update);
       return {};
     }
     case FrameType::vram_usage_update: {
       const VramUsageUpdate update = LOCKSTEP_TRY(body_of<VramUsageUpdate>(arrival));
       arrival.live.memory = update;
+      vram_sampled(turn, arrival.worker, update);
       turn.publish(std::string(VramUsageUpdate::event_type), update.device_id.str(), update);
       return {};
     }
     case FrameType::model_runtime_update: return on_model_runtime(turn, arrival);
+    case FrameType::device_capability_discovered:
+      return capabilities_reported(turn, arrival.worker, LOCKSTEP_TRY(body_of<DeviceCapabilityDiscovered>(arrival)));
+    case FrameType::memory_allocation_request:
+      return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(arrival)),
+                          arrival.envelope.body.text);
+    case FrameType::reservation_update:
+      return reservation_updated(turn, arrival.worker, LOCKSTEP_TRY(body_of<ReservationUpdate>(arrival)));
+    case FrameType::change_confirmed: {
+      const ChangeConfirmed answer = LOCKSTEP_TRY(body_of<ChangeConfirmed>(arrival));
+      device_change_confirmed(turn, arrival.worker, arrival.envelope.op_id, answer);
+      memory_change_confirmed(turn, arrival.worker, arrival.envelope.op_id);
+      command_answered(turn, arrival.worker, arrival.envelope.op_id);
+      return {};
+    }
     default: break;
   }
   // It is the worker's to say, and nothing here would come of it: that must not look like being heard.

@@ -8,6 +8,10 @@
 #include "base/text.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
+#include "orchestrator/commands.h"
+#include "orchestrator/on_device.h"
+#include "orchestrator/on_memory.h"
+#include "orchestrator/requests.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
@@ -129,6 +133,8 @@ void on_started(Turn& turn, const in::Started& input) {
   }
   turn.log(cat("epoch ", self.epoch.value, ", rev ", turn.live.rev.value, ": ", turn.live.open_jobs.size(),
                " accepted images to do", restarted > 0 ? cat(", ", restarted, " of them start over") : ""));
+  rearm_requests(turn);
+  rearm_memory(turn);
   turn.effect(out::Listen{});
   turn.effect(out::ScanModels{});
 }
@@ -161,6 +167,9 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   ++turn.live.counters
         .worker_deaths[{input.worker_id, std::string(death_cause(input.how, ours, !live.end_reason.empty()))}];
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
+  requester_gone(turn, input.worker_id);
+  device_lost(turn, *worker);
+  memory_lost(turn, *worker);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
   turn.live.progress.erase(live.task_job);
   live = WorkerLive{};
@@ -245,11 +254,19 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     blame_load(turn, load.wanted_by,
                fail(ErrorCode::deadline_exceeded,
                     cat(load.worker_id.str(), " did not vote on loading ", load.plan.model_id.str(), " in time")));
+  } else if (what == "request") {
+    request_timed_out(turn, subject);
+  } else if (what == "grant") {
+    grant_lapsed(turn, subject);
+  } else if (what == "collect") {
+    collect_idle(turn);
   } else if (what == "drain") {
     turn.live.drain_over = true;
     turn.warn("the drain limit has passed; what still runs is given up and will start over next time");
   } else if (worker == nullptr || worker->state == WorkerState::gone) {
     return;  // "restart": settle() sees that the wait is over
+  } else if (what == "command") {
+    command_room(turn, *worker);
   } else if (what == "silence") {
     turn.live.workers[worker->worker_id].silent = true;
     turn.warn(cat(worker->worker_id.str(), " is silent; nothing new goes there"));

@@ -10,7 +10,10 @@
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
+#include "operations/limits.h"
 #include "operations/workflow.h"
+#include "orchestrator/on_device.h"
+#include "orchestrator/on_memory.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -28,6 +31,8 @@ enum class Outcome { decided, waits };
 struct Pass {
   std::set<ModelId> claimed;   // models whose segments an earlier job is bringing in
   bool cache_blocked = false;  // an earlier job waits for room in the cache
+  WaitSeconds waiting;         // of devices that earlier jobs wait for
+  std::size_t waited = 0;      // earlier jobs that wait
 };
 
 bool is_idle(const Turn& turn, const WorkerRecord& worker) {
@@ -54,9 +59,7 @@ std::size_t loaded_count(const Turn& turn, const std::vector<ModelId>& models, c
       std::ranges::count_if(models, [&](const ModelId& model) { return is_loaded(turn, model, worker); }));
 }
 
-Bytes budget_of(const Turn& turn, const WorkerRecord& worker) {
-  return turn.tables.device.devices.at(worker.device_id.str()).memory_budget;
-}
+Bytes budget_of(const Turn& turn, const WorkerRecord& worker) { return limit_on(turn.tables, worker.device_id).bytes; }
 
 Bytes free_on(const Turn& turn, const WorkerRecord& worker) {
   return budget_of(turn, worker) - memory::allocated_on(turn.tables.memory, worker.device_id) -
@@ -84,6 +87,41 @@ bool is_pinned(const Turn& turn, const ModelId& model) {
   });
   return resident ||
          std::ranges::any_of(turn.live.intents, [&](const auto& each) { return each.second.plan.model_id == model; });
+}
+
+constexpr std::size_t queue_read = 10;  // queued images whose models are spared (design §7)
+
+/// Models that the next images need.
+std::set<ModelId> models_of_queue(const Turn& turn) {
+  std::set<ModelId> out;
+  std::size_t read = 0;
+  for (const JobId& id : turn.live.open_jobs) {
+    const Job& job = turn.tables.processing.jobs.at(id.str());
+    if (job.stage != JobStage::queued && job.stage != JobStage::generated) continue;
+    for (ModelId& model : models_needed(turn.tables.processing.requests.at(job.request_id.str()), job)) {
+      out.insert(std::move(model));
+    }
+    if (++read == queue_read) break;
+  }
+  return out;
+}
+
+/// The least recently used segment that is ready, not pinned, and that `spared` does not hold.
+template <class Spared>
+std::optional<SegmentKey> oldest_segment(const Turn& turn, const Spared& spared) {
+  auto victim = turn.live.segments.end();
+  for (auto at = turn.live.segments.begin(); at != turn.live.segments.end(); ++at) {
+    if (at->second.state != SegmentState::ready || spared(at->first, at->second)) continue;
+    if (is_pinned(turn, at->first.first)) continue;
+    if (victim == turn.live.segments.end() || at->second.last_used < victim->second.last_used) victim = at;
+  }
+  return victim == turn.live.segments.end() ? std::nullopt : std::optional(victim->first);
+}
+
+void drop_segment(Turn& turn, const SegmentKey& key) {
+  turn.effect(out::DropSegment{key.first, key.second});
+  forget_segment(turn, key);
+  turn.live.segments.erase(key);
 }
 
 Outcome give_up(Turn& turn, const Job& job, const Error& why) {
@@ -128,18 +166,12 @@ bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId
   if (pass.cache_blocked) return false;
   Bytes used;
   for (const auto& [key, segment] : turn.live.segments) used += segment.size;
-  if (used + size <= turn.settings.cache_limit) return true;
-  auto victim = turn.live.segments.end();
-  for (auto at = turn.live.segments.begin(); at != turn.live.segments.end(); ++at) {
-    const bool is_needed =
-        std::ranges::find(needed, at->first.first) != needed.end() || pass.claimed.contains(at->first.first);
-    if (at->second.state != SegmentState::ready || is_needed || is_pinned(turn, at->first.first)) continue;
-    if (victim == turn.live.segments.end() || at->second.last_used < victim->second.last_used) victim = at;
-  }
-  if (victim != turn.live.segments.end()) {
-    turn.effect(out::DropSegment{victim->first.first, victim->first.second});
-    forget_segment(turn, victim->first);
-    turn.live.segments.erase(victim);
+  if (used + size <= cache_limit(turn)) return true;
+  const auto victim = oldest_segment(turn, [&](const SegmentKey& key, const SegmentLive&) {
+    return std::ranges::find(needed, key.first) != needed.end() || pass.claimed.contains(key.first);
+  });
+  if (victim) {
+    drop_segment(turn, *victim);
     ++turn.live.counters.cache_evictions;
     outcome = Outcome::decided;
     return false;
@@ -166,7 +198,7 @@ bool cache_ready(Turn& turn, Pass& pass, const JobId& wanted_by, const model::Mo
     const auto place = turn.live.segments.find(key);
     if (place == turn.live.segments.end()) {
       if (!room_in_cache(turn, pass, component.segment_bytes, needed, outcome)) return false;
-      turn.live.segments[key] = {SegmentState::filling, component.segment_bytes, ++turn.live.uses, {}};
+      turn.live.segments[key] = {SegmentState::filling, component.segment_bytes, ++turn.live.uses, {}, turn.now};
       ++turn.live.counters.cache_misses;
       turn.effect(out::FillSegment{model.model_id, component.name, component.files, turn.live.layouts.at(key)});
       outcome = Outcome::decided;
@@ -180,6 +212,7 @@ bool cache_ready(Turn& turn, Pass& pass, const JobId& wanted_by, const model::Mo
       return false;
     }
     place->second.last_used = ++turn.live.uses;
+    place->second.used_at = turn.now;
     all_ready = all_ready && place->second.state == SegmentState::ready;
   }
   return all_ready;
@@ -254,19 +287,20 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   std::vector<WorkerRecord> workers = idle_workers(turn);
   Bytes largest;
   for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
-    largest = std::max(largest, entry.row.memory_budget);
+    largest = std::max(largest, limit_on(turn.tables, entry.row.device_id).bytes);
   }
   if (need > largest) {
     return give_up(turn, job,
                    fail(ErrorCode::invalid_argument,
                         cat("this needs ", to_text(need), " on one device; the largest has ", to_text(largest))));
   }
-  if (need > turn.settings.cache_limit) {
+  if (need > cache_limit(turn)) {
     return give_up(turn, job,
-                   fail(ErrorCode::invalid_argument, cat("this needs ", to_text(need), " in the cache; its limit is ",
-                                                         to_text(turn.settings.cache_limit))));
+                   fail(ErrorCode::invalid_argument,
+                        cat("this needs ", to_text(need), " in the cache; its limit is ", to_text(cache_limit(turn)))));
   }
   std::erase_if(workers, [&](const WorkerRecord& worker) { return need > budget_of(turn, worker); });
+  keep_allowed(turn, request, job, needed, pass.waiting, workers);
   if (workers.empty()) return Outcome::waits;
 
   // The worker that has most of what is needed, then the one with most memory free, then the first by name.
@@ -280,6 +314,7 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   const WorkerRecord& worker = workers.front();
   for (const ModelId& id : needed) {
     if (!is_loaded(turn, id, worker.worker_id)) {
+      if (pass.waited > 0 && step_is_on(turn, memory::EmergencyStep::stop_background_loads)) return Outcome::waits;
       return load(turn, pass, job.job_id, worker, turn.tables.model.models.at(id.str()), needed);
     }
   }
@@ -303,7 +338,7 @@ Outcome advance_load(Turn& turn, Pass& pass, const JobId& id, ModelOrder& order)
     if (is_loaded(turn, order.model_id, entry.row.worker_id)) return finish({});
     largest = std::max(largest, budget_of(turn, entry.row));
   }
-  const Bytes most = std::min(largest, turn.settings.cache_limit);
+  const Bytes most = std::min(largest, cache_limit(turn));
   if (model->bytes > most) {
     return finish(
         fail(ErrorCode::invalid_argument, cat("model ", order.model_id.str(), " needs ", to_text(model->bytes),
@@ -409,6 +444,15 @@ bool settle_models(Turn& turn) {
   return false;
 }
 
+bool drop_unpinned_segment(Turn& turn, Nanos unused_since, bool spare_queued) {
+  const std::set<ModelId> queued = spare_queued ? models_of_queue(turn) : std::set<ModelId>{};
+  const auto victim = oldest_segment(turn, [&](const SegmentKey& key, const SegmentLive& segment) {
+    return segment.used_at > unused_since || queued.contains(key.first);
+  });
+  if (victim) drop_segment(turn, *victim);
+  return victim.has_value();
+}
+
 bool settle_jobs(Turn& turn) {
   if (!turn.live.scanned || turn.live.drain_over) return false;
   Pass pass;
@@ -416,7 +460,9 @@ bool settle_jobs(Turn& turn) {
     const Job& job = turn.tables.processing.jobs.at(id.str());
     const bool waiting = job.stage == JobStage::queued || job.stage == JobStage::generated;
     if (!waiting || (turn.live.stopping && job.stage == JobStage::queued)) continue;
+    if (is_paused(turn, job)) continue;
     if (advance(turn, pass, job) == Outcome::decided) return true;
+    ++pass.waited;
     // With no worker idle nothing further can be dispatched either; the rest only waits.
     if (idle_workers(turn).empty()) return false;
   }

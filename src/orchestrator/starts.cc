@@ -6,6 +6,8 @@
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
+#include "orchestrator/on_device.h"
+#include "orchestrator/on_memory.h"
 
 namespace lockstep {
 
@@ -111,6 +113,11 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
     } else {
       usable = true;
     }
+  }
+  if (is_paused(turn, job)) return "images after the first of a request wait until memory has been released";
+  const processing::Request& request = turn.tables.processing.requests.at(job.request_id.str());
+  if (const std::string no_device = no_device_because(turn, request, job); usable && !no_device.empty()) {
+    return no_device;
   }
   if (usable) return "the workers are busy with other images";
   if (!starting.empty()) return cat("it waits until a worker is ready; starting: ", starting);

@@ -66,6 +66,8 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::AddModel& x) { command(turn, x, on_add_model); },
                  [&](const in::RemoveModel& x) { command(turn, x, on_remove_model); },
                  [&](const in::FilesMoved& x) { on_files_moved(turn, x); },
+                 [&](const in::Set& x) { command(turn, x, on_set); },
+                 [&](const in::SystemMemory& x) { on_system_memory(turn, x); },
                  [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
                  [&](const in::StopRequested&) { on_stop(turn); },
              },
@@ -76,7 +78,8 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_pixels(turn) || settle_answers(turn) || settle_workers(turn) || settle_models(turn) || settle_jobs(turn);
+    settle_pixels(turn) || settle_answers(turn) || settle_workers(turn) || settle_memory(turn) ||
+        settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }

@@ -95,6 +95,8 @@ void on_files_hashed(Turn& turn, const in::FilesHashed& input);
 void on_add_model(Turn& turn, const in::AddModel& input);
 void on_remove_model(Turn& turn, const in::RemoveModel& input);
 void on_files_moved(Turn& turn, const in::FilesMoved& input);
+void on_set(Turn& turn, const in::Set& input);
+void on_system_memory(Turn& turn, const in::SystemMemory& input);
 void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 
 // The decisions that settle() tries in this order; each returns true when it put something into the turn.
@@ -102,6 +104,7 @@ void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 bool settle_pixels(Turn& turn);
 bool settle_answers(Turn& turn);
 bool settle_workers(Turn& turn);
+bool settle_memory(Turn& turn);
 bool settle_models(Turn& turn);
 bool settle_jobs(Turn& turn);
 
@@ -124,6 +127,9 @@ ModelView model_view(const Turn& turn, const model::Model& model);
 void end_order(Turn& turn, const JobId& order, const Status& status);
 /// The cache has no such segment any more.
 void forget_segment(Turn& turn, const std::pair<ModelId, std::string>& key);
+/// Drops the least recently used segment that nothing pins; false when there is none.
+/// unused_since: only one that was not used after it. spare_queued: none that one of the next images needs.
+bool drop_unpinned_segment(Turn& turn, Nanos unused_since, bool spare_queued);
 void drop_pixels(Turn& turn, const JobId& job);
 /// The error body of the HTTP side, in the OpenAI shape.
 void reply_error(Turn& turn, ReplyId reply, const Error& error);

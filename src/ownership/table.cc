@@ -16,25 +16,29 @@ using enum Fact;
 using enum Readers;
 
 constexpr FactRow fact(Fact name, std::string_view section, Side owner, Readers readers,
-                       std::array<std::string_view, 2> tables, std::string_view is) {
+                       std::array<std::string_view, 3> tables, std::string_view is) {
   return {name, section, owner, readers, tables, people_may_change(name), is};
 }
 
 constexpr std::array facts{
-    fact(device_registry, "§1.1", ours, everyone, {"device.devices"}, "which devices there are, and what goes where"),
+    fact(device_registry, "§1.1", ours, everyone, {"device.devices", "device.routing"},
+         "which devices there are, and what goes where"),
     fact(device_availability, "§1.1", ours, everyone, {"device.devices"}, "online, offline or error, with the reason"),
-    fact(device_capabilities, "§1.1", theirs, everyone, {}, "what the hardware can do, with scores"),
-    fact(device_policies, "§1.1", ours, everyone, {}, "use, limits, profiles, retry"),
-    fact(device_health, "§1.1", theirs, everyone, {}, "temperature, errors, throttling"),
+    fact(device_capabilities, "§1.1", theirs, everyone, {"device.capabilities"},
+         "what the hardware can do, with scores"),
+    fact(device_policies, "§1.1", ours, everyone, {"device.configs"}, "use, limits, profiles, retry"),
+    fact(device_health, "§1.1", theirs, everyone, {"device.health"}, "temperature, errors, throttling"),
     fact(device_telemetry, "§1.1", theirs, everyone, {}, "utilization, power, clocks: samples"),
-    fact(ram_ledger, "§1.2", ours, everyone, {"memory.segments"}, "every byte of system RAM that was granted"),
-    fact(ram_pressure, "§1.2", ours, everyone, {}, "how short the host is of memory"),
-    fact(memory_quotas, "§1.2", ours, everyone, {}, "limits by kind of operation, strategies"),
-    fact(vram_ledger, "§1.2", ours, people, {"memory.allocations", "device.reservations"},
+    fact(ram_ledger, "§1.2", ours, everyone, {"memory.segments", "memory.grants"},
+         "every byte of system RAM that was granted"),
+    fact(ram_pressure, "§1.2", ours, everyone, {"memory.pressure"}, "how short the host is of memory"),
+    fact(memory_quotas, "§1.2", ours, everyone, {"memory.policies"}, "limits by kind of operation, strategies"),
+    fact(vram_ledger, "§1.2", ours, everyone, {"memory.allocations", "device.reservations", "memory.grants"},
          "every byte of a device that was granted, and who holds it"),
     fact(vram_usage, "§1.2", theirs, everyone, {}, "what allocator and driver say is used"),
-    fact(vram_pressure, "§1.2", theirs, everyone, {}, "how short the device is of memory"),
-    fact(resource_demands, "§1.2", theirs, everyone, {}, "what a running operation still needs"),
+    fact(vram_pressure, "§1.2", theirs, everyone, {"memory.pressure"}, "how short the device is of memory"),
+    fact(resource_demands, "§1.2", theirs, everyone, {"operations.requests"},
+         "what a running operation still needs"),
     fact(model_metadata, "§1.3", ours, everyone, {"model.models"}, "which models there are, and what they are"),
     fact(model_cache, "§1.3", ours, everyone, {"memory.segments"}, "which components are in RAM, and their digests"),
     fact(model_placement, "§1.3", ours, everyone, {"model.residencies"}, "which model shall be on which worker"),
@@ -80,6 +84,9 @@ constexpr std::array events{
     EventRow{model_release, ours, {model_placement}},
     EventRow{model_released, theirs, {model_residency}},
     EventRow{refused, ours, {worker_lives}},
+    EventRow{request_answer, ours, {ram_ledger, vram_ledger}},
+    EventRow{change_confirmed, theirs, {votes}},
+    EventRow{reservation_update, theirs, {resource_demands}},
     EventRow{device_health_update, theirs, {device_health, device_telemetry}},
     EventRow{vram_usage_update, theirs, {vram_usage, vram_pressure}},
     EventRow{model_load_request, ours, {model_placement}},

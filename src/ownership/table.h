@@ -7,6 +7,7 @@
 // model_loading_progress says what the worker really holds. So one rule is enough: a frame may only come from the side
 // that owns every fact it tells of.
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <span>
@@ -27,7 +28,7 @@ struct FactRow {
   std::string_view section;
   Side owner;
   Readers readers;
-  std::array<std::string_view, 2> tables;
+  std::array<std::string_view, 3> tables;
   bool people_may_change;
   std::string_view is;  // what it says
 };
@@ -68,6 +69,12 @@ constexpr bool people_may_change(Fact fact) {
          fact == Fact::device_registry || fact == Fact::memory_quotas || fact == Fact::model_metadata ||
          fact == Fact::model_cache || fact == Fact::model_placement || fact == Fact::sessions ||
          fact == Fact::workflows || fact == Fact::pipelines || fact == Fact::safety_policy;
+}
+
+/// Of a command that names by its path which of them it changes.
+template <std::size_t n>
+constexpr bool people_may_change(const std::array<Fact, n>& facts) {
+  return std::ranges::all_of(facts, [](Fact each) { return people_may_change(each); });
 }
 
 }  // namespace lockstep::ownership

@@ -39,6 +39,13 @@ std::optional<Domain> domain_of(std::string_view type) {
   return std::nullopt;
 }
 
+/// How urgent a change of level is depends on the levels, and who wrote the fact has said so in it.
+struct SaysUrgency {
+  Urgency urgency = Urgency::p1_high;
+};
+BOOST_DESCRIBE_STRUCT(SaysUrgency, (), (urgency))
+constexpr std::array<std::string_view, 2> say_urgency{"device_health_changed", "memory_pressure_changed"};
+
 template <class Body>
 Condition condition_in(std::string_view body) {
   const auto read = json::from_text<Body>(body);
@@ -61,6 +68,10 @@ EventFacts event_facts(std::string_view type, std::string_view body) {
   facts.domain = domain_of(type);
   for (const std::string_view each : urgent) {
     if (type == each) facts.urgency = Urgency::p1_high;
+  }
+  for (const std::string_view each : say_urgency) {
+    if (type != each) continue;
+    if (const auto said = json::from_text<SaysUrgency>(body)) facts.urgency = said->urgency;
   }
   boost::mp11::mp_for_each<boost::describe::describe_enumerators<FrameType>>([&](auto each) {
     if (type == each.name) facts.urgency = urgency_row(each.value, condition_in(each.value, body)).lane;

@@ -28,6 +28,13 @@ TEST(EventFacts, the_body_decides_where_the_table_asks_for_it) {
   EXPECT_EQ(event_facts("device_health_update", json::to_text(update)).urgency, Urgency::p0_critical);
 }
 
+TEST(EventFacts, a_change_of_level_says_how_urgent_it_is) {
+  const std::string body = R"({"device_id":"gpu_0","level":"critical","urgency":"p0_critical"})";
+  EXPECT_EQ(event_facts("device_health_changed", body).urgency, Urgency::p0_critical);
+  EXPECT_EQ(event_facts("memory_pressure_changed", R"({"urgency":"p1_high"})").urgency, Urgency::p1_high);
+  EXPECT_EQ(event_facts("memory_released", R"({"urgency":"p0_critical"})").urgency, EventFacts{}.urgency);
+}
+
 TEST(EventFacts, our_own_names_have_a_domain_and_notes_have_none) {
   EXPECT_EQ(event_facts("worker_gone", "{}").urgency, Urgency::p1_high);
   EXPECT_EQ(event_facts("worker_gone", "{}").domain, Domain::device);

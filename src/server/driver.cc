@@ -16,6 +16,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "env/real/memory_file.h"
+#include "env/real/system_memory.h"
 #include "server/model_files.h"
 #include "server/model_store.h"
 #include "server/png_header.h"
@@ -35,6 +36,7 @@ constexpr Nanos models_quiet = milliseconds(300);  // after the last change, bef
 constexpr Nanos models_settled = seconds(2);       // a broken file younger than this may still be written
 constexpr Nanos models_poll_every = seconds(10);   // where the folder cannot be watched
 constexpr Nanos log_look_every = milliseconds(250);
+constexpr Nanos memory_look_every = seconds(2);
 
 }  // namespace
 
@@ -60,6 +62,7 @@ Ended Driver::run() {
     input(in::StopRequested{});
   });
   bound_logs();
+  sample_memory();
   input(in::Started{random_id(), sha256_hex(worker_secret_)});
   reactor_.run();
   return ended_;
@@ -219,6 +222,15 @@ void Driver::in_pool(Work work, Done done) {
 
 std::string Driver::lock_path(const WorkerId& id) const {
   return cat(config_.data_dir, "/workers/", id.str(), ".lock");
+}
+
+void Driver::sample_memory() {
+  // A machine that tells nothing has no pressure that could be acted on.
+  if (const auto reading = real::read_memory()) {
+    input(in::SystemMemory{reading->total, reading->available, reading->group_limit, reading->group_used,
+                           reading->stall});
+  }
+  reactor_.arm("memory", real::Reactor::now() + memory_look_every, [this] { sample_memory(); });
 }
 
 void Driver::bound_logs() {

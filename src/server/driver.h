@@ -129,6 +129,7 @@ class Driver {
   std::string lock_path(const WorkerId& id) const;
   std::string link_path() const;
   void bound_logs();
+  void sample_memory();
   std::string metrics() const;
   Status append(const std::vector<Record>& batch, Nanos& took) const;
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.

@@ -251,7 +251,7 @@ void memory_families(Families& out, const MetricsSource& from) {
   }
   constexpr std::array states{SegmentState::filling, SegmentState::ready, SegmentState::failed};
   out.gauge("lockstep_cache_limit_bytes", "RAM for segments.");
-  out.add(real(from.settings.cache_limit.value));
+  out.add(real(memory::cache_limit(tables.memory.policy(), from.settings.cache_limit).value));
   out.gauge("lockstep_cache_bytes", "Bytes of segments, by state.");
   for (const SegmentState state : states) {
     out.add(real(segments.at(static_cast<std::size_t>(state)).first.value), {{"state", json::enum_name(state)}});
@@ -280,6 +280,34 @@ void memory_families(Families& out, const MetricsSource& from) {
   out.add(real(open));
   out.gauge("lockstep_transactions_undone", "Decisions that a worker has not confirmed yet.");
   out.add(real(tables.transactions.decisions.size()));
+}
+
+void governed_families(Families& out, const MetricsSource& from) {
+  const Live& live = from.machine.live();
+  const Tables& tables = from.machine.tables();
+  const Counters& counters = live.counters;
+  out.gauge("lockstep_device_health", "Health level of a device: 0 ok, 1 degraded, 2 critical.");
+  for (const auto& [key, entry] : tables.device.devices.entries()) {
+    out.add(static_cast<double>(tables.device.level_of(entry.row.device_id)), {{"device", key}});
+  }
+  out.gauge("lockstep_memory_pressure", "Pressure in a pool: 0 low, 1 moderate, 2 high, 3 critical.");
+  out.add(static_cast<double>(tables.memory.level_of(memory::system_ram)), {{"pool", std::string(memory::system_ram)}});
+  for (const auto& [key, entry] : tables.device.devices.entries()) {
+    out.add(static_cast<double>(tables.memory.level_of(key)), {{"pool", key}});
+  }
+  out.gauge("lockstep_memory_emergency_steps", "Steps against pressure in RAM that are on.");
+  out.add(real(live.ram.steps.size()));
+  out.gauge("lockstep_memory_grants", "Reservations that workers were granted at their request.");
+  out.add(real(tables.memory.grants.size()));
+  out.counter("lockstep_memory_requests_answered_total", "Answers to requests of workers for memory, by outcome.");
+  add_each(out, counters.requests_answered, "outcome");
+  out.counter("lockstep_memory_leaks_suspected_total", "Times an idle worker held more than its ledger.");
+  out.add(real(counters.leaks_suspected));
+  out.counter("lockstep_cache_collected_total", "Segments dropped for idleness, pressure or a smaller limit.");
+  out.add(real(counters.cache_collected));
+  out.counter("lockstep_commands_total", "Commands to workers, by whether they had to wait for room on their link.");
+  out.add(real(counters.commands_sent), {{"what", "sent"}});
+  out.add(real(counters.commands_throttled), {{"what", "throttled"}});
 }
 
 void http_families(Families& out, const MetricsSource& from) {
@@ -329,6 +357,7 @@ std::string metrics_text(const MetricsSource& source) {
   worker_families(out, source);
   lane_families(out, source.driver.lanes);
   memory_families(out, source);
+  governed_families(out, source);
   http_families(out, source);
   process_families(out, source.process);
   return out.text();

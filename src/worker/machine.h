@@ -18,6 +18,7 @@
 #include "events/device_events.h"
 #include "events/envelope.h"
 #include "events/link_messages.h"
+#include "events/memory_events.h"
 #include "propagation/facts.h"
 #include "runtime/plan.h"
 #include "transactions/participant.h"
@@ -68,13 +69,21 @@ struct Telemetry {
   Ratio fragmentation;
   DeviceDiagnostics diagnostics;
 };
+/// The program in this worker asks for memory that others manage (§2.2); request_answers() has the answer.
+struct AskMemory {
+  MemoryAllocationRequest request;
+};
+struct UpdateReservation {
+  ReservationUpdate update;
+};
 }  // namespace in
 
 struct Input {
   Nanos now = 0;
   WallTime wall;
   std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
-               in::HandlersReady, in::TaskProgress, in::TaskDone, in::TaskFailed, in::Telemetry>
+               in::HandlersReady, in::TaskProgress, in::TaskDone, in::TaskFailed, in::Telemetry, in::AskMemory,
+               in::UpdateReservation>
       what;
 };
 
@@ -139,6 +148,7 @@ struct Identity {
   Nanos reconnect_limit = 0;
   std::optional<std::string> secret;
   std::optional<OfferedDevice> device;
+  std::optional<DeviceCapabilityDiscovered> capabilities;  // told after each welcome; device_id is filled in
 };
 
 class Machine {
@@ -157,6 +167,15 @@ class Machine {
   const std::map<ModelId, LoadPlan>& holdings() const { return participant_.holdings(); }
   bool ended() const { return ended_; }
   std::uint64_t writes_refused() const { return writes_refused_; }
+  /// What is set for its device and its memory, as it was applied.
+  const DeviceChanges& settings() const { return settings_; }
+  const MemoryPolicyChanges& memory_policy() const { return memory_policy_; }
+  const Ordered<DeviceId>& routing() const { return routing_; }
+  /// What the cache in RAM holds, as it was told last.
+  const std::optional<SystemMemoryAllocated>& system_memory() const { return system_memory_; }
+  Bytes budget() const { return participant_.budget(); }
+  /// What the orchestrator answered to requests of this worker, by request id; the newest 256.
+  const std::map<std::string, RequestAnswer>& request_answers() const { return request_answers_; }
 
  private:
   struct Task {
@@ -194,6 +213,12 @@ class Machine {
   void failed(Turn& turn, const in::TaskFailed& input);
   void telemetry(Turn& turn, const in::Telemetry& input);
   void tell_runtime(Turn& turn, const ModelId& model);
+  void hear_answer(RequestAnswer answer);
+  /// What the settings make of the budget that the welcome gave.
+  void apply_budget();
+  void confirm(Turn& turn, const Operation& operation, std::string_view change,
+               std::vector<RejectedSetting> rejected = {});
+  void configure(Turn& turn, const DeviceConfigUpdate& update, const Operation& operation);
   /// The model's bytes are free again.
   void forget(Turn& turn, const ModelId& model);
   void leave(Turn& turn, int status, std::string reason);
@@ -219,12 +244,20 @@ class Machine {
   Nanos dial_until_ = 0;  // 0 while there is a link
   Nanos dial_wait_ = 0;
   DeviceId device_id_;
+  Bytes memory_budget_;  // of the welcome
+  DeviceChanges settings_;
+  MemoryPolicyChanges memory_policy_;
+  Ordered<DeviceId> routing_;
+  std::optional<SystemMemoryAllocated> system_memory_;
+  std::uint64_t beats_ = 0;
   Participant participant_{Bytes{}};
   std::map<TaskId, Task> tasks_;
   std::vector<Answer> answers_;                           // in order, not sent yet
   std::map<ModelId, std::vector<HeldSegment>> segments_;  // kept
   std::map<ModelId, ModelRuntime> loaded_;
   Baselines baselines_;
+  std::map<std::string, MemoryAllocationRequest> asked_;  // without a final answer; asked again after a welcome
+  std::map<std::string, RequestAnswer> request_answers_;
   std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;
   std::array<std::uint64_t, 4> sequence_in_{};  // of the last frame in each lane

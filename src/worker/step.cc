@@ -65,6 +65,11 @@ Plan<Effect> Machine::step(const Input& input) {
                  [&](const in::TaskDone& x) { done(turn, x); },
                  [&](const in::TaskFailed& x) { failed(turn, x); },
                  [&](const in::Telemetry& x) { telemetry(turn, x); },
+                 [&](const in::AskMemory& x) {
+                   asked_.insert_or_assign(x.request.request_id, x.request);
+                   send(turn, FrameType::memory_allocation_request, x.request, {x.request.request_id, 0, {}});
+                 },
+                 [&](const in::UpdateReservation& x) { send(turn, FrameType::reservation_update, x.update); },
              },
              input.what);
   return std::move(turn.plan);
@@ -182,14 +187,22 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
   token_ = welcome.token;
   keep_segments_ = welcome.keep_segments;
   device_id_ = welcome.device_id;
-  participant_.set_budget(welcome.memory_budget);
+  memory_budget_ = welcome.memory_budget;
+  apply_budget();
   heartbeat_ = milliseconds(static_cast<std::int64_t>(welcome.heartbeat_ms));
   acknowledged_ = turn.now;
   welcomed_ = true;
   dial_until_ = 0;
   dial_wait_ = 0;
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
+  if (identity_.capabilities) {
+    identity_.capabilities->device_id = device_id_;
+    send(turn, FrameType::device_capability_discovered, *identity_.capabilities);
+  }
   if (handlers_ready_) send(turn, FrameType::ready, Ready{});
+  for (const auto& [id, request] : asked_) {  // the same request again is harmless, and its answer may have been lost
+    send(turn, FrameType::memory_allocation_request, request, {id, 0, {}});
+  }
   for (Answer& each : answers_) {
     transmit(turn, each.type, std::move(each.body), std::move(each.operation), each.placed, std::move(each.handles),
              {});
@@ -334,6 +347,22 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
             handles);
       return {};
     }
+    case FrameType::device_config_update:
+      configure(turn, LOCKSTEP_TRY(json::from_text<DeviceConfigUpdate>(body)), task.operation);
+      return {};
+    case FrameType::device_routing_update:
+      routing_ = LOCKSTEP_TRY(json::from_text<DeviceRoutingUpdate>(body)).routing_table;
+      confirm(turn, task.operation, DeviceRoutingUpdate::event_type);
+      return {};
+    case FrameType::memory_policy_update:
+      memory_policy_ = LOCKSTEP_TRY(json::from_text<MemoryPolicyUpdate>(body)).policy_changes;
+      apply_budget();
+      confirm(turn, task.operation, MemoryPolicyUpdate::event_type);
+      return {};
+    case FrameType::system_memory_allocated:
+      system_memory_ = LOCKSTEP_TRY(json::from_text<SystemMemoryAllocated>(body));
+      return {};
+    case FrameType::request_answer: hear_answer(LOCKSTEP_TRY(json::from_text<RequestAnswer>(body))); return {};
     case FrameType::task_cancel:
       for (const auto& [id, running] : tasks_) {
         if (running.operation.op_id == envelope.op_id) turn.effect(out::CancelTask{id});
@@ -342,6 +371,48 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     default: break;
   }
   return fail(ErrorCode::not_yet, cat("nothing is done with frame type ", frame.header.type, " in this version"));
+}
+
+void Machine::apply_budget() {
+  Bytes budget = memory_budget_;
+  // The shares of src/domains/device/config.cc: what the orchestrator does not grant is not promised here either.
+  const std::string policy = settings_.memory_allocation_policy.value_or("aggressive");
+  const double kept_free = policy == "conservative" ? 0.15 : policy == "moderate" ? 0.05 : 0;
+  budget.value -= static_cast<std::uint64_t>(static_cast<double>(budget.value) * kept_free);
+  if (memory_policy_.vram_reservation_limit) {
+    budget = std::min(budget, memory_policy_.vram_reservation_limit->bytes().value_or(budget));
+  }
+  participant_.set_budget(budget);
+}
+
+void Machine::confirm(Turn& turn, const Operation& operation, std::string_view change,
+                      std::vector<RejectedSetting> rejected) {
+  send(turn, FrameType::change_confirmed, ChangeConfirmed{std::string(change), std::move(rejected)}, operation);
+}
+
+void Machine::configure(Turn& turn, const DeviceConfigUpdate& update, const Operation& operation) {
+  std::vector<RejectedSetting> rejected;
+  if (update.device_id != device_id_) rejected.push_back({"device_id", cat("this worker has ", device_id_.str())});
+  if (rejected.empty()) {
+    // The whole of what is intended comes each time: a setting that is absent is the default again.
+    settings_ = update.changes;
+    if (settings_.power_limit) {
+      rejected.push_back({"power_limit", "it needs rights, or a driver, that this worker does not have"});
+      settings_.power_limit.reset();
+    }
+    apply_budget();
+  }
+  confirm(turn, operation, DeviceConfigUpdate::event_type, std::move(rejected));
+}
+
+void Machine::hear_answer(RequestAnswer answer) {
+  if (answer.conflict.value_or(false)) return;  // the first request of this id is as it was
+  const auto known = request_answers_.find(answer.request_id);
+  if (known != request_answers_.end() && known->second.outcome != RequestOutcome::queued) return;  // told again
+  if (answer.outcome != RequestOutcome::queued) asked_.erase(answer.request_id);
+  const std::string id = answer.request_id;
+  request_answers_.insert_or_assign(id, std::move(answer));
+  if (request_answers_.size() > 256) request_answers_.erase(request_answers_.begin());
 }
 
 void Machine::forget(Turn& turn, const ModelId& model) {
@@ -359,7 +430,10 @@ void Machine::timer(Turn& turn, const in::TimerFired& input) {
   Heartbeat heartbeat{handler_progress_, static_cast<std::uint32_t>(tasks_.size()), std::nullopt};
   if (writes_refused_ > 0) heartbeat.writes_refused = writes_refused_;
   send(turn, FrameType::heartbeat, heartbeat);
-  turn.effect(out::SampleTelemetry{});
+  // A profile says how often the device is disturbed by being looked at.
+  const std::string profile = settings_.optimization_profile.value_or("balanced");
+  const std::uint64_t every = profile == "performance" ? 4 : profile == "efficiency" ? 2 : 1;
+  if (beats_++ % every == 0) turn.effect(out::SampleTelemetry{});
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
 }
 
@@ -370,7 +444,7 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   if (health.temperature) baselines_.add("temperature", *health.temperature);
   if (diagnostics.power_draw) baselines_.add("power_draw", *diagnostics.power_draw);
   diagnostics.deviations = baselines_.departing();
-  const Bytes total = participant_.budget();
+  const Bytes total = memory_budget_;
   if (total.value > 0) {
     health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));
   }

@@ -77,6 +77,13 @@ std::map<FrameType, Example> examples() {
       {FrameType::task_cancel, of(TaskCancel{})},
       {FrameType::task_failed, of(TaskFailed{"internal", "it broke"})},
       {FrameType::model_release, of(ModelRelease{model})},
+      {FrameType::request_answer,
+       of(RequestAnswer{"memory_allocation_request", "alloc_1", RequestOutcome::granted,
+                        GrantedReservation{AllocationId("grant_3_1"), 64_MiB, std::nullopt}, std::nullopt, std::nullopt,
+                        std::nullopt})},
+      {FrameType::change_confirmed,
+       of(ChangeConfirmed{"device_config_update", {{"power_limit", "it needs rights"}}})},
+      {FrameType::reservation_update, of(ReservationUpdate{AllocationId("grant_3_1"), std::nullopt})},
       {FrameType::model_released, of(ModelReleased{model, Bytes{0}})},
       {FrameType::refused, of(Refused{"the secret is missing or wrong", false})},
   };

@@ -21,8 +21,9 @@ Status may_reserve(const Tables& tables, const DeviceId& device) {
 Device after(Device device, DeviceEvent event, std::string reason) {
   const auto next = device_lifecycle.next(device.availability, event);
   LOCKSTEP_CHECK(next.has_value());
+  const bool still_in_error = device.availability == Availability::error && *next == Availability::error;
   device.availability = *next;
-  device.reason = std::move(reason);
+  if (!still_in_error) device.reason = std::move(reason);
   return device;
 }
 

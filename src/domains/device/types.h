@@ -3,12 +3,14 @@
 // Device domain, §1.1: which devices there are, what state they are in, and who holds one for an operation.
 
 #include <string>
+#include <vector>
 
 #include <boost/describe.hpp>
 
 #include "base/ids.h"
 #include "base/units.h"
 #include "domains/device/lifecycle.h"
+#include "events/ordered.h"
 
 namespace lockstep::device {
 
@@ -25,6 +27,16 @@ struct Device {
   std::string reason;  // why it is not online
 };
 BOOST_DESCRIBE_STRUCT(Device, (), (device_id, worker_id, kind, memory_budget, availability, reason))
+
+/// What a device can do, as its worker found it; a probe measures the scores, 0 to 10. Its rev is the row's.
+struct Capabilities {
+  DeviceId device_id;
+  std::string name;
+  std::string driver_version;
+  std::vector<std::string> capabilities;
+  Ordered<double> scores;
+};
+BOOST_DESCRIBE_STRUCT(Capabilities, (), (device_id, name, driver_version, capabilities, scores))
 
 /// Exclusive per device: one load lane, since copies over one bus only slow each other down (design §7).
 struct Reservation {

@@ -10,6 +10,22 @@ Bytes allocated_on(const Tables& tables, const DeviceId& device) {
   for (const auto& [key, entry] : tables.allocations.entries()) {
     if (entry.row.device_id == device) sum += entry.row.bytes;
   }
+  return sum + granted_on(tables, device);
+}
+
+Bytes granted_on(const Tables& tables, const DeviceId& device) {
+  Bytes sum;
+  for (const auto& [key, entry] : tables.grants.entries()) {
+    if (entry.row.device_id == device) sum += entry.row.bytes;
+  }
+  return sum;
+}
+
+Bytes granted_for(const Tables& tables, const DeviceId& device, std::string_view purpose) {
+  Bytes sum;
+  for (const auto& [key, entry] : tables.grants.entries()) {
+    if (entry.row.device_id == device && entry.row.purpose == purpose) sum += entry.row.bytes;
+  }
   return sum;
 }
 

@@ -5,8 +5,12 @@
 
 namespace lockstep::memory {
 
-/// Sum of all allocations on the device, whatever their state: bytes count until they are proven free.
+/// Sum of all allocations and grants on the device, whatever their state: bytes count until they are proven free.
 Bytes allocated_on(const Tables& tables, const DeviceId& device);
+
+/// What workers were granted at their request, on a device or (empty) in system RAM; of one purpose.
+Bytes granted_on(const Tables& tables, const DeviceId& device);
+Bytes granted_for(const Tables& tables, const DeviceId& device, std::string_view purpose);
 
 /// Whether `wanted` more bytes fit beside what is allocated and promised (§3.1, preparation).
 /// resource_exhausted names the numbers.

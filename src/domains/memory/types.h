@@ -3,12 +3,14 @@
 // Memory domain, §1.2: the ledger of every device. Each byte that a worker holds has a row here.
 
 #include <string>
+#include <string_view>
 
 #include <boost/describe.hpp>
 
 #include "base/ids.h"
 #include "base/units.h"
 #include "domains/memory/lifecycle.h"
+#include "events/memory_events.h"
 
 namespace lockstep::memory {
 
@@ -35,6 +37,17 @@ struct Segment {
   std::string identity;
 };
 BOOST_DESCRIBE_STRUCT(Segment, (), (model_id, component, bytes, sha256, identity))
+
+/// The pressure in a pool: "system_ram" or a device id. Rows are written when the level changes.
+struct Pressure {
+  std::string pool;
+  PressureLevel level = PressureLevel::low;
+  Ratio share;
+  WallTime since;
+};
+BOOST_DESCRIBE_STRUCT(Pressure, (), (pool, level, share, since))
+
+inline constexpr std::string_view system_ram = "system_ram";
 
 inline std::string segment_key(const ModelId& model, const std::string& component) {
   return model.str() + "/" + component;

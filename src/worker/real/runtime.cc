@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <future>
 #include <latch>
 #include <map>
 #include <thread>
@@ -20,9 +21,11 @@
 #include "env/real/path_listener.h"
 #include "env/real/reactor.h"
 #include "env/real/tls_client.h"
+#include "events/json_read.h"
 #include "propagation/lanes.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
+#include "worker/real/probe.h"
 #include "worker/real/sensors.h"
 
 namespace lockstep::worker {
@@ -243,6 +246,8 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
   identity.incarnation = Incarnation{static_cast<std::uint64_t>(incarnation)};
   identity.pid = ::getpid();
   identity.version = LOCKSTEP_VERSION;
+  const char* const device = std::getenv("LOCKSTEP_DEVICE");
+  if (device == nullptr || std::string_view(device) == "cpu") identity.capabilities = probe_processor();
   std::string address;
   if (const char* const path = std::getenv("LOCKSTEP_LINK_PATH"); path != nullptr) {
     address = path;
@@ -251,7 +256,6 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
   auto state = std::make_shared<State>(std::move(identity));
   state->address = std::move(address);
   state->open_link(real::Fd(fd));
-  const char* const device = std::getenv("LOCKSTEP_DEVICE");
   state->read_sensors(device == nullptr ? "cpu" : device);
   return started(std::move(state), in::LinkOpened{});
 }
@@ -273,6 +277,7 @@ Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
   identity.version = LOCKSTEP_VERSION;
   identity.reconnect_limit = options.patience;
   if (!options.secret.empty()) identity.secret = std::move(options.secret);
+  if (options.device == "cpu") identity.capabilities = probe_processor();
   identity.device = OfferedDevice{options.device, options.memory};
   auto state = std::make_shared<State>(std::move(identity));
   constexpr std::string_view remote = "tls://";
@@ -322,6 +327,31 @@ std::shared_ptr<Task> Runtime::next_task(int timeout_ms) {
 }
 
 void Runtime::set_allocator(AllocatorStatistics statistics) { state_->sensors->tell(statistics); }
+
+Status Runtime::ask_memory(const std::string& body) {
+  const auto request = json::from_text<MemoryAllocationRequest>(body);
+  if (!request) return request.error();
+  state_->reactor.post([raw = state_.get(), asked = *request] { raw->input(in::AskMemory{asked}); });
+  return {};
+}
+
+Status Runtime::update_reservation(const std::string& body) {
+  const auto update = json::from_text<ReservationUpdate>(body);
+  if (!update) return update.error();
+  state_->reactor.post([raw = state_.get(), changed = *update] { raw->input(in::UpdateReservation{changed}); });
+  return {};
+}
+
+std::optional<std::string> Runtime::request_answer(const std::string& request_id) {
+  std::promise<std::optional<std::string>> found;
+  auto future = found.get_future();
+  state_->reactor.post([raw = state_.get(), &found, &request_id] {
+    const auto& answers = raw->machine.request_answers();
+    const auto place = answers.find(request_id);
+    found.set_value(place == answers.end() ? std::nullopt : std::optional(json::to_text(place->second)));
+  });
+  return future.get();
+}
 
 Task::~Task() {
   if (!answered_.load()) failed("internal", "the handler ended without an answer");

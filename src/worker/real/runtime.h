@@ -93,6 +93,13 @@ class Runtime {
   std::shared_ptr<Task> next_task(int timeout_ms);
   /// What the framework's allocator says, where mappings do not tell (cuda). Any thread.
   void set_allocator(AllocatorStatistics statistics);
+  /// Asks for memory that the orchestrator manages (§2.2): a memory_allocation_request as JSON. It is asked again after
+  /// a lost link until its final answer has come. invalid_argument with the place for another body.
+  Status ask_memory(const std::string& body);
+  /// A reservation_update as JSON: renews a granted reservation, or gives it back.
+  Status update_reservation(const std::string& body);
+  /// The newest request_answer to this id, as JSON; nothing before the first has come. Waits for the runtime's thread.
+  std::optional<std::string> request_answer(const std::string& request_id);
 
  private:
   friend class Task;

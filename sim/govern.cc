@@ -1,0 +1,147 @@
+// What people set and what workers ask for, beside the images: routes and policies that flip, waves of pressure,
+// requests for memory that are granted, queued, repeated and given back.
+
+#include "sim/simulation.h"
+
+#include <iterator>
+
+#include "base/text.h"
+#include "events/json_read.h"
+#include "propagation/framing.h"
+
+namespace lockstep::sim {
+
+namespace {
+
+constexpr std::string_view device_names[] = {"gpu_0", "gpu_1"};
+
+}  // namespace
+
+void World::plan_governing() {
+  if (governors_.chance(300'000)) return;  // many a system is never touched
+  const auto count = governors_.between(1, 20);
+  for (int i = 0; i < count; ++i) {
+    at(governors_.between(0, options_.duration * 9 / 10), [this] { govern(); });
+  }
+  at(options_.duration + 1, [this] { govern_no_more(); });
+}
+
+void World::set(const std::string& path, bool whole, std::string body) {
+  const ReplyId reply = ++replies_made_;
+  waiting_replies_[reply] = "set";
+  trace("person", cat("set ", path, " ", body));
+  input(in::Set{reply, path, whole, std::move(body)});
+}
+
+void World::press(double share) {
+  const Bytes total = 64_GiB;
+  trace("person", cat("RAM is used to ", share));
+  input(in::SystemMemory{total, Bytes{static_cast<std::uint64_t>(static_cast<double>(total.value) * (1 - share))},
+                         std::nullopt, Bytes{}, 0});
+}
+
+void World::govern() {
+  if (!loop_) return;
+  switch (governors_.between(0, 6)) {
+    case 0: return flip_routes();
+    case 1:
+      return set("memory/policy", governors_.chance(300'000),
+                 cat(R"({"max_model_cache_size":")", governors_.between(6, 14), R"(GB","vram_reservation_limit":")",
+                     governors_.between(6, 8), R"(GB","quotas":{"inference":"2GB"}})"));
+    case 2: {
+      const std::string_view policies[] = {"aggressive", "moderate", "conservative"};
+      return set(cat("devices/", device_names[governors_.between(0, 1)], "/config"), governors_.chance(300'000),
+                 cat(R"({"memory_allocation_policy":")", policies[governors_.between(0, 2)], R"(","power_limit":)",
+                     governors_.between(100, 400), "}"));
+    }
+    case 3: return press(static_cast<double>(governors_.between(50, 99)) / 100);
+    default: return ask_for_memory();
+  }
+}
+
+void World::flip_routes() {
+  std::map<std::string, std::string> running;
+  for (const auto& [key, entry] : machine_->tables().processing.jobs.entries()) {
+    if (!entry.row.worker_id.empty()) running[key] = entry.row.worker_id.str();
+  }
+  const auto first = governors_.between(0, 1);
+  const std::string_view primary = device_names[first];
+  const std::string_view secondary = device_names[1 - first];
+  const std::uint64_t life = life_;
+  set("routing", true,
+      governors_.chance(200'000)
+          ? std::string(R"({"routing_table":{}})")
+          : cat(R"({"routing_table":{"inference_primary":")", primary, R"(","inference_secondary":")", secondary,
+                R"(","postprocessing":")", governors_.chance(500'000) ? primary : secondary, R"("}})"));
+  if (life != life_ || !machine_) return;      // it crashed over it
+  for (const auto& [job, worker] : running) {  // an update leaves running work where it is
+    const processing::Job* now = machine_->tables().processing.jobs.find(job);
+    if (now == nullptr || now->worker_id != WorkerId(worker)) violation(cat("new routes moved ", job));
+  }
+}
+
+void World::ask_for_memory() {
+  std::vector<std::int64_t> pids;
+  for (const auto& [pid, process] : processes_) {
+    if (process->alive && process->link_up) pids.push_back(pid);
+  }
+  if (pids.empty()) return;
+  const std::int64_t pid = pids[static_cast<std::size_t>(governors_.between(0, std::ssize(pids) - 1))];
+  Process& process = *processes_.at(pid);
+  const auto& answers = process.machine.request_answers();
+  if (!answers.empty() && governors_.chance(300'000)) {  // gives something back, or holds it longer
+    auto place = answers.begin();
+    std::advance(place, governors_.between(0, std::ssize(answers) - 1));
+    if (!place->second.reservation) return;
+    ReservationUpdate update{place->second.reservation->allocation_id, std::nullopt};
+    if (governors_.chance(300'000)) update.lasts = DurationText{"5s"};
+    return worker_input(pid, win::UpdateReservation{update});
+  }
+  MemoryAllocationRequest request;
+  request.request_id = cat("wish_", governors_.between(1, 12));
+  // What is asked for follows from the id, so that an id that comes again is mostly the same request.
+  const std::uint64_t size = request.request_id.size() + (governors_.chance(50'000) ? 1 : 0);
+  request.requested_bytes = Bytes{size << 28};
+  request.allocation_purpose = request.request_id.size() % 2 == 0 ? "inference" : "model_loading";
+  request.estimated_duration = DurationText{"10s"};
+  worker_input(pid, win::AskMemory{request});
+}
+
+void World::note_answer(const out::SendFrame& effect) {
+  if (effect.frame.header.type != static_cast<std::uint16_t>(FrameType::request_answer)) return;
+  const auto envelope = from_frame(effect.frame);
+  const auto answer =
+      envelope ? json::from_text<RequestAnswer>(envelope->body.text) : Result<RequestAnswer>(envelope.error());
+  if (!answer) return violation("an answer that cannot be read");
+  if (answer->conflict || answer->outcome == RequestOutcome::queued) return;
+  const std::string key = cat(effect.worker_id.str(), "/", effect.incarnation.value, "/", answer->request_id);
+  const auto [place, first] = final_answers_.emplace(key, envelope->body.text);
+  if (!first && place->second != envelope->body.text) violation(cat(key, " got two final answers"));
+}
+
+void World::check_governed() {
+  const Tables& tables = machine_->tables();
+  for (const auto& [key, entry] : tables.memory.grants.entries()) {
+    const memory::Grant& grant = entry.row;
+    const WorkerRecord* worker = tables.liveness.workers.find(grant.worker_id.str());
+    if (worker == nullptr || worker->incarnation != grant.incarnation || worker->state == WorkerState::gone) {
+      violation(cat(key, " belongs to an incarnation that is gone"));
+    }
+    if (grant.lasts <= 0) violation(cat(key, " never lapses"));
+  }
+  for (const auto& [key, entry] : tables.device.configs.entries()) {
+    const device::Config& config = entry.row;
+    if (config.confirmed_revision > config.revision) violation(cat(key, " confirmed what was never intended"));
+    if (config.confirmed.power_limit) violation(cat(key, " confirmed a power limit that every worker here rejects"));
+  }
+}
+
+void World::govern_no_more() {
+  if (!loop_ || !machine_->live().started) return after(seconds(1), [this] { govern_no_more(); });
+  set("memory/policy", true, "{}");
+  set("routing", true, R"({"routing_table":{}})");
+  for (const std::string_view device : device_names) set(cat("devices/", device, "/config"), true, "{}");
+  press(0.3);
+}
+
+}  // namespace lockstep::sim

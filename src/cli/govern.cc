@@ -1,0 +1,105 @@
+#include "cli/govern.h"
+
+#include <cstdio>
+
+#include "base/text.h"
+#include "cli/show.h"
+#include "events/json_read.h"
+
+namespace lockstep::cli {
+
+namespace {
+
+constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+bool is_number(std::string_view text) {
+  return !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789.") == std::string_view::npos &&
+         text.find_first_of("0123456789") == 0 && text.find('.') == text.rfind('.') && text.back() != '.';
+}
+
+/// The top-level keys of an object, one a line. Values stay as the server wrote them.
+std::string lines_of(const std::string& object) {
+  std::string out;
+  json::Reader in(object, view_limits);
+  std::string_view key;
+  if (!in.open_object()) return object + "\n";
+  while (in.next_key(key)) {
+    const std::string name(key);
+    RawJson value;
+    if (!json::read(in, value)) return object + "\n";
+    out += cat(name, ": ", harmless(value.text), "\n");
+  }
+  return out;
+}
+
+ExitCode shown(const Result<http::Response>& response, bool as_json) {
+  if (!response) return tell(response.error());
+  if (response->status != 200) return tell(http::error_from(*response));
+  print(as_json ? response->body + "\n" : lines_of(response->body));
+  return ExitCode::done;
+}
+
+}  // namespace
+
+std::string text_of(const DevicesView& view) {
+  if (view.devices.empty()) return "no devices\n";
+  std::vector<Row> rows{{"DEVICE", "KIND", "STATE", "HEALTH", "WORKER", "ALLOCATED", "BUDGET", "WHY"}};
+  for (const DeviceView& each : view.devices) {
+    rows.push_back({each.device_id.str(), each.kind, each.availability, each.health_level, each.worker_id.str(),
+                    to_text(each.memory_allocated), to_text(each.memory_budget),
+                    each.reason.empty() ? "-" : harmless(shortened(each.reason, 120))});
+  }
+  return table_text(rows);
+}
+
+Result<std::string> object_of(const std::vector<std::string>& words) {
+  std::string out = "{";
+  for (const std::string& word : words) {
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return fail(ErrorCode::invalid_argument, cat("\"", shortened(word), "\" is no KEY=VALUE"));
+    }
+    const std::string value = word.substr(equals + 1);
+    out += cat(out.size() > 1 ? "," : "", json::to_text(word.substr(0, equals)), ":",
+               is_number(value) ? value : json::to_text(value));
+  }
+  return out + "}";
+}
+
+ExitCode list_devices(const http::Address& address, bool as_json) {
+  const auto response = http::request(address, "GET", "/api/v1/devices");
+  if (!response) return tell(response.error());
+  if (response->status != 200) return tell(http::error_from(*response));
+  if (as_json) {
+    print(response->body + "\n");
+    return ExitCode::done;
+  }
+  const auto view = json::from_text<DevicesView>(response->body, nullptr, view_limits);
+  if (!view) {
+    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
+                                              view.error().message, "; --json shows it")));
+  }
+  print(text_of(*view));
+  return ExitCode::done;
+}
+
+ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json) {
+  return shown(http::request(address, "GET", cat("/api/v1/", path)), as_json);
+}
+
+ExitCode set_setting(const http::Address& address, const std::string& path, const std::vector<std::string>& words,
+                     std::string_view under, bool whole, bool as_json) {
+  const auto object = object_of(words);
+  if (!object) return tell(object.error());
+  const std::string body = under.empty() ? *object : cat("{\"", under, "\":", *object, "}");
+  return shown(http::request(address, whole ? "PUT" : "PATCH", cat("/api/v1/", path), body,
+                             {{"Content-Type", "application/json"}}),
+               as_json);
+}
+
+}  // namespace lockstep::cli

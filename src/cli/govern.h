@@ -1,0 +1,29 @@
+#pragma once
+
+// `lockstep devices`, `lockstep routing` and `lockstep memory`: what is set, what is confirmed, and how to change it.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "cli/exit_code.h"
+#include "http/client.h"
+#include "operations/views.h"
+
+namespace lockstep::cli {
+
+std::string text_of(const DevicesView& view);
+
+/// "key=value" words as one JSON object: a whole number as a number, anything else as text.
+/// invalid_argument names the word that is none.
+Result<std::string> object_of(const std::vector<std::string>& words);
+
+ExitCode list_devices(const http::Address& address, bool as_json);
+/// The server's JSON for one path below /api/v1, for people one key a line.
+ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json);
+/// PATCH of the words, or PUT when `whole`; with `under`, inside that key. Prints what is set now.
+ExitCode set_setting(const http::Address& address, const std::string& path, const std::vector<std::string>& words,
+                     std::string_view under, bool whole, bool as_json);
+
+}  // namespace lockstep::cli

@@ -1,0 +1,44 @@
+#pragma once
+
+// The device domain at the orchestrator (§1.1, §2.1): what workers report of their devices, what people set, and which
+// device an image may go to. Each function is called from one line of the file that owns the input.
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "operations/views.h"
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+/// A sample of a device's health; only a change of its level becomes a fact.
+void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update);
+/// What a device can do, kept when it differs from what is known. not_owner for a device of another worker.
+Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const DeviceCapabilityDiscovered& report);
+/// The worker is ready: it is told what is set for its device, and the routes.
+void tell_device_facts(Turn& turn, const WorkerRecord& worker);
+/// Its worker is gone: nothing is confirmed any more, and nobody knows how well the device is.
+void device_lost(Turn& turn, const WorkerRecord& worker);
+/// A worker's answer to a configuration or to the routes.
+void device_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id,
+                             const ChangeConfirmed& answer);
+
+/// "devices/<id>/config" and "routing". False when the path is not of this domain.
+bool set_device(Turn& turn, const in::Set& input);
+std::optional<std::string> device_view_text(const Turn& turn, const std::string& path);
+
+/// An inference reports its speed; what the device will be busy for follows from it.
+void step_measured(Turn& turn, const WorkerRecord& worker, const ExecutionMetrics& steps);
+
+/// Seconds that earlier images of this pass will keep a device busy which they decided to wait for.
+using WaitSeconds = std::map<DeviceId, double>;
+/// Leaves the workers that the image may go to now: access, health, and the routes. An image that waits for its
+/// primary, though another device is idle, is noted in `waiting`.
+void keep_allowed(const Turn& turn, const processing::Request& request, const processing::Job& job,
+                  const std::vector<ModelId>& needed, WaitSeconds& waiting, std::vector<WorkerRecord>& workers);
+/// Why no device may do this image now; empty when one may.
+std::string no_device_because(const Turn& turn, const processing::Request& request, const processing::Job& job);
+
+}  // namespace lockstep

@@ -1,0 +1,505 @@
+#include "orchestrator/on_memory.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "domains/memory/rules.h"
+#include "operations/limits.h"
+#include "operations/model_load.h"
+#include "orchestrator/commands.h"
+#include "orchestrator/requests.h"
+#include "orchestrator/set.h"
+
+namespace lockstep {
+
+namespace {
+
+using memory::EmergencyStep;
+
+constexpr Bytes leak_tolerance = 256_MiB;  // a framework's own context and caches
+constexpr std::uint32_t leak_samples = 5;
+constexpr Nanos collect_every = seconds(30);
+constexpr double stall_high = 0.20;  // a fifth of the time every task waits: whatever is free, it is not enough
+
+struct PressureChanged {
+  std::string pool;
+  PressureLevel level = PressureLevel::low;
+  PressureLevel before = PressureLevel::low;
+  Ratio share;
+  Urgency urgency = Urgency::p1_high;
+};
+BOOST_DESCRIBE_STRUCT(PressureChanged, (), (pool, level, before, share, urgency))
+
+struct EmergencyChanged {
+  std::vector<EmergencyStep> steps;
+  Ratio share;
+};
+BOOST_DESCRIBE_STRUCT(EmergencyChanged, (), (steps, share))
+
+struct LeakSuspected {
+  DeviceId device_id;
+  WorkerId worker_id;
+  Bytes used;
+  Bytes ledger;
+};
+BOOST_DESCRIBE_STRUCT(LeakSuspected, (), (device_id, worker_id, used, ledger))
+
+struct PurposeView {
+  std::string purpose;
+  Bytes used;
+  Bytes high_water;
+  std::optional<SizeText> quota;
+};
+BOOST_DESCRIBE_STRUCT(PurposeView, (), (purpose, used, high_water, quota))
+
+struct PoolView {
+  std::string pool;
+  Bytes limit;
+  std::string limited_by;
+  Bytes held;  // sum of the purposes: every byte has an owner
+  PressureLevel pressure = PressureLevel::low;
+  std::optional<Ratio> used_share;
+  std::vector<PurposeView> purposes;
+};
+BOOST_DESCRIBE_STRUCT(PoolView, (), (pool, limit, limited_by, held, pressure, used_share, purposes))
+
+struct MemoryView {
+  Rev rev;
+  std::vector<PoolView> pools;
+  std::vector<memory::Grant> grants;
+  std::vector<EmergencyStep> emergency_steps;
+};
+BOOST_DESCRIBE_STRUCT(MemoryView, (), (rev, pools, grants, emergency_steps))
+
+Bytes cache_used(const Turn& turn) {
+  Bytes used;
+  for (const auto& [key, segment] : turn.live.segments) used += segment.size;
+  return used;
+}
+
+/// Who holds what of the system's RAM, by purpose.
+std::map<std::string, Bytes> ram_ledger(const Turn& turn) {
+  std::map<std::string, Bytes> ledger;
+  ledger["model_cache"] = cache_used(turn);
+  for (const auto& [job, pixels] : turn.live.pixels) ledger["pixels"] += Bytes{pixels.image.bytes};
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.device_id.empty()) ledger[entry.row.purpose] += entry.row.bytes;
+  }
+  return ledger;
+}
+
+std::map<std::string, Bytes> device_ledger(const Turn& turn, const DeviceId& device) {
+  std::map<std::string, Bytes> ledger;
+  for (const auto& [key, entry] : turn.tables.memory.allocations.entries()) {
+    if (entry.row.device_id == device) ledger[entry.row.purpose] += entry.row.bytes;
+  }
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.device_id == device) ledger[entry.row.purpose] += entry.row.bytes;
+  }
+  if (const Bytes promised = promised_on(turn.live.intents, device); promised.value > 0) ledger["promised"] += promised;
+  return ledger;
+}
+
+Bytes sum_of(const std::map<std::string, Bytes>& ledger) {
+  Bytes sum;
+  for (const auto& [purpose, bytes] : ledger) sum += bytes;
+  return sum;
+}
+
+/// A level that changed becomes a fact. Returns true when it did.
+bool note_pressure(Turn& turn, const std::string& pool, double share, PressureLevel level) {
+  const PressureLevel before = turn.tables.memory.level_of(pool);
+  if (level == before) return false;
+  turn.change.put(turn.tables.memory.pressure, pool, memory::Pressure{pool, level, Ratio{share}, turn.wall});
+  turn.change.event(
+      "memory_pressure_changed", pool,
+      PressureChanged{pool, level, before, Ratio{share},
+                      std::max(level, before) >= PressureLevel::high ? Urgency::p1_high : Urgency::p2_normal});
+  return true;
+}
+
+/// What one grant of `purpose` may come from, for this worker.
+memory::PoolState pool_of(const Turn& turn, const WorkerRecord& worker, const std::string& purpose) {
+  memory::PoolState pool;
+  if (!memory::is_device_purpose(purpose)) {
+    pool.name = memory::system_ram;
+    pool.total = cache_limit(turn);
+    pool.limit_name = pool.total < turn.settings.cache_limit ? "max_model_cache_size" : "cache limit";
+    pool.used = sum_of(ram_ledger(turn));
+    pool.held_for_purpose = memory::granted_for(turn.tables.memory, {}, purpose);
+    if (purpose == "model_cache") pool.held_for_purpose += cache_used(turn);
+    return pool;
+  }
+  const DeviceLimit limit = limit_on(turn.tables, worker.device_id);
+  pool.name = worker.device_id.str();
+  pool.total = limit.bytes;
+  pool.limit_name = limit.name;
+  pool.used =
+      memory::allocated_on(turn.tables.memory, worker.device_id) + promised_on(turn.live.intents, worker.device_id);
+  pool.held_for_purpose = memory::granted_for(turn.tables.memory, worker.device_id, purpose);
+  return pool;
+}
+
+struct Demand {
+  Bytes bytes;
+  std::string purpose;
+  AllocationPriority priority = AllocationPriority::normal;
+  Nanos lasts = 0;
+};
+
+void grant(Turn& turn, const OpenRequest& request, const WorkerRecord& worker, const Demand& demand) {
+  memory::Grant row;
+  row.allocation_id = AllocationId(cat("grant_", turn.live.epoch.value, "_", ++turn.live.allocations_made));
+  row.request_id = request.request_id;
+  row.worker_id = worker.worker_id;
+  row.incarnation = worker.incarnation;
+  if (memory::is_device_purpose(demand.purpose)) row.device_id = worker.device_id;
+  row.purpose = demand.purpose;
+  row.bytes = demand.bytes;
+  row.lasts = demand.lasts;
+  turn.change.put(turn.tables.memory.grants, row.allocation_id.str(), row);
+  std::optional<Timestamp> until;
+  if (row.lasts > 0) {
+    until = Timestamp::of(WallTime{turn.wall.ms + row.lasts / milliseconds(1)});
+    turn.effect(out::ArmTimer{cat("grant:", row.allocation_id.str()), turn.now + row.lasts});
+  }
+  ++turn.live.counters.requests_answered["granted"];
+  answer_request(turn, request, granted(request, GrantedReservation{row.allocation_id, row.bytes, until}));
+}
+
+/// When memory may become free: the first grant that lapses. Nothing is known of others.
+std::optional<WallTime> first_release(const Turn& turn) {
+  std::optional<Nanos> first;
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.lasts > 0) first = std::min(first.value_or(entry.row.lasts), entry.row.lasts);
+  }
+  if (!first) return std::nullopt;
+  return WallTime{turn.wall.ms + *first / milliseconds(1)};
+}
+
+void give_back(Turn& turn, const std::string& allocation, std::string_view how) {
+  const memory::Grant& row = turn.tables.memory.grants.at(allocation);
+  turn.change.event("memory_released", row.worker_id.str(), row);
+  turn.change.erase(turn.tables.memory.grants, allocation);
+  turn.effect(out::DisarmTimer{cat("grant:", allocation)});
+  turn.log(cat(allocation, " of ", row.worker_id.str(), ", ", to_text(row.bytes), " for ", row.purpose, ": ", how));
+}
+
+/// A queued request that fits now: by priority, or in order of arrival, as the policy says. One a call.
+bool grant_one_queued(Turn& turn) {
+  const memory::Policy policy = turn.tables.memory.policy();
+  const OpenRequest* best = nullptr;
+  MemoryAllocationRequest best_wish;
+  std::vector<OpenRequest> open = open_requests(turn.tables.requests);
+  for (const OpenRequest& request : open) {
+    if (request.request_type != MemoryAllocationRequest::event_type) continue;
+    const auto wish = json::from_text<MemoryAllocationRequest>(request.body.text);
+    LOCKSTEP_CHECK(wish.has_value());  // read when it arrived
+    const WorkerRecord& worker = turn.tables.liveness.workers.at(request.worker_id.str());
+    const MemoryAllocationRequest& asked = *wish;
+    const memory::PoolState pool = pool_of(turn, worker, asked.allocation_purpose);
+    if (!memory::admit(pool, asked.requested_bytes, asked.allocation_purpose, policy).granted) continue;
+    const bool by_priority = policy.grant_order == memory::GrantOrder::priority;
+    const bool earlier = best != nullptr && request.asked < best->asked;
+    if (best == nullptr || (by_priority && asked.priority < best_wish.priority) ||
+        ((!by_priority || asked.priority == best_wish.priority) && earlier)) {
+      best = &request;
+      best_wish = asked;
+    }
+  }
+  if (best == nullptr) return false;
+  grant(turn, *best, turn.tables.liveness.workers.at(best->worker_id.str()),
+        {best_wish.requested_bytes, best_wish.allocation_purpose, best_wish.priority,
+         best_wish.estimated_duration.nanos().value_or(0)});
+  return true;
+}
+
+/// Workers hear how much of the cache is taken, and what is left (§2.2 system_memory_allocated).
+bool tell_cache(Turn& turn) {
+  Bytes ready;
+  for (const auto& [key, segment] : turn.live.segments) {
+    if (segment.state == SegmentState::ready) ready += segment.size;
+  }
+  if (ready == turn.live.ram.told_cache) return false;
+  turn.live.ram.told_cache = ready;
+  const SystemMemoryAllocated message{AllocationId("model_cache"), ready, "model_cache",
+                                      std::string(memory::system_ram), cache_limit(turn) - cache_used(turn)};
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    const auto live = turn.live.workers.find(entry.row.worker_id);
+    if (entry.row.state != WorkerState::ready || live == turn.live.workers.end() || !live->second.link_open) continue;
+    send(turn, entry.row, FrameType::system_memory_allocated, message);
+  }
+  return true;
+}
+
+PoolView pool_view(const Turn& turn, std::string name, Bytes limit, std::string limited_by,
+                   const std::map<std::string, Bytes>& ledger) {
+  const memory::Policy policy = turn.tables.memory.policy();
+  PoolView view;
+  view.pool = std::move(name);
+  view.limit = limit;
+  view.limited_by = std::move(limited_by);
+  view.held = sum_of(ledger);
+  view.pressure = turn.tables.memory.level_of(view.pool);
+  for (const auto& [purpose, bytes] : ledger) {
+    const auto mark = turn.live.ram.high_water.find(cat(view.pool, "/", purpose));
+    const auto quota = policy.quotas.find(purpose);
+    view.purposes.push_back({purpose, bytes,
+                             mark == turn.live.ram.high_water.end() ? bytes : std::max(bytes, mark->second),
+                             quota == policy.quotas.end() ? std::nullopt : std::optional(quota->second)});
+  }
+  return view;
+}
+
+double ram_share(const in::SystemMemory& sample) {
+  const double machine = share_of(sample.total - sample.available, sample.total);
+  return sample.group_limit ? std::max(machine, share_of(sample.group_used, *sample.group_limit)) : machine;
+}
+
+void note_high_water(Turn& turn, const std::string& pool, const std::map<std::string, Bytes>& ledger) {
+  for (const auto& [purpose, bytes] : ledger) {
+    Bytes& mark = turn.live.ram.high_water[cat(pool, "/", purpose)];
+    mark = std::max(mark, bytes);
+  }
+}
+
+}  // namespace
+
+Bytes cache_limit(const Turn& turn) {
+  return memory::cache_limit(turn.tables.memory.policy(), turn.settings.cache_limit);
+}
+
+void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update) {
+  if (update.device_id != worker.device_id || !turn.tables.device.devices.contains(worker.device_id.str())) return;
+  const std::string& pool = worker.device_id.str();
+  const double share = share_of(update.vram_metrics.used_vram, update.vram_metrics.total_vram);
+  note_pressure(turn, pool, share,
+                pressure_of(share, turn.tables.memory.policy().pressure, turn.tables.memory.level_of(pool)));
+  note_high_water(turn, pool, device_ledger(turn, worker.device_id));
+  DeviceSamples& samples = turn.live.samples[worker.device_id];
+  samples.used_max = std::max(samples.used_max, update.vram_metrics.used_vram);
+  // While it works it holds more than its models; what an idle worker holds beyond its ledger belongs to nobody.
+  const bool idle = turn.live.workers[worker.worker_id].task.empty();
+  const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
+  const bool over = idle && update.vram_metrics.used_vram > ledger + leak_tolerance;
+  samples.over_ledger = over ? samples.over_ledger + 1 : 0;
+  if (!over) samples.leak_told = false;
+  if (samples.over_ledger < leak_samples || samples.leak_told) return;
+  samples.leak_told = true;
+  ++turn.live.counters.leaks_suspected;
+  turn.change.event("memory_leak_suspected", pool,
+                    LeakSuspected{worker.device_id, worker.worker_id, update.vram_metrics.used_vram, ledger});
+  turn.warn(cat(worker.worker_id.str(), " is idle and holds ", to_text(update.vram_metrics.used_vram),
+                "; its ledger has ", to_text(ledger)));
+}
+
+Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& asked,
+                    const std::string& body) {
+  const auto lasts = asked.estimated_duration.nanos();
+  if (!lasts) return fail(ErrorCode::invalid_argument, lasts.error().message, "/estimated_duration");
+  if (asked.request_id.empty() || asked.request_id.size() > 128) {
+    return fail(ErrorCode::invalid_argument, "request_id must have 1 to 128 bytes", "/request_id");
+  }
+  const auto request = take_request(turn, worker, MemoryAllocationRequest::event_type, asked.request_id, body);
+  if (!request) return {};
+  const auto deny = [&](std::string reason) {
+    ++turn.live.counters.requests_answered["denied"];
+    answer_request(turn, *request, denied(*request, std::move(reason)));
+  };
+  const memory::Policy policy = turn.tables.memory.policy();
+  const memory::PoolState pool = pool_of(turn, worker, asked.allocation_purpose);
+  const PressureLevel level = turn.tables.memory.level_of(pool.name);
+  if (level == PressureLevel::critical && asked.priority != AllocationPriority::critical) {
+    deny(cat("the pressure in ", pool.name, " is critical"));
+    return {};
+  }
+  const memory::Admission admission = memory::admit(pool, asked.requested_bytes, asked.allocation_purpose, policy);
+  if (admission.granted) {
+    grant(turn, *request, worker, {asked.requested_bytes, asked.allocation_purpose, asked.priority, *lasts});
+  } else if (admission.never) {
+    deny(admission.reason);
+  } else {
+    ++turn.live.counters.requests_answered["queued"];
+    answer_request(turn, *request, queued(*request, first_release(turn), admission.reason));
+  }
+  return {};
+}
+
+Status reservation_updated(Turn& turn, const WorkerRecord& worker, const ReservationUpdate& update) {
+  const memory::Grant* row = turn.tables.memory.grants.find(update.allocation_id.str());
+  if (row == nullptr) return {};  // it lapsed meanwhile
+  if (row->worker_id != worker.worker_id) {
+    return fail(ErrorCode::not_owner, cat(update.allocation_id.str(), " is another worker's"), "/allocation_id");
+  }
+  if (!update.lasts) {
+    give_back(turn, update.allocation_id.str(), "given back");
+    return {};
+  }
+  const auto lasts = update.lasts->nanos();
+  if (!lasts || *lasts == 0) return fail(ErrorCode::invalid_argument, "lasts must be above 0", "/lasts");
+  memory::Grant longer = *row;
+  longer.lasts = *lasts;
+  turn.change.put(turn.tables.memory.grants, longer.allocation_id.str(), longer);
+  turn.effect(out::ArmTimer{cat("grant:", longer.allocation_id.str()), turn.now + longer.lasts});
+  return {};
+}
+
+void grant_lapsed(Turn& turn, const std::string& allocation) {
+  if (turn.tables.memory.grants.contains(allocation)) give_back(turn, allocation, "its time is over");
+}
+
+void grants_lost(Turn& turn, const WorkerId& worker) {
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.worker_id == worker) give_back(turn, key, "its worker is gone");
+  }
+}
+
+void rearm_memory(Turn& turn) {
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.lasts > 0) turn.effect(out::ArmTimer{cat("grant:", key), turn.now + entry.row.lasts});
+  }
+  if (turn.tables.memory.policy().idle_segment_seconds) {
+    turn.effect(out::ArmTimer{"collect:", turn.now + collect_every});
+  }
+}
+
+void collect_idle(Turn& turn) {
+  const auto idle = turn.tables.memory.policy().idle_segment_seconds;
+  if (!idle) return;
+  while (drop_unpinned_segment(turn, turn.now - seconds(*idle), true)) ++turn.live.counters.cache_collected;
+  turn.effect(out::ArmTimer{"collect:", turn.now + collect_every});
+}
+
+void tell_memory_facts(Turn& turn, const WorkerRecord& worker) {
+  const memory::Policy policy = turn.tables.memory.policy();
+  if (policy.revision == 0) return;
+  command(turn, worker, FrameType::memory_policy_update, "memory_policy", policy.revision,
+          MemoryPolicyUpdate{
+              {policy.max_model_cache_size, policy.vram_reservation_limit, policy.emergency_cleanup_threshold},
+              {"all_workers"},
+              true});
+}
+
+void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id) {
+  const std::uint64_t revision = revision_of(op_id, "memory_policy");
+  if (revision == 0) return;
+  memory::Policy policy = turn.tables.memory.policy();
+  std::uint64_t& by_worker = policy.confirmed_by[worker.worker_id.str()];
+  if (by_worker >= revision) return;
+  by_worker = revision;
+  turn.change.put(turn.tables.memory.policies, "policy", policy);
+  turn.change.event("memory_policy_confirmed", worker.worker_id.str(), policy);
+}
+
+void memory_lost(Turn& turn, const WorkerRecord& worker) {
+  grants_lost(turn, worker.worker_id);
+  if (turn.tables.memory.pressure.contains(worker.device_id.str())) {
+    turn.change.erase(turn.tables.memory.pressure, worker.device_id.str());
+  }
+  memory::Policy policy = turn.tables.memory.policy();
+  if (policy.confirmed_by.erase(worker.worker_id.str()) > 0) {
+    turn.change.put(turn.tables.memory.policies, "policy", policy);
+  }
+}
+
+bool set_memory(Turn& turn, const in::Set& input) {
+  if (input.path != "memory/policy") return false;
+  const auto body = read_set<memory::PolicyBody>(input);
+  if (!body) {
+    reply_error(turn, input.reply, body.error());
+    return true;
+  }
+  const memory::Policy before = turn.tables.memory.policy();
+  const auto after = memory::changed(before, *body, input.whole);
+  if (!after) {
+    reply_error(turn, input.reply, after.error());
+    return true;
+  }
+  turn.change.put(turn.tables.memory.policies, "policy", *after);
+  turn.change.event(std::string(MemoryPolicyUpdate::event_type), "policy", *after);
+  if (after->idle_segment_seconds && !before.idle_segment_seconds) {
+    turn.effect(out::ArmTimer{"collect:", turn.now + collect_every});
+  }
+  const MemoryPolicyUpdate message{
+      {after->max_model_cache_size, after->vram_reservation_limit, after->emergency_cleanup_threshold},
+      {"all_workers"},
+      true};
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    const auto live = turn.live.workers.find(entry.row.worker_id);
+    if (entry.row.state != WorkerState::ready || live == turn.live.workers.end() || !live->second.link_open) continue;
+    command(turn, entry.row, FrameType::memory_policy_update, "memory_policy", after->revision, message);
+  }
+  turn.effect(out::Reply{input.reply, 200, json::to_text(*after)});
+  return true;
+}
+
+std::optional<std::string> memory_view_text(const Turn& turn, const std::string& path) {
+  if (path == "memory/policy") return json::to_text(turn.tables.memory.policy());
+  if (path != "memory") return std::nullopt;
+  MemoryView view{turn.live.rev, {}, {}, turn.live.ram.steps};
+  const Bytes limit = cache_limit(turn);
+  view.pools.push_back(pool_view(turn, std::string(memory::system_ram), limit,
+                                 limit < turn.settings.cache_limit ? "max_model_cache_size" : "cache limit",
+                                 ram_ledger(turn)));
+  if (turn.live.ram.sample) view.pools.back().used_share = Ratio{std::min(1.0, ram_share(*turn.live.ram.sample))};
+  for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
+    const DeviceLimit on = limit_on(turn.tables, entry.row.device_id);
+    view.pools.push_back(pool_view(turn, key, on.bytes, on.name, device_ledger(turn, entry.row.device_id)));
+    const auto live = turn.live.workers.find(entry.row.worker_id);
+    if (live == turn.live.workers.end() || !live->second.memory) continue;
+    const VramMetrics& told = live->second.memory->vram_metrics;
+    view.pools.back().used_share = Ratio{std::min(1.0, share_of(told.used_vram, told.total_vram))};
+  }
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) view.grants.push_back(entry.row);
+  return json::to_text(view);
+}
+
+void on_system_memory(Turn& turn, const in::SystemMemory& input) {
+  SystemRam& ram = turn.live.ram;
+  ram.sample = input;
+  note_high_water(turn, std::string(memory::system_ram), ram_ledger(turn));
+  const memory::Policy policy = turn.tables.memory.policy();
+  const double share = std::min(1.0, ram_share(input));
+  PressureLevel level = pressure_of(share, policy.pressure, turn.tables.memory.level_of(memory::system_ram));
+  if (input.stall >= stall_high) level = std::max(level, PressureLevel::high);
+  note_pressure(turn, std::string(memory::system_ram), share, level);
+  const auto steps = memory::emergency_steps(share, policy, ram.steps);
+  if (steps == ram.steps) return;
+  const bool alert = std::ranges::find(steps, EmergencyStep::alert) != steps.end();
+  ram.steps = steps;
+  turn.change.event("memory_emergency", std::string(memory::system_ram), EmergencyChanged{steps, Ratio{share}});
+  std::string names;
+  for (const EmergencyStep each : steps) names += cat(names.empty() ? "" : ", ", json::enum_name(each));
+  const std::string text =
+      cat("RAM is used to ", static_cast<int>(share * 100), " %: ", names.empty() ? "all clear" : names);
+  alert ? turn.warn(text) : turn.log(text);
+}
+
+bool step_is_on(const Turn& turn, EmergencyStep step) {
+  return std::ranges::find(turn.live.ram.steps, step) != turn.live.ram.steps.end();
+}
+
+std::string no_admission_because(const Turn& turn) {
+  if (!step_is_on(turn, EmergencyStep::refuse_admissions)) return "";
+  return "the machine's memory is nearly used up; try again when it has been released";
+}
+
+bool is_paused(const Turn& turn, const processing::Job& job) {
+  return job.index > 0 && job.stage == processing::JobStage::queued && step_is_on(turn, EmergencyStep::pause_batch);
+}
+
+bool settle_memory(Turn& turn) {
+  const bool over_limit = cache_used(turn) > cache_limit(turn);
+  if (over_limit || step_is_on(turn, EmergencyStep::evict_unpinned_cache)) {
+    // Over its limit the cache gives up whatever is not pinned; under pressure not what would be filled again at once.
+    if (drop_unpinned_segment(turn, turn.now, !over_limit)) {
+      ++turn.live.counters.cache_collected;
+      return true;
+    }
+  }
+  return grant_one_queued(turn) || tell_cache(turn);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,47 @@
+#pragma once
+
+// The memory domain at the orchestrator (§1.2, §2.2): the ledger of RAM, policies, pressure and what is done about it,
+// and what workers ask for. Each function is called from one line of the file that owns the input.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "orchestrator/turn.h"
+
+namespace lockstep {
+
+/// The cache's limit now: the configured one, or the policy's when that is smaller.
+Bytes cache_limit(const Turn& turn);
+
+/// A sample of a device's memory: pressure, high-water mark, and what its worker holds beyond its ledger.
+void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update);
+/// memory_allocation_request: answered now, or queued until something is released.
+Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& request,
+                    const std::string& body);
+Status reservation_updated(Turn& turn, const WorkerRecord& worker, const ReservationUpdate& update);
+/// "grant:<allocation>" fired: it was not renewed.
+void grant_lapsed(Turn& turn, const std::string& allocation);
+/// The worker is proven gone: what it was granted is free.
+void grants_lost(Turn& turn, const WorkerId& worker);
+/// After a start: grants and the collection of idle segments count from now.
+void rearm_memory(Turn& turn);
+/// "collect:" fired: segments that lie idle for too long are dropped.
+void collect_idle(Turn& turn);
+
+void tell_memory_facts(Turn& turn, const WorkerRecord& worker);
+void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id);
+void memory_lost(Turn& turn, const WorkerRecord& worker);
+
+/// "memory/policy". False when the path is not of this domain.
+bool set_memory(Turn& turn, const in::Set& input);
+/// "memory" and "memory/policy".
+std::optional<std::string> memory_view_text(const Turn& turn, const std::string& path);
+
+bool step_is_on(const Turn& turn, memory::EmergencyStep step);
+/// Why nothing new is accepted; empty when it is.
+std::string no_admission_because(const Turn& turn);
+/// Whether this image waits because batches are paused.
+bool is_paused(const Turn& turn, const processing::Job& job);
+
+}  // namespace lockstep
