@@ -15,11 +15,13 @@
 #include <CLI/Formatter.hpp>
 
 #include "base/text.h"
+#include "cli/content.h"
 #include "cli/exit_code.h"
 #include "cli/follow.h"
 #include "cli/generate.h"
 #include "cli/govern.h"
 #include "cli/models.h"
+#include "cli/sessions.h"
 #include "cli/show.h"
 #include "cli/workers.h"
 #include "events/json_read.h"
@@ -77,7 +79,7 @@ struct Client::State {
   CLI::App* workers_show_command = nullptr;
   CLI::App* workers_restart_command = nullptr;
   CLI::App* workers_logs_command = nullptr;
-  std::vector<std::string> words;  // KEY=VALUE
+  std::vector<std::string> assignments;  // KEY=VALUE
   bool whole = false;
   CLI::App* devices_list_command = nullptr;
   CLI::App* devices_show_command = nullptr;
@@ -87,6 +89,11 @@ struct Client::State {
   CLI::App* memory_show_command = nullptr;
   CLI::App* policy_show_command = nullptr;
   CLI::App* policy_set_command = nullptr;
+  SessionOptions session_options;
+  std::map<std::string, CLI::App*> sessions_commands;  // by their word
+  OutputOptions output_options;
+  std::vector<std::string> parameters;
+  std::map<std::string, CLI::App*> content_commands;  // by their words, as "workflows run"
 
   CLI::App* add(CLI::App& parent, const std::string& name, const std::string& about) {
     CLI::App* command = parent.add_subcommand(name, about);
@@ -100,6 +107,10 @@ struct Client::State {
   std::optional<ExitCode> execute_models(const http::Address& address);
   void add_governed(CLI::App& app);
   std::optional<ExitCode> governed(const http::Address& address);
+  void add_sessions(CLI::App& app);
+  void add_content(CLI::App& app);
+  ExitCode content(const http::Address& address, const std::string& words);
+  ExitCode sessions(const http::Address& address, const std::string& word);
   ExitCode execute(const http::Address& address);
   template <class View>
   ExitCode show(const http::Address& address, const std::string& target);
@@ -122,6 +133,7 @@ void Client::State::add_all(CLI::App& app) {
   generate_command->add_option("--guidance-scale", body.guidance_scale, "how closely to follow the prompt");
   generate_command->add_option("--negative-prompt", body.negative_prompt, "what not to show");
   generate_command->add_option("--model", body.model, "which model (default: the server's first)");
+  generate_command->add_option("--session", body.session_id, "the session it belongs to");
   generate_command->add_flag("--no-wait", generate.no_wait, "return when the request is accepted");
 
   check_command = add(app, "check", "ask for a safety verdict of a picture");
@@ -147,6 +159,8 @@ void Client::State::add_all(CLI::App& app) {
   workers_logs_command->add_flag("-f,--follow", log_options.follow, "go on until Ctrl-C");
 
   add_governed(app);
+  add_sessions(app);
+  add_content(app);
 
   requests_command = add(app, "requests", "list requests, or show one");
   requests_command->add_option("ID", id, "the request to show");
@@ -227,7 +241,7 @@ void Client::State::add_governed(CLI::App& app) {
 
   for (CLI::App* each : {devices_set_command, routing_set_command, policy_set_command}) {
     each->add_flag("--whole", whole, "what is not named becomes the default again");
-    each->add_option("KEY=VALUE", words, "what to set");
+    each->add_option("KEY=VALUE", assignments, "what to set");
   }
 }
 
@@ -239,14 +253,95 @@ std::optional<ExitCode> Client::State::governed(const http::Address& address) {
     }
     const std::string path = cat("devices/", id, "/config");
     if (devices_show_command->parsed()) return show_setting(address, path, json);
-    return set_setting(address, path, words, "", whole, json);
+    return set_setting(address, path, assignments, "", whole, json);
   }
   if (routing_show_command->parsed()) return show_setting(address, "routing", json);
-  if (routing_set_command->parsed()) return set_setting(address, "routing", words, "routing_table", whole, json);
+  if (routing_set_command->parsed()) return set_setting(address, "routing", assignments, "routing_table", whole, json);
   if (memory_show_command->parsed()) return show_setting(address, "memory", json);
   if (policy_show_command->parsed()) return show_setting(address, "memory/policy", json);
-  if (policy_set_command->parsed()) return set_setting(address, "memory/policy", words, "", whole, json);
+  if (policy_set_command->parsed()) return set_setting(address, "memory/policy", assignments, "", whole, json);
   return std::nullopt;
+}
+
+void Client::State::add_sessions(CLI::App& app) {
+  CLI::App* group = app.add_subcommand("sessions", "requests that belong together, with limits and prerequisites");
+  group->require_subcommand(1);
+  for (const auto& [word, about] :
+       {std::pair("create", "create a session; generate --session adds to it"),
+        std::pair("list", "list sessions, what they did and what they wait for"), std::pair("show", "show one session"),
+        std::pair("pause", "start no further operation; what runs, finishes"), std::pair("resume", "go on"),
+        std::pair("complete", "take no further request; it ends with its last one"),
+        std::pair("cancel", "end it and all that is open of it")}) {
+    CLI::App* command = add(*group, word, about);
+    sessions_commands[word] = command;
+    if (std::string_view(word) != "create" && std::string_view(word) != "list") {
+      command->add_option("ID", id, "the session")->required();
+    }
+  }
+  SessionOptions& o = session_options;
+  CLI::App* create = sessions_commands.at("create");
+  create->add_option("--class", o.session_class, "critical, interactive, batch or background");
+  create->add_option("--priority", o.priority, "critical, high, normal or low, within the class");
+  create->add_option("--max-memory", o.max_memory, "of one operation on its device, as 8GB");
+  create->add_option("--device", o.devices, "a device its operations may use; may be repeated (default: all)");
+  create->add_option("--operation-timeout", o.operation_timeout, "for one operation, as 30s");
+  create->add_option("--session-timeout", o.session_timeout, "from its start, as 300s");
+  create->add_option("--expected-operations", o.expected_operations, "it completes when so many are done");
+  create->add_option("--depends-on", o.depends_on, "a session that must have completed; may be repeated");
+  CLI::App* pause = sessions_commands.at("pause");
+  pause->add_option("--reason", o.reason, "for people");
+  pause->add_option("--until", o.resume_condition, "go on by itself, as memory_usage_below_80_percent");
+}
+
+void Client::State::add_content(CLI::App& app) {
+  const auto group = [&](const std::string& name, const std::string& about) {
+    CLI::App* made = app.add_subcommand(name, about);
+    made->require_subcommand(1);
+    return [this, made, name](const std::string& word, const std::string& what) {
+      return content_commands[cat(name, " ", word)] = add(*made, word, what);
+    };
+  };
+  const auto workflows = group("workflows", "operations in order, as templates that can be run");
+  workflows("list", "list templates");
+  workflows("show", "show one template")->add_option("NAME", id, "the template")->required();
+  workflows("add", "add a template, or a new version of one")->add_option("FILE", file, "its JSON")->required();
+  workflows("remove", "remove a template")->add_option("NAME", id, "the template")->required();
+  CLI::App* run = workflows("run", "run a template as a session of its own");
+  run->add_option("NAME", id, "the template")->required();
+  run->add_option("-p", parameters, "key=value of a generation, as prompt=\"a lighthouse\"; may be repeated");
+
+  const auto outputs = group("outputs", "the images that were made");
+  CLI::App* list = outputs("list", "list outputs, the newest first");
+  list->add_option("--tag", output_options.tag, "only those with this tag");
+  list->add_flag("--review", output_options.review, "only those that a person should look at");
+  CLI::App* tag = outputs("tag", "change the tags of an output");
+  tag->add_option("SHA256", id, "the output")->required();
+  tag->add_option("--add", output_options.add, "a tag; may be repeated");
+  tag->add_option("--remove", output_options.remove, "a tag; may be repeated");
+  tag->add_flag("--reviewed", output_options.reviewed, "a person has looked at it");
+
+  const auto policy = group("policy", "the safety policy");
+  policy("show", "print the policy in force as JSON");
+  policy("set", "set it")->add_option("FILE", file, "a safety_policy_update as JSON")->required();
+}
+
+ExitCode Client::State::content(const http::Address& address, const std::string& words) {
+  if (words == "workflows list") return list_workflows(address, json);
+  if (words == "workflows show") return show_workflow(address, id, json);
+  if (words == "workflows add") return add_workflow(address, file, json);
+  if (words == "workflows remove") return remove_workflow(address, id, json);
+  if (words == "workflows run") return cli::run_workflow(address, id, parameters, json);
+  if (words == "outputs list") return list_outputs(address, output_options, json);
+  if (words == "outputs tag") return tag_output(address, id, output_options, json);
+  if (words == "policy set") return set_policy(address, file);
+  return show_policy(address);
+}
+
+ExitCode Client::State::sessions(const http::Address& address, const std::string& word) {
+  if (word == "create") return create_session(address, session_options, json);
+  if (word == "list") return list_sessions(address, json);
+  if (word == "show") return show_session(address, id, json);
+  return command_session(address, id, word, word == "pause" ? session_options : SessionOptions{}, json);
 }
 
 template <class View>
@@ -304,6 +399,12 @@ ExitCode Client::State::execute(const http::Address& address) {
   if (workers_restart_command->parsed()) return restart_worker(address, id, json);
   if (workers_logs_command->parsed()) return worker_logs(address, id, log_options);
   if (const auto code = governed(address)) return *code;
+  for (const auto& [word, command] : sessions_commands) {
+    if (command->parsed()) return sessions(address, word);
+  }
+  for (const auto& [words, command] : content_commands) {
+    if (command->parsed()) return content(address, words);
+  }
   if (events_command->parsed()) {
     events_options.json = json;
     return cli::events(address, events_options);

@@ -12,8 +12,9 @@ class App;
 
 namespace lockstep::cli {
 
-/// Adds status, generate, check, models list, workers, requests, cancel and events to a program. After parsing, run()
-/// executes the chosen one and returns the exit code; nothing when none of them was chosen.
+/// Adds status, generate, check, models list, workers, sessions, workflows, outputs, policy, requests, cancel and
+/// events to a program. After parsing, run() executes the chosen one and returns the exit code; nothing when none of
+/// them was chosen.
 class Client {
  public:
   explicit Client(CLI::App& app);

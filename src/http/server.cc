@@ -137,6 +137,7 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void check();
   void output();
   void set();
+  void list_outputs();
   void worker_log();
   void model_route();
   bool wants_wait() const;
@@ -357,7 +358,9 @@ void Server::State::Connection::dispatch() {
   wait();
   switch (route.kind) {
     case Route::Kind::livez: return send({.body = R"({"status":"ok"})"});
-    case Route::Kind::view: return server->hooks.submit(in::View{expect(false), route.name});
+    case Route::Kind::view:
+      if (route.name == "outputs") return list_outputs();
+      return server->hooks.submit(in::View{expect(false), route.name});
     case Route::Kind::cancel: return server->hooks.submit(in::Cancel{expect(false), RequestId(route.name)});
     case Route::Kind::generate: return generate();
     case Route::Kind::check: return check();
@@ -372,6 +375,8 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::unload_model:
     case Route::Kind::verify_model: return model_route();
     case Route::Kind::setting: return set();
+    case Route::Kind::command:
+      return server->hooks.submit(command_at(expect(false), route.name, std::move(parser->get().body())));
     case Route::Kind::restart_worker:
       return server->hooks.submit(in::RestartWorker{expect(false), WorkerId(route.name)});
   }
@@ -382,6 +387,17 @@ void Server::State::Connection::set() {
   if (method != "PUT" && method != "PATCH") return server->hooks.submit(in::View{expect(false), route.name});
   std::string body = std::move(parser->get().body());
   server->hooks.submit(in::Set{expect(false), route.name, method == "PUT", std::move(body)});
+}
+
+void Server::State::Connection::list_outputs() {
+  const auto values = query_values(route.query, {"tag", "review", "sha256"});
+  if (!values) return send(error_answer(values.error()));
+  std::string body = "{";
+  for (const auto& [key, value] : *values) {
+    const bool boolean = key == "review" && (value == "true" || value == "false");
+    body += cat(body.size() > 1 ? "," : "", json::to_text(key), ":", boolean ? value : json::to_text(value));
+  }
+  server->hooks.submit(in::ListOutputs{expect(false), body + "}"});
 }
 
 void Server::State::Connection::worker_log() {

@@ -113,6 +113,8 @@ std::optional<Route> place_of(std::string_view path) {
   constexpr std::string_view outputs = "/api/v1/outputs/";
   constexpr std::string_view workers = "/api/v1/workers/";
   constexpr std::string_view devices = "/api/v1/devices/";
+  constexpr std::string_view workflows = "/api/v1/workflows/";
+  constexpr std::string_view sessions = "/api/v1/sessions/";
   if (path == "/livez") return Route{Kind::livez, {}, {}};
   if (path == "/metrics") return Route{Kind::metrics, {}, {}};
   if (path == "/readyz") return Route{Kind::view, "readyz", {}};
@@ -126,7 +128,8 @@ std::optional<Route> place_of(std::string_view path) {
   if (const auto id = name_between(path, models, "/unload")) return Route{Kind::unload_model, *id, {}};
   if (const auto id = name_between(path, models, "/verify")) return Route{Kind::verify_model, *id, {}};
   if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
-  for (const std::string_view view : {"status", "devices", "requests", "workers"}) {
+  for (const std::string_view view :
+       {"status", "devices", "requests", "workers", "sessions", "workflows", "policies/safety", "outputs"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
@@ -137,6 +140,19 @@ std::optional<Route> place_of(std::string_view path) {
   }
   if (const auto id = name_between(path, requests, "/cancel")) return Route{Kind::cancel, *id, {}};
   if (const auto id = name_between(path, workers, "/restart")) return Route{Kind::restart_worker, *id, {}};
+  for (const std::string_view word : {"pause", "resume", "complete", "cancel"}) {
+    const auto id = name_between(path, sessions, cat("/", word));
+    if (id) return Route{Kind::command, cat("sessions/", *id, "/", word), {}};
+  }
+  for (const std::string_view word : {"run", "remove"}) {
+    const auto name = name_between(path, workflows, cat("/", word));
+    if (name) return Route{Kind::command, cat("workflows/", *name, "/", word), {}};
+  }
+  if (const auto name = name_between(path, workflows, "")) return Route{Kind::view, cat("workflows/", *name), {}};
+  if (const auto hash = name_between(path, outputs, "/tags"); hash && is_sha256_hex(*hash)) {
+    return Route{Kind::command, cat("outputs/", *hash, "/tags"), {}};
+  }
+  if (const auto id = name_between(path, sessions, "")) return Route{Kind::view, cat("sessions/", *id), {}};
   if (const auto id = name_between(path, workers, "/logs")) return Route{Kind::worker_log, *id, {}};
   if (const auto id = name_between(path, workers, "")) return Route{Kind::view, cat("workers/", *id), {}};
   if (const auto id = name_between(path, requests, "")) return Route{Kind::view, cat("requests/", *id), {}};
@@ -155,6 +171,7 @@ std::string_view methods_of(Route::Kind kind) {
     case Route::Kind::load_model:
     case Route::Kind::unload_model:
     case Route::Kind::verify_model:
+    case Route::Kind::command:
     case Route::Kind::cancel: return "POST";
     case Route::Kind::models: return "GET, HEAD, POST";
     case Route::Kind::model: return "GET, HEAD, DELETE";
@@ -216,6 +233,7 @@ std::string class_of(const Route& route) {
     case Route::Kind::unload_model: return "unload_model";
     case Route::Kind::verify_model: return "verify_model";
     case Route::Kind::setting: return "setting";
+    case Route::Kind::command: return route.name.substr(0, route.name.find('/'));
   }
   return "unknown";
 }
@@ -229,10 +247,14 @@ std::expected<Route, Answer> route_of(std::string_view method, std::string_view 
   const std::size_t question = target.find('?');
   const std::string_view path = target.substr(0, question);
   auto route = place_of(path);
+  // A collection is listed and added to at one path.
+  const bool added_to = route && route->kind == Route::Kind::view &&
+                        (route->name == "sessions" || route->name == "workflows" || route->name == "policies/safety");
+  if (added_to && method == "POST") route->kind = Route::Kind::command;
   if (!route) {
     return std::unexpected(error_answer(404, "not_found", cat("there is nothing at ", shortened(path, 100))));
   }
-  const std::string_view allowed = methods_of(route->kind);
+  const std::string_view allowed = added_to ? "GET, HEAD, POST" : methods_of(route->kind);
   if (!has_token(allowed, method)) {
     Answer answer =
         error_answer(405, "method_not_allowed",

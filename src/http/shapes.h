@@ -53,10 +53,11 @@ struct Route {
     load_model,
     unload_model,
     verify_model,
-    setting
+    setting,
+    command
   };
   Kind kind = Kind::livez;
-  std::string name;   // view, setting: its path; cancel: the request id; output: the hash; of a worker: its id
+  std::string name;   // view, setting, command: its path; cancel: the request id; output: the hash; of a worker: its id
   std::string query;  // without the question mark
 };
 /// The route without the ids in it: one of a bounded set of names.

@@ -4,6 +4,7 @@
 #include "domains/model/rules.h"
 #include "domains/postprocessing/rules.h"
 #include "domains/processing/rules.h"
+#include "operations/sessions.h"
 
 namespace lockstep {
 
@@ -74,6 +75,9 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
       {.operation = "safety_check", .model = {}, .target_resolution = std::nullopt, .strictness = settings.strictness},
       request.pipeline);
   LOCKSTEP_TRY_STATUS(postprocessing::validate(request.pipeline));
+  if (body.tags) LOCKSTEP_TRY_STATUS(postprocessing::validate_tags(*body.tags));
+  request.tags = body.tags;
+  if (body.session_id) LOCKSTEP_TRY_STATUS(join_session(tables, *body.session_id, request));
   LOCKSTEP_TRY_STATUS(room_in_queue(tables, settings, request.n));
   return request;
 }
@@ -107,6 +111,12 @@ void accept(const Tables& tables, processing::Request request, WallTime now, Cha
     change.put(tables.processing.jobs, job.job_id.str(), job);
   }
   change.put(tables.processing.requests, request.request_id.str(), request);
+  // A session that begins with this request has it already.
+  if (request.session_id && tables.processing.sessions.contains(*request.session_id)) {
+    processing::Session session = tables.processing.sessions.at(*request.session_id);
+    session.requests.push_back(request.request_id);
+    change.put(tables.processing.sessions, session.session_id, session);
+  }
   change.event("request_accepted", request.request_id.str(), request);
 }
 

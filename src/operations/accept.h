@@ -28,10 +28,12 @@ struct GenerateBody {
   std::optional<double> guidance_scale;
   std::optional<std::uint64_t> seed;
   std::optional<std::string> negative_prompt;
+  std::optional<std::string> session_id;
+  std::optional<std::vector<std::string>> tags;  // of its outputs
 };
 BOOST_DESCRIBE_STRUCT(GenerateBody, (),
                       (prompt, model, n, size, response_format, user, steps, num_inference_steps, guidance_scale, seed,
-                       negative_prompt))
+                       negative_prompt, session_id, tags))
 
 struct AcceptSettings {
   inference::Limits limits;
@@ -52,7 +54,7 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
 Result<processing::Request> read_check(const Tables& tables, const AcceptSettings& settings, const ImageBuffer& source,
                                        const RequestId& id);
 
-/// The request and one job per image.
+/// The request and one job per image; the session it names, if any, gets it too.
 void accept(const Tables& tables, processing::Request request, WallTime now, Change& change);
 
 /// "req_<epoch>_<counter>", zero-padded so that ids sort in order of acceptance.

@@ -118,7 +118,10 @@ void finish_postprocessing(const Tables& tables, const Request& request, const J
     put_job(tables, processing::after(job, JobEvent::verdict_only), now, change);
     return;
   }
-  const Status deliver = postprocessing::may_deliver(request.pipeline, message);
+  Status deliver = postprocessing::may_deliver(request.pipeline, message);
+  if (deliver) {
+    deliver = postprocessing::enforce(postprocessing::policy_of(tables.postprocessing), message.final_results).delivery;
+  }
   if (!deliver) {
     fail_job(tables, job, processing::failure_of(deliver.error()), now, change);
   } else if (!message.output) {
@@ -131,7 +134,12 @@ void finish_postprocessing(const Tables& tables, const Request& request, const J
 void finish_storing(const Tables& tables, const Request& request, const Job& job, const ImageBuffer& image,
                     WallTime now, Change& change) {
   const std::uint64_t seed = request.inference.inference_parameters.seed.value_or(0) + job.index;
-  change.put(tables.postprocessing.outputs, job.job_id.str(), postprocessing::Output{job.job_id, image, seed, now});
+  const auto& results = tables.postprocessing.runs.at(job.job_id.str()).results;
+  const auto review =
+      postprocessing::enforce(postprocessing::policy_of(tables.postprocessing), results.value_or(FinalResults{}))
+          .review;
+  change.put(tables.postprocessing.outputs, job.job_id.str(),
+             postprocessing::Output{job.job_id, image, seed, now, request.tags, review});
   put_job(tables, processing::after(job, JobEvent::stored), now, change);
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -213,6 +214,29 @@ struct SystemMemory {
   Bytes group_used;
   double stall = 0;
 };
+/// What a person commands, as JSON, by its path below /api/v1.
+struct Command {
+  ReplyId reply;
+  std::string path;
+  std::string body;
+};
+struct CommandSession : Command {  // "sessions", "sessions/<id>/pause", resume, complete or cancel
+  static constexpr auto changes = ownership::Fact::sessions;
+};
+struct CommandWorkflow : Command {  // "workflows", "workflows/<name>/run" or remove
+  static constexpr auto changes = ownership::Fact::workflows;
+};
+struct TagOutput : Command {  // "outputs/<sha256>/tags"
+  static constexpr auto changes = ownership::Fact::outputs;
+};
+struct SetSafetyPolicy : Command {  // "policies/safety"
+  static constexpr auto changes = ownership::Fact::safety_policy;
+};
+/// Which outputs there are, filtered by its body, an OutputFilter as JSON.
+struct ListOutputs {
+  ReplyId reply;
+  std::string body;
+};
 struct ReplyGone {  // the client went away
   ReplyId reply;
 };
@@ -227,8 +251,18 @@ struct Input {
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
                in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::LoadModel, in::UnloadModel,
                in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved, in::Set,
-               in::SystemMemory, in::ReplyGone, in::StopRequested>
+               in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput, in::SetSafetyPolicy,
+               in::ListOutputs, in::ReplyGone, in::StopRequested>
       what;
 };
+
+/// The command of people at a path below /api/v1: which fact it is about is in the path's first name. §1
+inline decltype(Input::what) command_at(ReplyId reply, std::string path, std::string body) {
+  const in::Command command{reply, std::move(path), std::move(body)};
+  if (command.path.starts_with("sessions")) return in::CommandSession{command};
+  if (command.path.starts_with("workflows")) return in::CommandWorkflow{command};
+  if (command.path.starts_with("outputs/")) return in::TagOutput{command};
+  return in::SetSafetyPolicy{command};
+}
 
 }  // namespace lockstep

@@ -16,6 +16,7 @@
 #include "events/link_messages.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
+#include "events/processing_events.h"
 #include "liveness/breaker.h"
 #include "operations/model_load.h"
 #include "orchestrator/counters.h"
@@ -142,6 +143,7 @@ struct Live {
   Epoch epoch;
   Rev rev;
   std::uint64_t requests_made = 0;
+  std::uint64_t sessions_made = 0;
   std::uint64_t transactions_made = 0;
   std::uint64_t messages_made = 0;
   std::uint64_t orders_made = 0;
@@ -154,8 +156,11 @@ struct Live {
   std::map<std::pair<ModelId, WorkerId>, std::uint64_t> residency_used;
   std::map<std::pair<ModelId, WorkerId>, ModelRuntimeUpdate> runtimes;  // as the worker told it last
   std::map<JobId, Pixels> pixels;
-  std::set<JobId> opening;    // pixels on their way from the store
-  std::set<JobId> open_jobs;  // not ended; derived from the job table
+  std::set<JobId> opening;                                          // pixels on their way from the store
+  std::set<JobId> open_jobs;                                        // not ended; derived from the job table
+  std::set<std::string> open_sessions;                              // not ended; derived from the session table
+  std::map<std::string, std::map<WorkerId, LinkId>> sessions_told;  // who was told of a session, over which link
+  std::map<std::string, std::map<WorkerId, SessionProgressUpdate>> session_reports;  // the newest of each
   std::map<JobId, JobProgress> progress;
   std::multimap<RequestId, Waiting> waiting;
   std::map<JobId, ModelOrder> orders;

@@ -10,6 +10,7 @@
 #include "operations/workflow.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
+#include "orchestrator/on_session.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
@@ -185,6 +186,14 @@ void on_view(Turn& turn, const in::View& input) {
     const std::string reason = not_ready_because(turn);
     return reply_json(turn, input.reply, reason.empty() ? 200 : 503, json::to_text(Readiness{reason.empty(), reason}));
   }
+  if (input.path == "sessions" || input.path.starts_with("sessions/")) {
+    const auto text = sessions_view(turn, input.path);
+    return text ? reply_json(turn, input.reply, 200, *text) : reply_error(turn, input.reply, text.error());
+  }
+  if (input.path.starts_with("workflows") || input.path == "policies/safety") {
+    const auto text = content_view(turn, input.path);
+    return text ? reply_json(turn, input.reply, 200, *text) : reply_error(turn, input.reply, text.error());
+  }
   if (input.path == "devices") {
     DevicesView view{turn.live.rev, {}};
     for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
@@ -245,29 +254,8 @@ void on_cancel(Turn& turn, const in::Cancel& input) {
                        fail(ErrorCode::invalid_transition,
                             cat("request ", input.request_id.str(), " has ended: ", json::enum_name(request->state))));
   }
-  std::vector<processing::Job> jobs = processing::jobs_of(turn.tables.processing, input.request_id);
-  for (processing::Job& job : jobs) {
-    if (processing::is_terminal(job.stage)) continue;
-    if (!job.worker_id.empty()) {
-      // A cancelled task still has to answer; the worker stays busy until it does or its progress deadline passes.
-      const std::string task = turn.live.workers[job.worker_id].task;
-      send(turn, turn.tables.liveness.workers.at(job.worker_id.str()), FrameType::task_cancel, TaskCancel{},
-           run_operation(task, job.attempt, job.request_id));
-      turn.effect(out::ArmTimer{cat("cancel:", job.worker_id.str()), turn.now + turn.settings.timing.cancel_grace});
-    }
-    drop_pixels(turn, job.job_id);
-    job = processing::after(job, processing::JobEvent::failed);
-    ++job.attempt;  // a late result of the cancelled attempt is nobody's
-    job.failure = processing::Failure{"cancelled", "it was cancelled"};
-    turn.change.put(turn.tables.processing.jobs, job.job_id.str(), job);
-  }
-  processing::Request ended = *request;
-  ended.state = processing::RequestState::failed;
-  ended.finished = turn.wall;
-  ended.failure = processing::Failure{"cancelled", "it was cancelled"};
-  turn.change.put(turn.tables.processing.requests, ended.request_id.str(), ended);
-  turn.change.event("request_failed", ended.request_id.str(), ended);
-  reply_json(turn, input.reply, 200, json::to_text(Accepted{ended.request_id, "cancelled"}));
+  end_request(turn, *request, processing::Failure{"cancelled", "it was cancelled"});
+  reply_json(turn, input.reply, 200, json::to_text(Accepted{request->request_id, "cancelled"}));
 }
 
 void on_reply_gone(Turn& turn, const in::ReplyGone& input) {

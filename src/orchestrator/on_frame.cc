@@ -13,6 +13,7 @@
 #include "orchestrator/commands.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
+#include "orchestrator/on_session.h"
 #include "orchestrator/owner_gate.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
@@ -278,6 +279,8 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::postprocessing_completed: return on_postprocessing_completed(turn, arrival);
     case FrameType::task_failed: return on_task_failed(turn, arrival);
     case FrameType::model_released: return on_model_released(turn, arrival);
+    case FrameType::session_progress_update:
+      return on_session_progress(turn, arrival.worker, LOCKSTEP_TRY(body_of<SessionProgressUpdate>(arrival)));
     case FrameType::device_health_update: {
       const DeviceHealthUpdate update = LOCKSTEP_TRY(body_of<DeviceHealthUpdate>(arrival));
       arrival.live.health = update;

@@ -11,6 +11,7 @@
 #include "orchestrator/commands.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
+#include "orchestrator/on_session.h"
 #include "orchestrator/requests.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
@@ -61,8 +62,11 @@ void drop_intents(Turn& turn, const WorkerId& worker) {
 
 bool any_task_running(const Turn& turn) {
   return std::ranges::any_of(turn.live.open_jobs, [&](const JobId& id) {
-    const processing::JobStage stage = turn.tables.processing.jobs.at(id.str()).stage;
-    return stage != processing::JobStage::queued;
+    const processing::Job& job = turn.tables.processing.jobs.at(id.str());
+    if (job.stage == processing::JobStage::queued) return false;
+    // A stop does not wait for what a paused session holds back.
+    const processing::Request& request = turn.tables.processing.requests.at(job.request_id.str());
+    return job.stage != processing::JobStage::generated || processing::may_start(turn.tables.processing, request);
   });
 }
 
@@ -118,6 +122,7 @@ void on_started(Turn& turn, const in::Started& input) {
     restart_job(turn.tables, entry.row, turn.change);
     ++restarted;
   }
+  arm_session_timers(turn);
   // Nothing that an earlier life granted is granted again before its process has rejoined or is proven gone.
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
     const WorkerRecord& worker = entry.row;
@@ -242,6 +247,7 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
   const std::size_t colon = input.name.find(':');
   const std::string what = input.name.substr(0, colon);
   const std::string subject = colon == std::string::npos ? "" : input.name.substr(colon + 1);
+  if (on_session_timer(turn, what, subject)) return;
   const WorkerRecord* worker = turn.tables.liveness.workers.find(subject);
   if (what == "prepare") {
     const auto intent = turn.live.intents.find(TransactionId(subject));

@@ -14,6 +14,7 @@
 #include "operations/workflow.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
+#include "orchestrator/on_session.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -237,20 +238,25 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
   return Outcome::decided;
 }
 
-void dispatch(Turn& turn, const Request& request, const Job& job, const WorkerRecord& worker) {
+void dispatch(Turn& turn, const Request& request, Job job, const WorkerRecord& worker) {
   const std::uint32_t attempt = job.attempt + 1;
+  job.deadline = begin_session_run(turn, request, job, worker);
+  const auto operation = [&](const std::string& run) {
+    Operation out = run_operation(run, attempt, request.request_id);
+    out.correlation.session = request.session_id;
+    return out;
+  };
   if (job.stage == JobStage::queued) {
     const InferenceRequest message = start_inference(turn.tables, request, job, worker, turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
-    send(turn, worker, FrameType::inference_request, message,
-         run_operation(message.request_id, attempt, request.request_id));
+    send(turn, worker, FrameType::inference_request, message, operation(message.request_id));
   } else {
     const Pixels& pixels = turn.live.pixels.at(job.job_id);
     const PostprocessingRequest message =
         start_postprocessing(turn.tables, request, job, worker, pixels.image, turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
-    send(turn, worker, FrameType::postprocessing_request, message,
-         run_operation(message.request_id, attempt, request.request_id), {{ModelId(), "", pixels.handle}});
+    send(turn, worker, FrameType::postprocessing_request, message, operation(message.request_id),
+         {{ModelId(), "", pixels.handle}});
   }
   expect_progress(turn, worker.worker_id);
 }
@@ -299,7 +305,9 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
                    fail(ErrorCode::invalid_argument,
                         cat("this needs ", to_text(need), " in the cache; its limit is ", to_text(cache_limit(turn)))));
   }
-  std::erase_if(workers, [&](const WorkerRecord& worker) { return need > budget_of(turn, worker); });
+  std::erase_if(workers, [&](const WorkerRecord& worker) {
+    return need > budget_of(turn, worker) || !session_allows(turn, request, worker.device_id);
+  });
   keep_allowed(turn, request, job, needed, pass.waiting, workers);
   if (workers.empty()) return Outcome::waits;
 
@@ -417,6 +425,18 @@ bool drop_stale(Turn& turn) {
   return false;
 }
 
+/// Open jobs in the order they are served: by the class and priority of their sessions, then as they were accepted.
+std::vector<JobId> in_order(const Turn& turn) {
+  std::vector<JobId> out(turn.live.open_jobs.begin(), turn.live.open_jobs.end());
+  if (turn.live.open_sessions.empty()) return out;
+  const auto rank = [&](const JobId& id) {
+    const Job& job = turn.tables.processing.jobs.at(id.str());
+    return processing::queue_rank(turn.tables.processing, turn.tables.processing.requests.at(job.request_id.str()));
+  };
+  std::ranges::stable_sort(out, {}, rank);
+  return out;
+}
+
 }  // namespace
 
 void forget_copies(Turn& turn, const ModelId& id) {
@@ -456,11 +476,12 @@ bool drop_unpinned_segment(Turn& turn, Nanos unused_since, bool spare_queued) {
 bool settle_jobs(Turn& turn) {
   if (!turn.live.scanned || turn.live.drain_over) return false;
   Pass pass;
-  for (const JobId& id : turn.live.open_jobs) {
+  for (const JobId& id : in_order(turn)) {
     const Job& job = turn.tables.processing.jobs.at(id.str());
     const bool waiting = job.stage == JobStage::queued || job.stage == JobStage::generated;
     if (!waiting || (turn.live.stopping && job.stage == JobStage::queued)) continue;
-    if (is_paused(turn, job)) continue;
+    const Request& request = turn.tables.processing.requests.at(job.request_id.str());
+    if (is_paused(turn, job) || !processing::may_start(turn.tables.processing, request)) continue;
     if (advance(turn, pass, job) == Outcome::decided) return true;
     ++pass.waited;
     // With no worker idle nothing further can be dispatched either; the rest only waits.

@@ -94,9 +94,14 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
   }
   if (turn.live.stopping) return "the server is stopping; it goes on after the restart";
   if (!turn.live.scanned) return "the models are being read";
+  const processing::Request& request = turn.tables.processing.requests.at(job.request_id.str());
+  if (!processing::may_start(turn.tables.processing, request)) {
+    const processing::Session& session = turn.tables.processing.sessions.at(*request.session_id);
+    return cat("its session ", session.session_id, " is ", json::enum_name(session.state));
+  }
   if (turn.settings.workers.empty()) return "no worker is configured";
   Bytes need;
-  for (const ModelId& id : models_needed(turn.tables.processing.requests.at(job.request_id.str()), job)) {
+  for (const ModelId& id : models_needed(request, job)) {
     if (const auto model = model::usable(turn.tables.model, id)) need += model->bytes;
   }
   std::string aside;
@@ -115,7 +120,6 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
     }
   }
   if (is_paused(turn, job)) return "images after the first of a request wait until memory has been released";
-  const processing::Request& request = turn.tables.processing.requests.at(job.request_id.str());
   if (const std::string no_device = no_device_because(turn, request, job); usable && !no_device.empty()) {
     return no_device;
   }

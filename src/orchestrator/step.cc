@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "orchestrator/machine.h"
+#include "orchestrator/on_session.h"
 #include "orchestrator/turn.h"
 #include "ownership/table.h"
 
@@ -68,6 +69,11 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::FilesMoved& x) { on_files_moved(turn, x); },
                  [&](const in::Set& x) { command(turn, x, on_set); },
                  [&](const in::SystemMemory& x) { on_system_memory(turn, x); },
+                 [&](const in::CommandSession& x) { command(turn, x, on_command_session); },
+                 [&](const in::CommandWorkflow& x) { command(turn, x, on_command_workflow); },
+                 [&](const in::TagOutput& x) { command(turn, x, on_tag_output); },
+                 [&](const in::SetSafetyPolicy& x) { command(turn, x, on_set_safety_policy); },
+                 [&](const in::ListOutputs& x) { on_list_outputs(turn, x); },
                  [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
                  [&](const in::StopRequested&) { on_stop(turn); },
              },
@@ -78,8 +84,8 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_pixels(turn) || settle_answers(turn) || settle_workers(turn) || settle_memory(turn) ||
-        settle_models(turn) || settle_jobs(turn);
+    settle_pixels(turn) || settle_answers(turn) || settle_workers(turn) || settle_sessions(turn) ||
+        settle_memory(turn) || settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }
@@ -91,6 +97,14 @@ Status Orchestrator::change(const Commit& commit, std::optional<Nanos> now) {
   live_.rev = commit.rev;
   for (const FactChange& fact : commit.changes) {
     changed_.emplace(fact.table, fact.key);
+    if (fact.table == tables_.processing.sessions.name()) {
+      const processing::Session* session = tables_.processing.sessions.find(fact.key);
+      if (session != nullptr && !processing::is_terminal(session->state)) {
+        live_.open_sessions.insert(fact.key);
+      } else {
+        live_.open_sessions.erase(fact.key);
+      }
+    }
     if (fact.table != tables_.processing.jobs.name()) continue;
     const processing::Job* job = tables_.processing.jobs.find(fact.key);
     if (job != nullptr && !processing::is_terminal(job->stage)) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <locale>
+#include <map>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -132,6 +133,17 @@ void work_families(Families& out, const MetricsSource& from) {
     const auto place = counters.jobs_ended.find(stage);
     out.add(place == counters.jobs_ended.end() ? 0 : real(place->second), {{"stage", json::enum_name(stage)}});
   }
+  std::map<std::string, double> sessions;
+  using processing::SessionState;
+  for (const SessionState state :
+       {SessionState::created, SessionState::active, SessionState::paused, SessionState::completing}) {
+    sessions[json::enum_name(state)] = 0;
+  }
+  for (const std::string& id : live.open_sessions) {
+    ++sessions[json::enum_name(from.machine.tables().processing.sessions.at(id).state)];
+  }
+  out.gauge("lockstep_sessions", "Sessions that have not ended, by state.");
+  for (const auto& [state, number] : sessions) out.add(number, {{"state", state}});
   out.histogram("lockstep_job_stage_seconds",
                 "Time of an image in a stage that it left for the next; queued is the wait before inference.");
   for (const auto& [stage, histogram] : counters.stage_seconds) out.add(histogram, {{"stage", json::enum_name(stage)}});

@@ -23,6 +23,7 @@
 #include "runtime/plan.h"
 #include "transactions/participant.h"
 #include "worker/baseline.h"
+#include "worker/session_work.h"
 
 namespace lockstep::worker {
 
@@ -219,6 +220,10 @@ class Machine {
   void confirm(Turn& turn, const Operation& operation, std::string_view change,
                std::vector<RejectedSetting> rejected = {});
   void configure(Turn& turn, const DeviceConfigUpdate& update, const Operation& operation);
+  void session_command(Turn& turn, const SessionControlCommand& message);
+  /// What this worker did for the session, if it was told of it.
+  void report_session(Turn& turn, const Task& task);
+  void report_session(Turn& turn, const std::string& session);
   /// The model's bytes are free again.
   void forget(Turn& turn, const ModelId& model);
   void leave(Turn& turn, int status, std::string reason);
@@ -258,6 +263,8 @@ class Machine {
   Baselines baselines_;
   std::map<std::string, MemoryAllocationRequest> asked_;  // without a final answer; asked again after a welcome
   std::map<std::string, RequestAnswer> request_answers_;
+  SessionWork sessions_;
+  Percent utilization_;  // by the newest sample
   std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;
   std::array<std::uint64_t, 4> sequence_in_{};  // of the last frame in each lane

@@ -183,6 +183,7 @@ void Machine::dial_failed(Turn& turn, const std::string& reason) {
 void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welcome) {
   epoch_ = header.epoch;
   identity_.incarnation = header.incarnation;
+  if (cluster_id_ != welcome.cluster_id) sessions_ = {};
   cluster_id_ = welcome.cluster_id;
   token_ = welcome.token;
   keep_segments_ = welcome.keep_segments;
@@ -243,6 +244,10 @@ void Machine::frame(Turn& turn, const in::FrameArrived& input) {
 template <class Body>
 void Machine::start(Turn& turn, Task task, const Body& body, std::vector<HandleId>& handles) {
   const TaskId id = ++tasks_made_;
+  if (task.operation.correlation.session) {
+    sessions_.running(*task.operation.correlation.session, cat(task.kind, "_execution"));
+    report_session(turn, task);
+  }
   turn.effect(out::StartTask{id, task.kind, json::to_text(body), std::move(handles)});
   handles.clear();
   tasks_.emplace(id, std::move(task));
@@ -363,6 +368,12 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       system_memory_ = LOCKSTEP_TRY(json::from_text<SystemMemoryAllocated>(body));
       return {};
     case FrameType::request_answer: hear_answer(LOCKSTEP_TRY(json::from_text<RequestAnswer>(body))); return {};
+    case FrameType::processing_session_created:
+      sessions_.created(LOCKSTEP_TRY(json::from_text<ProcessingSessionCreated>(body)), turn.wall);
+      return {};
+    case FrameType::session_control_command:
+      session_command(turn, LOCKSTEP_TRY(json::from_text<SessionControlCommand>(body)));
+      return {};
     case FrameType::task_cancel:
       for (const auto& [id, running] : tasks_) {
         if (running.operation.op_id == envelope.op_id) turn.effect(out::CancelTask{id});
@@ -415,6 +426,28 @@ void Machine::hear_answer(RequestAnswer answer) {
   if (request_answers_.size() > 256) request_answers_.erase(request_answers_.begin());
 }
 
+void Machine::session_command(Turn& turn, const SessionControlCommand& message) {
+  if (message.command == SessionCommand::cancel_operations) {
+    for (const auto& [id, running] : tasks_) {
+      if (running.operation.correlation.session == message.session_id) turn.effect(out::CancelTask{id});
+    }
+  }
+  if (sessions_.command(message)) report_session(turn, message.session_id);
+}
+
+void Machine::report_session(Turn& turn, const Task& task) {
+  if (task.operation.correlation.session) report_session(turn, *task.operation.correlation.session);
+}
+
+void Machine::report_session(Turn& turn, const std::string& session) {
+  const auto report = sessions_.report(session, turn.wall, participant_.used(), utilization_);
+  if (!report) return;
+  Operation operation;
+  operation.op_id = session;
+  operation.correlation.session = session;
+  send(turn, FrameType::session_progress_update, *report, std::move(operation));
+}
+
 void Machine::forget(Turn& turn, const ModelId& model) {
   participant_.release(model);
   loaded_.erase(model);
@@ -439,6 +472,7 @@ void Machine::timer(Turn& turn, const in::TimerFired& input) {
 
 void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   HealthMetrics health = input.health;
+  utilization_ = health.utilization;
   health.error_count += handler_failures_;
   DeviceDiagnostics diagnostics = input.diagnostics;
   if (health.temperature) baselines_.add("temperature", *health.temperature);
@@ -565,6 +599,12 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     answer(turn, task, FrameType::postprocessing_completed, message, std::move(handles));
   }
   handles.clear();
+  if (!task.operation.correlation.session) return;
+  const auto report = json::from_text<PostprocessDone>(input.report);
+  const bool pipeline = task.kind == "postprocess" && report.has_value();
+  sessions_.done(*task.operation.correlation.session,
+                 pipeline ? static_cast<std::uint32_t>(report->operations.size()) : 1);
+  report_session(turn, task);
 }
 
 void Machine::failed(Turn& turn, const in::TaskFailed& input) {
@@ -577,6 +617,9 @@ void Machine::failed(Turn& turn, const in::TaskFailed& input) {
   if (task.kind == "load") forget(turn, task.model_id);
   if (task.kind == "release") return leave(turn, 4, cat("releasing ", task.model_id.str(), " failed: ", input.message));
   answer_failure(turn, task, input.code, input.message);
+  if (!task.operation.correlation.session) return;
+  sessions_.done(*task.operation.correlation.session, 0);
+  report_session(turn, task);
 }
 
 }  // namespace lockstep::worker

@@ -43,6 +43,51 @@ Status may_deliver(const std::vector<PipelineOperation>& pipeline, const Postpro
                   verdict->content_safety_score, "; flagged: ", flags.empty() ? "none" : flags, ")"));
 }
 
+Enforcement enforce(const SafetyPolicyUpdate& policy, const FinalResults& results) {
+  Enforcement out;
+  const auto below = [&](EnforcementAction action, std::string why) {
+    why += cat("; policy ", policy.policy_version);
+    if (action == EnforcementAction::reject && out.delivery) out.delivery = fail(ErrorCode::safety_blocked, why);
+    if (action != EnforcementAction::flag_for_review) return;
+    out.review = out.review ? cat(*out.review, "; ", why) : why;
+  };
+  const SafetyThresholds& limits = policy.safety_thresholds;
+  const double safety_minimum = limits.content_safety_minimum.value;
+  if (!results.safety_analysis) {
+    if (safety_minimum > 0) {
+      below(EnforcementAction::reject, "a safety score is required, and no safety check was made");
+    }
+  } else if (results.safety_analysis->content_safety_score < safety_minimum) {
+    below(policy.enforcement_actions.below_safety_threshold,
+          cat("the safety score is ", results.safety_analysis->content_safety_score, "; the minimum is ",
+              safety_minimum));
+  }
+  const double quality = results.quality_assessment.technical_quality;
+  if (quality < limits.quality_minimum) {
+    below(policy.enforcement_actions.below_quality_threshold,
+          cat("the technical quality is ", quality, "; the minimum is ", limits.quality_minimum));
+  }
+  return out;
+}
+
+SafetyPolicyUpdate policy_of(const Tables& tables) {
+  if (const auto* policy = tables.policies.find("safety")) return *policy;
+  return {"built-in", {Ratio{0}, 0, "strict"}, {}};
+}
+
+Status validate_tags(const std::vector<std::string>& tags) {
+  if (tags.size() > tags_max) {
+    return fail(ErrorCode::invalid_argument, cat("there are ", tags.size(), " tags; the limit is ", tags_max), "/tags");
+  }
+  for (std::size_t i = 0; i < tags.size(); ++i) {
+    if (is_plain_name(tags[i])) continue;
+    return fail(ErrorCode::invalid_argument,
+                cat("tag \"", shortened(tags[i]), "\" is no plain name: 1 to 128 of a-z A-Z 0-9 . _ -"),
+                cat("/tags/", i));
+  }
+  return {};
+}
+
 Run after(Run run, RunEvent event) {
   const auto next = run_lifecycle.next(run.state, event);
   LOCKSTEP_CHECK(next.has_value());

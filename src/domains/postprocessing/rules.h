@@ -15,6 +15,23 @@ Status validate(const std::vector<PipelineOperation>& pipeline);
 /// safety check was ordered and no verdict came (silence is never a pass).
 Status may_deliver(const std::vector<PipelineOperation>& pipeline, const PostprocessingCompleted& completed);
 
+/// What a policy says of results. `delivery` is safety_blocked with score and limit when they are rejected; `review`
+/// says why a person should look, where the action is flag_for_review. A policy with a content_safety_minimum above 0
+/// rejects results without a verdict: silence is never a pass. §2.6
+struct Enforcement {
+  Status delivery;
+  std::optional<std::string> review;
+};
+Enforcement enforce(const SafetyPolicyUpdate& policy, const FinalResults& results);
+
+/// The policy in force: the one that was set last, or the built-in one, which has no thresholds.
+SafetyPolicyUpdate policy_of(const Tables& tables);
+
+inline constexpr std::size_t tags_max = 32;  // of one output
+
+/// Each a plain name, at most tags_max; invalid_argument names the tag.
+Status validate_tags(const std::vector<std::string>& tags);
+
 /// The run after an event; an event its state does not accept is a defect.
 Run after(Run run, RunEvent event);
 

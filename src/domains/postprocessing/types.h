@@ -33,7 +33,9 @@ struct Output {
   ImageBuffer image;
   std::uint64_t seed = 0;
   WallTime created;
+  std::optional<std::vector<std::string>> tags;
+  std::optional<std::string> review;  // why a person should look at it; absent when nobody has to
 };
-BOOST_DESCRIBE_STRUCT(Output, (), (job_id, image, seed, created))
+BOOST_DESCRIBE_STRUCT(Output, (), (job_id, image, seed, created, tags, review))
 
 }  // namespace lockstep::postprocessing

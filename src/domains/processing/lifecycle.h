@@ -1,6 +1,7 @@
 #pragma once
 
-// The life of a job: one image through inference, postprocessing and storage.
+// The life of a job, one image through inference, postprocessing and storage; and of a session, which holds requests
+// together (§1.4).
 
 #include <boost/describe.hpp>
 
@@ -58,6 +59,49 @@ inline constexpr auto job_lifecycle = transition_table<JobStage, JobEvent>({
     {JobStage::postprocessing, JobEvent::poisonous, JobStage::set_aside},
 });
 static_assert(job_lifecycle.deterministic());
+
+/// created     accepted, its prerequisites have not all completed     completing  takes no request, ends its own
+/// active      its operations start as workers are free               completed · failed · cancelled · expired: ends
+/// paused      no operation of it starts; what runs, finishes
+enum class SessionState { created, active, paused, completing, completed, failed, cancelled, expired };
+BOOST_DESCRIBE_ENUM(SessionState, created, active, paused, completing, completed, failed, cancelled, expired)
+
+enum class SessionEvent {
+  prerequisites_completed,
+  prerequisite_ended,  // without completing
+  pause,
+  resume,
+  complete,  // nothing more is coming
+  operations_completed,
+  operation_failed,  // the session has ended its work, and not all of it was done
+  cancel,
+  session_timeout,
+};
+BOOST_DESCRIBE_ENUM(SessionEvent, prerequisites_completed, prerequisite_ended, pause, resume, complete,
+                    operations_completed, operation_failed, cancel, session_timeout)
+
+inline constexpr auto session_lifecycle = transition_table<SessionState, SessionEvent>({
+    {SessionState::created, SessionEvent::prerequisites_completed, SessionState::active},
+    {SessionState::created, SessionEvent::prerequisite_ended, SessionState::failed},
+    {SessionState::created, SessionEvent::cancel, SessionState::cancelled},
+    {SessionState::active, SessionEvent::pause, SessionState::paused},
+    {SessionState::active, SessionEvent::complete, SessionState::completing},
+    {SessionState::active, SessionEvent::cancel, SessionState::cancelled},
+    {SessionState::active, SessionEvent::session_timeout, SessionState::expired},
+    {SessionState::paused, SessionEvent::resume, SessionState::active},
+    {SessionState::paused, SessionEvent::cancel, SessionState::cancelled},
+    {SessionState::paused, SessionEvent::session_timeout, SessionState::expired},  // a pause stops no clock
+    {SessionState::completing, SessionEvent::operations_completed, SessionState::completed},
+    {SessionState::completing, SessionEvent::operation_failed, SessionState::failed},
+    {SessionState::completing, SessionEvent::cancel, SessionState::cancelled},
+    {SessionState::completing, SessionEvent::session_timeout, SessionState::expired},
+});
+static_assert(session_lifecycle.deterministic());
+
+constexpr bool is_terminal(SessionState state) {
+  return state == SessionState::completed || state == SessionState::failed || state == SessionState::cancelled ||
+         state == SessionState::expired;
+}
 
 constexpr bool is_terminal(JobStage stage) {
   return stage == JobStage::completed || stage == JobStage::failed || stage == JobStage::set_aside;

@@ -31,4 +31,40 @@ std::size_t open_jobs(const Tables& tables);
 
 JobId job_id(const RequestId& request, std::uint32_t index);
 
+// ---- sessions (§1.4, §2.4) ----------------------------------------------------------------------------------------
+
+inline constexpr std::size_t session_requests_max = 1000;
+
+/// The session after an event; invalid_transition names the session, its state and the event.
+Result<Session> after(Session session, SessionEvent event);
+
+/// Every limit of it readable and above zero, every prerequisite known. invalid_argument or not_found name the field.
+/// A session can only depend on sessions that exist before it, so that no cycle can arise.
+Status validate(const Tables& tables, const Session& session);
+
+/// Where its prerequisites stand: all completed, one ended otherwise (its id), or neither yet.
+struct Prerequisites {
+  bool completed = false;
+  std::string ended;  // the first that ended without completing
+};
+Prerequisites prerequisites_of(const Tables& tables, const Session& session);
+
+/// Operations of a session, each an inference, one operation of a pipeline, or the storing of an image.
+struct OperationCount {
+  std::uint32_t done = 0;
+  std::uint32_t known = 0;  // done, running or waiting
+  std::uint32_t open_requests = 0;
+  std::optional<Failure> failed;  // of the first request that failed
+};
+OperationCount count_operations(const Tables& tables, const Session& session);
+
+/// Whether an operation of a job may start: its session, if it has one, is active or completing.
+bool may_start(const Tables& tables, const Request& request);
+
+/// "memory_usage_below_80_percent" as 80; invalid_argument when it is another sentence or above 100.
+Result<Percent> read_resume_condition(const std::string& text);
+
+/// The rank of a request in the queue, the lower the sooner; a request without a session is interactive and normal.
+int queue_rank(const Tables& tables, const Request& request);
+
 }  // namespace lockstep::processing

@@ -84,5 +84,27 @@ TEST(ProcessingRules, job_ids_sort_in_order_of_images) {
   EXPECT_LT(job_id(RequestId("r"), 9), job_id(RequestId("r"), 10));
 }
 
+// §2.4: what a pause waits for is a sentence of one form; another one is refused and not forgotten.
+TEST(ProcessingRules, a_resume_condition_is_a_share_from_1_to_100) {
+  EXPECT_EQ(read_resume_condition("memory_usage_below_80_percent").value(), Percent{80});
+  for (const char* bad :
+       {"", "memory_usage_below__percent", "memory_usage_below_0_percent", "80", "memory_usage_below_101_percent",
+        "memory_usage_below_8x_percent", "memory_usage_below_-8_percent", "memory_usage_below_percent"}) {
+    const auto read = read_resume_condition(bad);
+    ASSERT_FALSE(read.has_value()) << bad;
+    EXPECT_EQ(read.error().pointer, "/resume_condition");
+  }
+}
+
+TEST(ProcessingRules, a_command_that_the_state_does_not_accept_names_both) {
+  Session session;
+  session.session_id = "ses_1";
+  session.state = SessionState::created;
+  const auto paused = after(session, SessionEvent::pause);
+  ASSERT_FALSE(paused.has_value());
+  EXPECT_EQ(paused.error().code, ErrorCode::invalid_transition);
+  EXPECT_NE(paused.error().message.find("ses_1 is created"), std::string::npos) << paused.error().message;
+}
+
 }  // namespace
 }  // namespace lockstep::processing
