@@ -116,6 +116,10 @@ std::string text_of(const ModelView& view) {
   out += cat("path: ", harmless(model.path), "\n");
   if (model.facts && !model.facts->version.empty()) out += cat("version: ", harmless(model.facts->version), "\n");
   out += cat("memory: ", to_text(model.bytes), "\n", "loaded on: ", sorted_by_worker(view), "\n");
+  if (view.usage) {
+    out += cat("loaded ", view.usage->loads, " times, last ", view.usage->last_loaded.value_or("never"), "\n", "used ",
+               view.usage->uses, " times, last ", view.usage->last_used.value_or("never"), "\n");
+  }
   if (view.doing) {
     for (const ModelDoing& each : *view.doing) out += cat("now: ", each.what, " ", harmless(each.detail), "\n");
   }

@@ -47,7 +47,7 @@ std::string spaced(std::string text) {
 }
 
 std::vector<Row> model_rows(const std::vector<ModelView>& models) {
-  std::vector<Row> rows{{"MODEL", "KIND", "STATE", "MEMORY", "RESIDENT ON", "CACHED"}};
+  std::vector<Row> rows{{"MODEL", "KIND", "STATE", "MEMORY", "RESIDENT ON", "CACHED", "USES", "LAST USED"}};
   for (const ModelView& each : models) {
     std::string resident;
     for (const ResidencyView& on : each.residencies) {
@@ -60,7 +60,8 @@ std::vector<Row> model_rows(const std::vector<ModelView>& models) {
     const auto filled = std::ranges::count_if(each.cached, [](const auto& part) { return part.state == "ready"; });
     rows.push_back({each.model.model_id.str(), json::enum_name(each.model.kind), std::move(state),
                     to_text(each.model.bytes), or_dash(resident),
-                    cat(filled, "/", each.model.components.size(), " parts")});
+                    cat(filled, "/", each.model.components.size(), " parts"), each.usage ? cat(each.usage->uses) : "-",
+                    or_dash(each.usage ? each.usage->last_used.value_or("") : "")});
   }
   return rows;
 }

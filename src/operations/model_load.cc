@@ -120,10 +120,12 @@ void end_transaction(const Tables& tables, const TransactionId& transaction, Cha
   }
 }
 
-void finish_load(const Tables& tables, const model::Residency& residency, Change& change) {
+void finish_load(const Tables& tables, const model::Residency& residency, WallTime now, Change& change) {
   move_on(tables, residency, model::ResidencyEvent::copied, memory::AllocationEvent::reported, change);
   change.erase(tables.device.reservations, residency.device_id.str());
   end_transaction(tables, residency.transaction_id, change);  // it did the work, so it knows the decision
+  const model::Usage usage = model::usage_of(tables.model, residency.model_id);
+  change.put(tables.model.usages, residency.model_id.str(), model::loaded_once_more(usage, now));
   announce(tables, residency, "model_loaded", "", change);
 }
 

@@ -41,7 +41,7 @@ void decide_load(const Tables& tables, const LoadIntent& intent, Change& change)
 void end_transaction(const Tables& tables, const TransactionId& transaction, Change& change);
 
 /// The copy is complete: the device is free for the next load, the memory is in use, the model is loaded.
-void finish_load(const Tables& tables, const model::Residency& residency, Change& change);
+void finish_load(const Tables& tables, const model::Residency& residency, WallTime now, Change& change);
 
 /// Compensation in reverse order: memory, then the pin, then the device.
 void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change);

@@ -40,10 +40,20 @@ WorkerView view_of(const WorkerRecord& worker) {
   return view;
 }
 
+namespace {
+
+std::optional<std::string> text_of(const std::optional<WallTime>& time) {
+  return time ? std::optional(to_rfc3339(*time)) : std::nullopt;
+}
+
+}  // namespace
+
 ModelView view_of(const Tables& tables, const model::Model& model) {
   ModelView view;
   view.model = model;
   view.needs = model::needs_of(tables.model, model);
+  const model::Usage usage = model::usage_of(tables.model, model.model_id);
+  view.usage = UsageView{usage.loads, usage.uses, text_of(usage.last_loaded), text_of(usage.last_used)};
   for (const auto& [key, entry] : tables.model.residencies.entries()) {
     if (entry.row.model_id != model.model_id) continue;
     view.residencies.push_back({entry.row.worker_id, entry.row.device_id, json::enum_name(entry.row.state), {}});

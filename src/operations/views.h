@@ -91,14 +91,24 @@ struct ModelDoing {
 };
 BOOST_DESCRIBE_STRUCT(ModelDoing, (), (what, detail, percent))
 
+/// Loads that ended well, images made with it, and when it was last (RFC 3339).
+struct UsageView {
+  std::uint64_t loads = 0;
+  std::uint64_t uses = 0;
+  std::optional<std::string> last_loaded;
+  std::optional<std::string> last_used;
+};
+BOOST_DESCRIBE_STRUCT(UsageView, (), (loads, uses, last_loaded, last_used))
+
 struct ModelView {
   model::Model model;
   std::vector<ResidencyView> residencies;
   std::vector<CachedComponent> cached;
   std::optional<std::vector<model::Need>> needs;
   std::optional<std::vector<ModelDoing>> doing;
+  std::optional<UsageView> usage;
 };
-BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached, needs, doing))
+BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached, needs, doing, usage))
 
 struct QueueView {
   std::size_t open = 0;

@@ -154,7 +154,7 @@ Status on_load_progress(Turn& turn, Arrival& arrival) {
   }
   turn.live.residency_used[{residency->model_id, residency->worker_id}] = ++turn.live.uses;
   turn.log(cat(residency->model_id.str(), " is loaded on ", residency->worker_id.str()));
-  finish_load(turn.tables, *residency, turn.change);
+  finish_load(turn.tables, *residency, turn.wall, turn.change);
   turn.change.event(std::string(ModelLoadingProgress::event_type), progress.model_id.str(), progress);
   task_over(turn, arrival.worker.worker_id);
   return {};

@@ -257,7 +257,7 @@ class Reunion {
             take_up(load, row.wanted_by);
             end_transaction(turn_.tables, row.transaction_id, turn_.change);
           } else if (held != nullptr) {
-            finish_load(turn_.tables, row, turn_.change);
+            finish_load(turn_.tables, row, turn_.wall, turn_.change);
           } else {
             undo_load(turn_.tables, row, "its load failed while the orchestrator was away", turn_.change);
           }

@@ -75,7 +75,11 @@ void give_task(Turn& turn, const WorkerRecord& worker, std::string task, const J
 }
 
 void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker) {
-  for (const ModelId& model : models) turn.live.residency_used[{model, worker}] = ++turn.live.uses;
+  for (const ModelId& model : models) {
+    turn.live.residency_used[{model, worker}] = ++turn.live.uses;
+    const model::Usage usage = model::usage_of(turn.tables.model, model);
+    turn.change.put(turn.tables.model.usages, model.str(), model::used_once_more(usage, turn.wall));
+  }
 }
 
 /// A model whose views are mapped keeps its segment alive anyway, and one that is being copied needs it.

@@ -60,9 +60,10 @@ class Stage {
   std::vector<Record> journal;      // what is durable
   std::vector<Effect> released;     // effects that left, in order
 
+  WallTime wall() const { return WallTime{now / 1'000'000 + wall_offset_ms}; }
   template <class What>
   void input(What what) {
-    loop_.input(Input{now, WallTime{now / 1'000'000 + wall_offset_ms}, std::move(what)});
+    loop_.input(Input{now, wall(), std::move(what)});
     if (!manual) sync();
   }
   /// Everything pending becomes durable, and what waited for it leaves.

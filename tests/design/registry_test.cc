@@ -54,6 +54,27 @@ TEST_F(Design_1_3_registry, a_load_is_answered_when_it_is_loaded) {
   EXPECT_TRUE(stage.machine.live().orders.empty());
 }
 
+// §1.3 "Model usage tracking": what was made of a model outlives its loads and a restart, and goes with the model.
+TEST_F(Design_1_3_registry, loads_and_uses_of_a_model_are_counted_and_kept) {
+  EXPECT_EQ(stage.tables().model.usages.find("tiny"), nullptr);
+  load(9);
+  until_loaded();
+  const model::Usage loaded = stage.tables().model.usages.at("tiny");
+  EXPECT_EQ(loaded.loads, 1u);
+  EXPECT_EQ(loaded.uses, 0u);
+  EXPECT_EQ(loaded.last_loaded, stage.wall());
+  EXPECT_FALSE(loaded.last_used.has_value());
+  stage.generate(1);
+  stage.input(in::UnloadModel{10, tiny, {}, true});
+  const model::Usage used = stage.tables().model.usages.at("tiny");
+  EXPECT_EQ(used.uses, 1u);
+  EXPECT_EQ(used.last_used, stage.wall());
+  stage.input(in::View{11, "models/tiny"});
+  EXPECT_NE(reply(11)->body.find(cat("\"usage\":{\"loads\":1,\"uses\":1,\"last_loaded\":\"", to_rfc3339(stage.wall()))),
+            std::string::npos)
+      << reply(11)->body;
+}
+
 TEST_F(Design_1_3_registry, a_load_that_the_worker_refuses_is_answered_with_its_reason) {
   load(9);
   stage.fill_segments();
@@ -136,6 +157,14 @@ TEST_F(Design_1_3_registry, a_model_that_is_gone_is_unloaded_and_refused) {
   stage.expect_no_trace_of_a_load();
   load(10);
   EXPECT_EQ(reply(10)->status, 404);
+}
+
+TEST_F(Design_1_3_registry, the_usage_of_a_model_goes_with_it) {
+  load(9);
+  until_loaded();
+  scan_with({});
+  EXPECT_EQ(stage.tables().model.models.size(), 0u);
+  EXPECT_EQ(stage.tables().model.usages.size(), 0u);
 }
 
 TEST_F(Design_1_3_registry, a_file_that_is_being_written_does_not_make_its_model_gone) {

@@ -137,6 +137,23 @@ Model with_known_digests(Model fresh, const Model* known) {
   return fresh;
 }
 
+Usage usage_of(const Tables& tables, const ModelId& model) {
+  const Usage* known = tables.usages.find(model.str());
+  return known == nullptr ? Usage{} : *known;
+}
+
+Usage loaded_once_more(Usage usage, WallTime now) {
+  ++usage.loads;
+  usage.last_loaded = now;
+  return usage;
+}
+
+Usage used_once_more(Usage usage, WallTime now) {
+  ++usage.uses;
+  usage.last_used = now;
+  return usage;
+}
+
 Residency after(Residency residency, ResidencyEvent event) {
   const auto next = residency_lifecycle.next(residency.state, event);
   LOCKSTEP_CHECK(next.has_value());

@@ -40,6 +40,11 @@ const Residency* residency(const Tables& tables, const ModelId& model, const Wor
 /// `fresh` from a scan of the disk, with the digests that are still true of the same files taken over from `known`.
 Model with_known_digests(Model fresh, const Model* known);
 
+/// What was made of the model so far.
+Usage usage_of(const Tables& tables, const ModelId& model);
+Usage loaded_once_more(Usage usage, WallTime now);
+Usage used_once_more(Usage usage, WallTime now);
+
 /// The residency after an event; an event its state does not accept is a defect.
 Residency after(Residency residency, ResidencyEvent event);
 

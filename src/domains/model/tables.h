@@ -10,16 +10,19 @@ namespace lockstep::model {
 struct Tables {
   Table<Model> models{"model.models"};                // key: model id
   Table<Residency> residencies{"model.residencies"};  // key: residency_key()
+  Table<Usage> usages{"model.usages"};                // key: model id
 
   template <class F>
   void for_each_table(F&& f) {
     f(models);
     f(residencies);
+    f(usages);
   }
   template <class F>
   void for_each_table(F&& f) const {
     f(models);
     f(residencies);
+    f(usages);
   }
 };
 

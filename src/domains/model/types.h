@@ -90,4 +90,14 @@ struct Residency {
 BOOST_DESCRIBE_STRUCT(Residency, (),
                       (model_id, worker_id, incarnation, device_id, allocation_id, transaction_id, state, wanted_by))
 
+/// What was made of a model since it was registered: loads that ended well, and images that were given to a worker with
+/// it. A time is absent until there was one.
+struct Usage {
+  std::uint64_t loads = 0;
+  std::uint64_t uses = 0;
+  std::optional<WallTime> last_loaded;
+  std::optional<WallTime> last_used;
+};
+BOOST_DESCRIBE_STRUCT(Usage, (), (loads, uses, last_loaded, last_used))
+
 }  // namespace lockstep::model
