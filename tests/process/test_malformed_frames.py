@@ -102,14 +102,13 @@ def from_worker(rng):
     kinds = [
         ("an old life: " + life, lambda link: wrong_life(link, life, jump)),
         ("a second hello", lambda link: link.say(HELLO, hello("x"))),
-        ("an orchestrator's frame", lambda link: link.say(2, {"device_id": "x"})),
         ("an unknown type", lambda link: link.say(rng.choice([0, 16, 56, 9999]), {})),
         ("a heartbeat of nothing", lambda link: link.say(HEARTBEAT, {})),
         ("a heartbeat of text", lambda link: link.say(HEARTBEAT, {"handler_progress": "x", "tasks_running": 0})),
         ("a progress out of range", lambda link: link.say(37, {"event_type": "inference_progress"})),
         ("a forged source", lambda link: link.say(READY, {}, incarnation=99)),
         ("an image of nobody, broken", lambda link: link.say(38, {"request_id": "../x"}, [memory_file()])),
-        ("health of another shape", lambda link: link.say(32, {"device_id": "g", "health_metrics": {"temperature": []}})),
+        ("health of another shape", lambda link: link.say(32, {"device_id": "guest_device", "health_metrics": {"temperature": []}})),
     ]
     return kinds[rng.randrange(len(kinds))]
 
