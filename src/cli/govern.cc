@@ -1,6 +1,8 @@
 #include "cli/govern.h"
 
 #include <cstdio>
+#include <optional>
+#include <utility>
 
 #include "base/text.h"
 #include "cli/show.h"
@@ -22,17 +24,25 @@ bool is_number(std::string_view text) {
          text.find_first_of("0123456789") == 0 && text.find('.') == text.rfind('.') && text.back() != '.';
 }
 
-/// The top-level keys of an object, one a line. Values stay as the server wrote them.
-std::string lines_of(const std::string& object) {
-  std::string out;
-  json::Reader in(object, view_limits);
-  std::string_view key;
-  if (!in.open_object()) return object + "\n";
-  while (in.next_key(key)) {
-    const std::string name(key);
-    RawJson value;
-    if (!json::read(in, value)) return object + "\n";
-    out += cat(name, ": ", harmless(value.text), "\n");
+/// The parts of an object or a list, each with its name (a list's have none); nothing of any other value.
+std::optional<std::vector<std::pair<std::string, std::string>>> items_of(const std::string& json) {
+  std::vector<std::pair<std::string, std::string>> out;
+  json::Reader in(json, view_limits);
+  RawJson value;
+  if (json.starts_with('{')) {
+    std::string_view key;
+    if (!in.open_object()) return std::nullopt;
+    while (in.next_key(key)) {
+      std::string name(key);
+      if (!json::read(in, value)) return std::nullopt;
+      out.emplace_back(std::move(name), value.text);
+    }
+    return out;
+  }
+  if (!json.starts_with('[') || !in.open_array()) return std::nullopt;
+  while (in.next_element()) {
+    if (!json::read(in, value)) return std::nullopt;
+    out.emplace_back("", value.text);
   }
   return out;
 }
@@ -40,11 +50,31 @@ std::string lines_of(const std::string& object) {
 ExitCode shown(const Result<http::Response>& response, bool as_json) {
   if (!response) return tell(response.error());
   if (response->status != 200) return tell(http::error_from(*response));
-  print(as_json ? response->body + "\n" : lines_of(response->body));
+  print(as_json ? response->body + "\n" : outline_of(response->body));
   return ExitCode::done;
 }
 
 }  // namespace
+
+std::string outline_of(const std::string& json, std::size_t indent) {
+  const auto items = items_of(json);
+  if (!items) return harmless(json) + "\n";
+  std::string out;
+  for (const auto& [name, value] : *items) {
+    const std::string lead = cat(std::string(indent, ' '), name.empty() ? "-" : cat(harmless(name), ":"));
+    const auto inner = items_of(value);
+    if (!inner) {
+      out += cat(lead, " ", harmless(value), "\n");
+    } else if (inner->empty()) {
+      out += cat(lead, " none\n");
+    } else if (name.empty()) {  // its first line stands beside the dash
+      out += cat(lead, outline_of(value, indent + 2).substr(indent + 1));
+    } else {
+      out += cat(lead, "\n", outline_of(value, indent + 2));
+    }
+  }
+  return out;
+}
 
 std::string text_of(const DevicesView& view) {
   if (view.devices.empty()) return "no devices\n";

@@ -2,6 +2,7 @@
 
 // `lockstep devices`, `lockstep routing` and `lockstep memory`: what is set, what is confirmed, and how to change it.
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,8 +20,12 @@ std::string text_of(const DevicesView& view);
 /// invalid_argument names the word that is none.
 Result<std::string> object_of(const std::vector<std::string>& words);
 
+/// A JSON value for people: one key a line, what is inside an object or a list below it and further in. Other values
+/// stay as the server wrote them.
+std::string outline_of(const std::string& json, std::size_t indent = 0);
+
 ExitCode list_devices(const http::Address& address, bool as_json);
-/// The server's JSON for one path below /api/v1, for people one key a line.
+/// The server's JSON for one path below /api/v1, for people as an outline.
 ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json);
 /// PATCH of the words, or PUT when `whole`; with `under`, inside that key. Prints what is set now.
 ExitCode set_setting(const http::Address& address, const std::string& path, const std::vector<std::string>& words,

@@ -1,0 +1,38 @@
+#include "cli/govern.h"
+
+#include <gtest/gtest.h>
+
+namespace lockstep::cli {
+namespace {
+
+TEST(CliGovern, an_answer_is_shown_as_an_outline) {
+  EXPECT_EQ(outline_of(R"({"rev":2,"pools":[{"pool":"gpu_0","limit":8},{"pool":"system_ram","purposes":[]}],)"
+                       R"("quotas":{"batch":0.5},"routes":{},"names":["a",1]})"),
+            "rev: 2\n"
+            "pools:\n"
+            "  - pool: \"gpu_0\"\n"
+            "    limit: 8\n"
+            "  - pool: \"system_ram\"\n"
+            "    purposes: none\n"
+            "quotas:\n"
+            "  batch: 0.5\n"
+            "routes: none\n"
+            "names:\n"
+            "  - \"a\"\n"
+            "  - 1\n");
+}
+
+TEST(CliGovern, an_answer_of_another_shape_is_shown_as_it_is) {
+  EXPECT_EQ(outline_of("{\"a\":"), "{\"a\":\n");
+  EXPECT_EQ(outline_of("7"), "7\n");
+}
+
+TEST(CliGovern, words_become_an_object_and_a_word_that_is_none_is_named) {
+  EXPECT_EQ(object_of({"a=1.5", "b=8GB"}).value(), R"({"a":1.5,"b":"8GB"})");
+  const auto refused = object_of({"a=1", "=2"});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().message.find("\"=2\" is no KEY=VALUE"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lockstep::cli
