@@ -8,6 +8,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from conftest import BINARY, LIMIT, Server, until
 from frames import HELLO, READY, HEARTBEAT, REFUSED, Link, envelope, frame, header, hello
 from test_malformed_http import descriptors, resident
@@ -163,7 +165,11 @@ def test_a_thousand_malformed_frames(tmp_path):
     rng = random.Random(20261126)
     steady = child(lambda: good_worker(path, secret))
     try:
-        until("the good worker to be ready", lambda: server.workers().get("good", {}).get("state") == "ready")
+        def good_is_ready():
+            if os.waitpid(steady, os.WNOHANG)[0] != 0:
+                pytest.fail(f"the good worker ended: {server.log.read_text()}")
+            return server.workers().get("good", {}).get("state") == "ready"
+        until("the good worker to be ready", good_is_ready)
         count = {"refused": 0, "closed": 0, "ended": 0}
 
         def one(number):
