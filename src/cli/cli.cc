@@ -15,6 +15,7 @@
 #include <CLI/Formatter.hpp>
 
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/content.h"
 #include "cli/exit_code.h"
 #include "cli/follow.h"
@@ -30,13 +31,6 @@
 namespace lockstep::cli {
 
 namespace {
-
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);  // an event belongs to the reader of a pipe now, not when a buffer is full
-}
 
 /// Ids go into a target; what is no plain name is no id.
 Status check_id(const std::string& id) {
@@ -346,20 +340,8 @@ ExitCode Client::State::sessions(const http::Address& address, const std::string
 
 template <class View>
 ExitCode Client::State::show(const http::Address& address, const std::string& target) {
-  const auto response = http::request(address, "GET", target);
-  if (!response) return tell(response.error());
-  if (response->status != 200) return tell(http::error_from(*response));
-  if (json) {
-    print(response->body + "\n");
-    return ExitCode::done;
-  }
-  const auto view = json::from_text<View>(response->body, nullptr, view_limits);
-  if (!view) {
-    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
-                                              view.error().message, "; --json shows it")));
-  }
-  print(text_of(*view));
-  return ExitCode::done;
+  return tell_view<View>(http::request(address, "GET", target), 200, json,
+                         [](const View& view) { return text_of(view); });
 }
 
 ExitCode Client::State::check(const http::Address& address) {

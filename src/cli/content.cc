@@ -1,23 +1,16 @@
 #include "cli/content.h"
 
-#include <cstdio>
 #include <fstream>
 #include <iterator>
 
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/show.h"
 #include "events/json_read.h"
 
 namespace lockstep::cli {
 
 namespace {
-
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 Status check_name(std::string_view what, const std::string& name) {
   if (is_plain_name(name)) return {};
@@ -39,19 +32,7 @@ std::expected<std::string, ExitCode> body_of(const Result<http::Response>& respo
 
 template <class View>
 ExitCode show(const Result<http::Response>& response, bool as_json) {
-  const auto body = body_of(response);
-  if (!body) return body.error();
-  if (as_json) {
-    print(*body + "\n");
-    return ExitCode::done;
-  }
-  const auto view = json::from_text<View>(*body, nullptr, view_limits);
-  if (!view) {
-    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
-                                              view.error().message, "; --json shows it")));
-  }
-  print(text_of(*view));
-  return ExitCode::done;
+  return tell_view<View>(response, 200, as_json, [](const View& view) { return text_of(view); });
 }
 
 /// The server's JSON, or one line for people.

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -17,6 +16,7 @@
 
 #include "base/digest.h"
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/progress.h"
 #include "cli/show.h"
 #include "events/json_read.h"
@@ -30,8 +30,6 @@ using std::chrono::steady_clock;
 
 constexpr int look_every_ms = 1000;              // the safety net beside the event stream
 constexpr std::chrono::seconds silence_max{60};  // of a server that restarts, say
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
-
 struct Accepted {
   RequestId request_id;
   std::string state;

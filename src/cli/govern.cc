@@ -1,23 +1,16 @@
 #include "cli/govern.h"
 
-#include <cstdio>
 #include <optional>
 #include <utility>
 
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/show.h"
 #include "events/json_read.h"
 
 namespace lockstep::cli {
 
 namespace {
-
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 bool is_number(std::string_view text) {
   return !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789.") == std::string_view::npos &&
@@ -102,20 +95,8 @@ Result<std::string> object_of(const std::vector<std::string>& words) {
 }
 
 ExitCode list_devices(const http::Address& address, bool as_json) {
-  const auto response = http::request(address, "GET", "/api/v1/devices");
-  if (!response) return tell(response.error());
-  if (response->status != 200) return tell(http::error_from(*response));
-  if (as_json) {
-    print(response->body + "\n");
-    return ExitCode::done;
-  }
-  const auto view = json::from_text<DevicesView>(response->body, nullptr, view_limits);
-  if (!view) {
-    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
-                                              view.error().message, "; --json shows it")));
-  }
-  print(text_of(*view));
-  return ExitCode::done;
+  return tell_view<DevicesView>(http::request(address, "GET", "/api/v1/devices"), 200, as_json,
+                                [](const DevicesView& view) { return text_of(view); });
 }
 
 ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json) {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/progress.h"
 #include "cli/show.h"
 #include "events/json_read.h"
@@ -16,13 +17,7 @@ namespace lockstep::cli {
 
 namespace {
 
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
 constexpr int look_every_ms = 100;
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 Status check_id(const std::string& id) {
   if (is_plain_name(id)) return {};
@@ -69,28 +64,6 @@ Result<http::Response> watched(const http::Address& address, const std::string& 
   }
   progress.clear();
   return answer.get();
-}
-
-Result<ModelView> view_in(const http::Response& response) {
-  auto view = json::from_text<ModelView>(response.body, nullptr, view_limits);
-  if (view) return view;
-  return fail(ErrorCode::internal,
-              cat("this program does not understand the server's answer: ", view.error().message, "; --json shows it"));
-}
-
-/// Prints the answer as it is for programs, else what `words` makes of the view.
-template <class Words>
-ExitCode tell_view(const Result<http::Response>& response, int status, bool as_json, Words words) {
-  if (!response) return tell(response.error());
-  if (response->status != status) return tell(http::error_from(*response));
-  if (as_json) {
-    print(response->body + "\n");
-    return ExitCode::done;
-  }
-  const auto view = view_in(*response);
-  if (!view) return tell(view.error());
-  print(words(*view));
-  return ExitCode::done;
 }
 
 std::string sorted_by_worker(const ModelView& view) {
@@ -149,8 +122,8 @@ std::string text_of(const ModelView& view) {
 
 ExitCode show_model(const http::Address& address, const ModelOptions& options) {
   if (const Status good = check_id(options.id); !good) return tell(good.error());
-  return tell_view(http::request(address, "GET", cat("/api/v1/models/", options.id)), 200, options.json,
-                   [](const ModelView& view) { return text_of(view); });
+  return tell_view<ModelView>(http::request(address, "GET", cat("/api/v1/models/", options.id)), 200, options.json,
+                              [](const ModelView& view) { return text_of(view); });
 }
 
 ExitCode add_model(const http::Address& address, const ModelOptions& options) {
@@ -159,11 +132,11 @@ ExitCode add_model(const http::Address& address, const ModelOptions& options) {
   body.path = std::filesystem::absolute(options.path).lexically_normal().string();
   if (!options.name.empty()) body.name = options.name;
   body.mode = options.link ? "link" : "copy";
-  return tell_view(http::request(address, "POST", "/api/v1/models", json::to_text(body)), 201, options.json,
-                   [&](const ModelView& view) {
-                     return cat("added ", view.model.model_id.str(), ": ", json::enum_name(view.model.kind), ", needs ",
-                                to_text(view.model.bytes), "\n");
-                   });
+  return tell_view<ModelView>(http::request(address, "POST", "/api/v1/models", json::to_text(body)), 201, options.json,
+                              [&](const ModelView& view) {
+                                return cat("added ", view.model.model_id.str(), ": ", json::enum_name(view.model.kind),
+                                           ", needs ", to_text(view.model.bytes), "\n");
+                              });
 }
 
 ExitCode remove_model(const http::Address& address, const ModelOptions& options) {
@@ -192,12 +165,12 @@ ExitCode verify_models(const http::Address& address, const ModelOptions& options
     if (const Status good = check_id(name); !good) {
       code = tell(good.error());
     } else {
-      code =
-          tell_view(watched(address, name, cat("/api/v1/models/", name, "/verify"), ""), 200, options.json,
-                    [](const ModelView& view) {
-                      return cat(view.model.model_id.str(), ": every byte of ", view.model.components.size(),
-                                 view.model.components.size() == 1 ? " component" : " components", " is as recorded\n");
-                    });
+      code = tell_view<ModelView>(
+          watched(address, name, cat("/api/v1/models/", name, "/verify"), ""), 200, options.json,
+          [](const ModelView& view) {
+            return cat(view.model.model_id.str(), ": every byte of ", view.model.components.size(),
+                       view.model.components.size() == 1 ? " component" : " components", " is as recorded\n");
+          });
     }
     if (worst == ExitCode::done) worst = code;
   }
@@ -206,10 +179,11 @@ ExitCode verify_models(const http::Address& address, const ModelOptions& options
 
 ExitCode load_model(const http::Address& address, const ModelOptions& options) {
   if (const Status good = check_id(options.id); !good) return tell(good.error());
-  return tell_view(watched(address, options.id, cat("/api/v1/models/", options.id, "/load"), worker_body(options)), 200,
-                   options.json, [](const ModelView& view) {
-                     return cat(view.model.model_id.str(), " is loaded on ", sorted_by_worker(view), "\n");
-                   });
+  return tell_view<ModelView>(
+      watched(address, options.id, cat("/api/v1/models/", options.id, "/load"), worker_body(options)), 200,
+      options.json, [](const ModelView& view) {
+        return cat(view.model.model_id.str(), " is loaded on ", sorted_by_worker(view), "\n");
+      });
 }
 
 ExitCode unload_model(const http::Address& address, const ModelOptions& options) {

@@ -1,9 +1,9 @@
 #include "cli/sessions.h"
 
 #include <cmath>
-#include <cstdio>
 
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/show.h"
 #include "events/json_read.h"
 
@@ -11,33 +11,14 @@ namespace lockstep::cli {
 
 namespace {
 
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-
 Status check_id(const std::string& id) {
   if (is_plain_name(id)) return {};
   return fail(ErrorCode::not_found, cat("there is no session ", shortened(harmless(id))));
 }
 
 template <class View>
-ExitCode show(const Result<http::Response>& response, bool as_json) {
-  if (!response) return tell(response.error());
-  if (response->status != 200 && response->status != 201) return tell(http::error_from(*response));
-  if (as_json) {
-    print(response->body + "\n");
-    return ExitCode::done;
-  }
-  const auto view = json::from_text<View>(response->body, nullptr, view_limits);
-  if (!view) {
-    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
-                                              view.error().message, "; --json shows it")));
-  }
-  print(text_of(*view));
-  return ExitCode::done;
+ExitCode show(const Result<http::Response>& response, int status, bool as_json) {
+  return tell_view<View>(response, status, as_json, [](const View& view) { return text_of(view); });
 }
 
 std::string progress_text(const SessionView& view) {
@@ -102,16 +83,16 @@ ExitCode create_session(const http::Address& address, const SessionOptions& opti
   if (options.expected_operations) {
     body += cat(body.size() > 1 ? "," : "", "\"expected_operations\":", *options.expected_operations);
   }
-  return show<SessionView>(http::request(address, "POST", "/api/v1/sessions", body + "}"), as_json);
+  return show<SessionView>(http::request(address, "POST", "/api/v1/sessions", body + "}"), 201, as_json);
 }
 
 ExitCode list_sessions(const http::Address& address, bool as_json) {
-  return show<SessionsView>(http::request(address, "GET", "/api/v1/sessions"), as_json);
+  return show<SessionsView>(http::request(address, "GET", "/api/v1/sessions"), 200, as_json);
 }
 
 ExitCode show_session(const http::Address& address, const std::string& id, bool as_json) {
   if (const Status good = check_id(id); !good) return tell(good.error());
-  return show<SessionView>(http::request(address, "GET", cat("/api/v1/sessions/", id)), as_json);
+  return show<SessionView>(http::request(address, "GET", cat("/api/v1/sessions/", id)), 200, as_json);
 }
 
 ExitCode command_session(const http::Address& address, const std::string& id, const std::string& word,
@@ -120,7 +101,7 @@ ExitCode command_session(const http::Address& address, const std::string& id, co
   std::string body = "{";
   add(body, "reason", options.reason);
   add(body, "resume_condition", options.resume_condition);
-  return show<SessionView>(http::request(address, "POST", cat("/api/v1/sessions/", id, "/", word), body + "}"),
+  return show<SessionView>(http::request(address, "POST", cat("/api/v1/sessions/", id, "/", word), body + "}"), 200,
                            as_json);
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "cli/answer.h"
 #include "cli/show.h"
 #include "events/json_read.h"
 
@@ -16,13 +17,7 @@ namespace lockstep::cli {
 
 namespace {
 
-constexpr json::Limits view_limits{.size_max = 64u << 20, .depth_max = 40};
 constexpr int look_every_ms = 500;
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 Status check_id(const std::string& id) {
   if (is_plain_name(id)) return {};
@@ -31,20 +26,8 @@ Status check_id(const std::string& id) {
 
 template <class View>
 ExitCode show(const http::Address& address, const std::string& target, bool as_json) {
-  const auto response = http::request(address, "GET", target);
-  if (!response) return tell(response.error());
-  if (response->status != 200) return tell(http::error_from(*response));
-  if (as_json) {
-    print(response->body + "\n");
-    return ExitCode::done;
-  }
-  const auto view = json::from_text<View>(response->body, nullptr, view_limits);
-  if (!view) {
-    return tell(fail(ErrorCode::internal, cat("this program does not understand the server's answer: ",
-                                              view.error().message, "; --json shows it")));
-  }
-  print(text_of(*view));
-  return ExitCode::done;
+  return tell_view<View>(http::request(address, "GET", target), 200, as_json,
+                         [](const View& view) { return text_of(view); });
 }
 
 /// What goes to a terminal: no control characters but the ends of lines.
