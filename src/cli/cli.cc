@@ -81,6 +81,7 @@ struct Client::State {
   CLI::App* routing_show_command = nullptr;
   CLI::App* routing_set_command = nullptr;
   CLI::App* memory_show_command = nullptr;
+  CLI::App* propagation_command = nullptr;
   CLI::App* policy_show_command = nullptr;
   CLI::App* policy_set_command = nullptr;
   SessionOptions session_options;
@@ -233,6 +234,9 @@ void Client::State::add_governed(CLI::App& app) {
   policy_set_command =
       add(*policy, "set", "set max_model_cache_size=, vram_reservation_limit=, emergency_cleanup_threshold=, ...");
 
+  propagation_command = add(app, "propagation", "what each worker shall know, and what it has confirmed");
+  propagation_command->add_option("WORKER", id, "only this worker");
+
   for (CLI::App* each : {devices_set_command, routing_set_command, policy_set_command}) {
     each->add_flag("--whole", whole, "what is not named becomes the default again");
     each->add_option("KEY=VALUE", assignments, "what to set");
@@ -248,6 +252,12 @@ std::optional<ExitCode> Client::State::governed(const http::Address& address) {
     const std::string path = cat("devices/", id, "/config");
     if (devices_show_command->parsed()) return show_setting(address, path, json);
     return set_setting(address, path, assignments, "", whole, json);
+  }
+  if (propagation_command->parsed()) {
+    if (!id.empty() && !is_plain_name(id)) {
+      return tell(fail(ErrorCode::not_found, cat("there is no worker ", shortened(harmless(id)))));
+    }
+    return show_propagation(address, id, json);
   }
   if (routing_show_command->parsed()) return show_setting(address, "routing", json);
   if (routing_set_command->parsed()) return set_setting(address, "routing", assignments, "routing_table", whole, json);

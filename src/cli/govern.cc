@@ -94,6 +94,26 @@ Result<std::string> object_of(const std::vector<std::string>& words) {
   return out + "}";
 }
 
+std::string text_of(const PropagationView& view) {
+  if (view.deliveries.empty()) return "no worker was told anything\n";
+  std::vector<Row> rows{{"WORKER", "CHANGE", "ABOUT", "LANE", "INTENDED", "CONFIRMED", "STATE", "WHY"}};
+  for (const Delivery& each : view.deliveries) {
+    const bool pending = each.confirmed_rev < each.intended_rev;
+    rows.push_back({each.worker_id.str(), harmless(each.type), harmless(each.about.str()),
+                    cat("P", static_cast<int>(each.urgency)), cat(each.intended_rev.value),
+                    each.confirmed_rev == Rev{} ? "-" : cat(each.confirmed_rev.value),
+                    pending ? "pending" : json::enum_name(each.outcome),
+                    each.reason.empty() ? "-" : harmless(shortened(each.reason, 120))});
+  }
+  return table_text(rows);
+}
+
+ExitCode show_propagation(const http::Address& address, const std::string& worker, bool as_json) {
+  const std::string path = worker.empty() ? "/api/v1/propagation" : cat("/api/v1/propagation/", worker);
+  return tell_view<PropagationView>(http::request(address, "GET", path), 200, as_json,
+                                    [](const PropagationView& view) { return text_of(view); });
+}
+
 ExitCode list_devices(const http::Address& address, bool as_json) {
   return tell_view<DevicesView>(http::request(address, "GET", "/api/v1/devices"), 200, as_json,
                                 [](const DevicesView& view) { return text_of(view); });

@@ -1,6 +1,6 @@
 #pragma once
 
-// `lockstep devices`, `lockstep routing` and `lockstep memory`: what is set, what is confirmed, and how to change it.
+// `lockstep devices`, `routing`, `memory` and `propagation`: what is set, what is confirmed, and how to change it.
 
 #include <cstddef>
 #include <string>
@@ -15,6 +15,8 @@
 namespace lockstep::cli {
 
 std::string text_of(const DevicesView& view);
+/// What is intended and what is confirmed, a change a line.
+std::string text_of(const PropagationView& view);
 
 /// "key=value" words as one JSON object: a whole number as a number, anything else as text.
 /// invalid_argument names the word that is none.
@@ -25,6 +27,8 @@ Result<std::string> object_of(const std::vector<std::string>& words);
 std::string outline_of(const std::string& json, std::size_t indent = 0);
 
 ExitCode list_devices(const http::Address& address, bool as_json);
+/// worker: empty for all.
+ExitCode show_propagation(const http::Address& address, const std::string& worker, bool as_json);
 /// The server's JSON for one path below /api/v1, for people as an outline.
 ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json);
 /// PATCH of the words, or PUT when `whole`; with `under`, inside that key. Prints what is set now.

@@ -34,5 +34,25 @@ TEST(CliGovern, words_become_an_object_and_a_word_that_is_none_is_named) {
   EXPECT_NE(refused.error().message.find("\"=2\" is no KEY=VALUE"), std::string::npos);
 }
 
+// §2.1 step 5: both values are readable; a change that was not answered says so.
+TEST(Govern, propagation_shows_what_is_intended_and_what_is_confirmed) {
+  PropagationView view;
+  Delivery row;
+  row.worker_id = WorkerId("w0");
+  row.type = "device_config_update";
+  row.about = DeviceId("gpu_0");
+  row.urgency = Urgency::p1_high;
+  row.intended_rev = Rev{12};
+  view.deliveries.push_back(row);
+  row.confirmed_rev = Rev{12};
+  row.outcome = AppliedOutcome::rejected;
+  row.reason = "power_limit: it needs rights";
+  view.deliveries.push_back(row);
+  const std::string text = text_of(view);
+  EXPECT_NE(text.find("w0      device_config_update  gpu_0  P1    12        -          pending"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("rejected  power_limit: it needs rights"), std::string::npos) << text;
+}
+
 }  // namespace
 }  // namespace lockstep::cli

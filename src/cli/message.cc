@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "events/message_types.h"
+#include "propagation/ordering.h"
 #include "propagation/urgency_table.h"
 
 namespace lockstep::cli {
@@ -94,7 +95,7 @@ std::optional<int> Message::run() {
   if (s.schema->parsed()) {
     output = message_schema(s.type);
   } else if (s.urgency->parsed()) {
-    output = {urgency_document(), {}, ExitCode::done};
+    output = {cat(urgency_document(), "\n", ordering_document()), {}, ExitCode::done};
   } else if (!s.check->parsed()) {
     return std::nullopt;
   } else if (s.file == "-") {

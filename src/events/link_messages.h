@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/units.h"
 #include "events/json_write.h"
+#include "events/state_messages.h"
 
 namespace lockstep {
 
@@ -34,8 +35,9 @@ enum class FrameType : std::uint16_t {
   model_release = 13,
   model_released = 14,
   refused = 15,
+  state_changes = 16,
+  state_applied = 17,
   request_answer = 18,
-  change_confirmed = 19,
   reservation_update = 20,
   // the events of §2.1-2.6 that the path uses
   device_health_update = 32,
@@ -66,13 +68,14 @@ enum class FrameType : std::uint16_t {
 };
 BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
                     transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
-                    model_released, refused, request_answer, change_confirmed, reservation_update, device_health_update,
-                    vram_usage_update, model_load_request, model_loading_progress, inference_request,
-                    inference_progress, inference_completed, postprocessing_request, postprocessing_progress,
-                    postprocessing_completed, device_config_update, device_routing_update, device_capability_discovered,
-                    system_memory_allocated, memory_policy_update, memory_allocation_request, model_cache_update,
-                    model_runtime_update, processing_session_created, session_control_command, session_progress_update,
-                    cross_domain_coordination, inference_orchestration, safety_policy_update)
+                    model_released, refused, state_changes, state_applied, request_answer, reservation_update,
+                    device_health_update, vram_usage_update, model_load_request, model_loading_progress,
+                    inference_request, inference_progress, inference_completed, postprocessing_request,
+                    postprocessing_progress, postprocessing_completed, device_config_update, device_routing_update,
+                    device_capability_discovered, system_memory_allocated, memory_policy_update,
+                    memory_allocation_request, model_cache_update, model_runtime_update, processing_session_created,
+                    session_control_command, session_progress_update, cross_domain_coordination,
+                    inference_orchestration, safety_policy_update)
 
 /// promised   voted for, not decided        loading, releasing   a handler works on it, or its answer is on the way
 /// committed  decided, no load was begun    loaded               it can be used
@@ -122,6 +125,7 @@ struct Rejoin {
 BOOST_DESCRIBE_STRUCT(Rejoin, (), (cluster_id, token, last_epoch, holdings, tasks, segments))
 
 /// worker -> orchestrator, first frame. `secret` and `device` come with the first hello of a worker that dialed.
+/// subscriptions: the domains of which it wants to hear what concerns other devices; absent: of all.
 struct Hello {
   WorkerId worker_id;
   std::string runtime_version;
@@ -129,8 +133,11 @@ struct Hello {
   std::optional<std::string> secret;
   std::optional<OfferedDevice> device;
   std::optional<Rejoin> rejoin;
+  std::optional<std::vector<std::string>> subscriptions;
+  static constexpr json::Rule rules[] = {
+      {.member = "subscriptions", .words = "device, memory, model, processing, inference, postprocessing"}};
 };
-BOOST_DESCRIBE_STRUCT(Hello, (), (worker_id, runtime_version, pid, secret, device, rejoin))
+BOOST_DESCRIBE_STRUCT(Hello, (), (worker_id, runtime_version, pid, secret, device, rejoin, subscriptions))
 
 /// orchestrator -> worker. `token` proves the next hello of this incarnation; with `keep_segments` the worker keeps
 /// the descriptors of what it maps, and returns them when it rejoins.
@@ -177,20 +184,6 @@ struct RequestAnswer {
 };
 BOOST_DESCRIBE_STRUCT(RequestAnswer, (),
                       (request_type, request_id, outcome, reservation, estimated_start, reason, conflict))
-
-struct RejectedSetting {
-  std::string setting;
-  std::string reason;
-};
-BOOST_DESCRIBE_STRUCT(RejectedSetting, (), (setting, reason))
-
-/// worker -> orchestrator: a change that requires confirmation was applied, but for what is rejected. The envelope's
-/// op_id is that of the change.
-struct ChangeConfirmed {
-  std::string change_type;  // "device_config_update"
-  std::vector<RejectedSetting> rejected;
-};
-BOOST_DESCRIBE_STRUCT(ChangeConfirmed, (), (change_type, rejected))
 
 /// worker -> orchestrator: a granted reservation is held for `lasts` from now on; without it, it is given back.
 struct ReservationUpdate {

@@ -4,6 +4,7 @@
 // message, each answered by itself.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,17 +39,25 @@ BOOST_DESCRIBE_STRUCT(StateChanges, (), (rev, snapshot, events, requires_confirm
 enum class AppliedOutcome { applied, rejected, not_yet, not_owner };
 BOOST_DESCRIBE_ENUM(AppliedOutcome, applied, rejected, not_yet, not_owner)
 
-/// Of one event, named as it came. reason: empty with `applied`.
+/// One setting that cannot be; the others of its message were applied.
+struct RejectedSetting {
+  std::string setting;
+  std::string reason;
+};
+BOOST_DESCRIBE_STRUCT(RejectedSetting, (), (setting, reason))
+
+/// Of one event, named as it came. reason: empty with `applied`. settings: which ones were rejected, and why.
 struct AppliedResult {
   std::string type;
   std::string subject;
   std::uint64_t rev = 0;
   AppliedOutcome outcome = AppliedOutcome::applied;
   std::string reason;
+  std::optional<std::vector<RejectedSetting>> settings;
 };
-BOOST_DESCRIBE_STRUCT(AppliedResult, (), (type, subject, rev, outcome, reason))
+BOOST_DESCRIBE_STRUCT(AppliedResult, (), (type, subject, rev, outcome, reason, settings))
 
-/// worker -> orchestrator
+/// worker -> orchestrator: the answers, at once or one by one; rev is that of the message.
 struct StateApplied {
   std::uint64_t rev = 0;
   std::vector<AppliedResult> results;

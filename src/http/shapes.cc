@@ -128,8 +128,8 @@ std::optional<Route> place_of(std::string_view path) {
   if (const auto id = name_between(path, models, "/unload")) return Route{Kind::unload_model, *id, {}};
   if (const auto id = name_between(path, models, "/verify")) return Route{Kind::verify_model, *id, {}};
   if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
-  for (const std::string_view view :
-       {"status", "devices", "requests", "workers", "sessions", "workflows", "policies/safety", "outputs"}) {
+  for (const std::string_view view : {"status", "devices", "requests", "workers", "sessions", "workflows",
+                                      "policies/safety", "outputs", "propagation"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
@@ -137,6 +137,9 @@ std::optional<Route> place_of(std::string_view path) {
   if (path == "/api/v1/routing") return Route{Kind::setting, "routing", {}};
   if (const auto id = name_between(path, devices, "/config")) {
     return Route{Kind::setting, cat("devices/", *id, "/config"), {}};
+  }
+  if (const auto id = name_between(path, "/api/v1/propagation/", "")) {
+    return Route{Kind::view, cat("propagation/", *id), {}};
   }
   if (const auto id = name_between(path, requests, "/cancel")) return Route{Kind::cancel, *id, {}};
   if (const auto id = name_between(path, workers, "/restart")) return Route{Kind::restart_worker, *id, {}};

@@ -4,7 +4,9 @@
 // a new participant; an old one is never accepted again.
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <boost/describe.hpp>
 
@@ -50,6 +52,7 @@ BOOST_DESCRIBE_ENUM(Origin, spawned, path, tls)
 
 /// pid and start_ticks identify the process on this host (the ticks tell a reused pid apart); 0 until it was spawned,
 /// and for a remote one. token_sha256 is of the secret that lets this incarnation come back over a new link.
+/// subscriptions: the domains of which it hears what concerns other devices; absent: of all.
 struct WorkerRecord {
   WorkerId worker_id;
   DeviceId device_id;
@@ -61,10 +64,11 @@ struct WorkerRecord {
   std::string last_end;               // why the previous incarnation ended
   Origin origin = Origin::spawned;
   std::string token_sha256;
+  std::optional<std::vector<std::string>> subscriptions;
 };
 BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                       (worker_id, device_id, incarnation, state, pid, start_ticks, deaths_in_a_row, last_end, origin,
-                       token_sha256))
+                       token_sha256, subscriptions))
 
 struct LivenessTables {
   Table<WorkerRecord> workers{"liveness.workers"};

@@ -12,6 +12,7 @@
 #include "domains/processing/tables.h"
 #include "liveness/worker_record.h"
 #include "operations/requests.h"
+#include "propagation/outbox.h"
 #include "state/table.h"
 #include "transactions/two_phase_commit.h"
 
@@ -30,6 +31,7 @@ struct Tables {
   LivenessTables liveness;
   TransactionTables transactions;
   RequestTables requests;
+  PropagationTables propagation;
   device::Tables device;
   memory::Tables memory;
   model::Tables model;
@@ -43,6 +45,7 @@ struct Tables {
     self.liveness.for_each_table(f);
     self.transactions.for_each_table(f);
     self.requests.for_each_table(f);
+    self.propagation.for_each_table(f);
     self.device.for_each_table(f);
     self.memory.for_each_table(f);
     self.model.for_each_table(f);

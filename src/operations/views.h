@@ -53,10 +53,10 @@ struct WorkerView {
   std::map<std::string, std::uint64_t> writes_refused;  // by fact: what it told of and does not own
   std::map<std::string, std::uint64_t> events_not_yet;  // by event: what is its own, and has no effect in this version
   std::uint64_t refused_there = 0;                      // frames of ours that it refused for the same reasons
-  std::uint32_t deaths_in_a_row = 0;         // without a ready in between
-  std::string broken_because;                // why it is set aside; empty when it is not
-  std::string last_words;                    // the end of its log when it was set aside
-  std::optional<double> next_start_seconds;  // until it is started again; absent when nothing starts it
+  std::uint32_t deaths_in_a_row = 0;                    // without a ready in between
+  std::string broken_because;                           // why it is set aside; empty when it is not
+  std::string last_words;                               // the end of its log when it was set aside
+  std::optional<double> next_start_seconds;             // until it is started again; absent when nothing starts it
 };
 BOOST_DESCRIBE_STRUCT(WorkerView, (),
                       (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused, writes_refused,
@@ -140,6 +140,13 @@ struct DevicesView {
   std::vector<DeviceView> devices;
 };
 BOOST_DESCRIBE_STRUCT(DevicesView, (), (rev, devices))
+
+/// What workers shall know and what they have confirmed, at `rev`.
+struct PropagationView {
+  Rev rev;
+  std::vector<Delivery> deliveries;
+};
+BOOST_DESCRIBE_STRUCT(PropagationView, (), (rev, deliveries))
 
 struct ModelsView {
   Rev rev;

@@ -3,6 +3,7 @@
 // What the orchestrator did since its start, as plain numbers for /metrics. No decision reads them. Most come from the
 // commits themselves: a row that changes is an event that is counted, so a new way to change it cannot be forgotten.
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -40,8 +41,9 @@ struct Counters {
   std::map<std::pair<WorkerId, std::string>, Count> writes_refused;  // by worker and fact: not its own
   std::map<std::pair<WorkerId, std::string>, Count> events_not_yet;  // by worker and frame type: no effect so far
   Count set_aside = 0;
-  Count commands_sent = 0;
+  Count commands_sent = 0;                         // frames of state changes
   Count commands_throttled = 0;                    // had to wait for room on their link
+  std::array<Count, 4> redelivered{};              // changes that were sent again, by lane
   std::map<std::string, Count> requests_answered;  // of workers, by outcome
   Count cache_collected = 0;                       // segments dropped for lying idle, pressure or a smaller limit
   Count leaks_suspected = 0;

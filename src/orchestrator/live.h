@@ -21,6 +21,7 @@
 #include "operations/model_load.h"
 #include "orchestrator/counters.h"
 #include "orchestrator/effect.h"
+#include "propagation/facts.h"
 
 namespace lockstep {
 
@@ -47,12 +48,6 @@ struct WorkerLive {
   std::optional<VramUsageUpdate> memory;
 };
 
-/// A message that waits to be sent.
-struct Command {
-  Operation operation;
-  RawJson body;
-};
-
 /// The starts of one worker since it was last ready. On purpose not durable: liveness/breaker.h.
 struct WorkerStarts {
   Breaker breaker;
@@ -60,13 +55,30 @@ struct WorkerStarts {
   std::string last_words;  // the end of its log then
 };
 
-/// Commands to one worker that need an answer: how many are out, and what waits for room (newest of a kind wins).
-struct CommandLane {
-  std::map<std::string, FrameType> out;  // by op_id
-  std::map<std::string, std::pair<FrameType, Command>> waiting;
+/// A command that waits until what comes before it is applied (§2.8).
+struct HeldCommand {
+  FrameType type;
+  RawJson body;
+  Operation operation;
+  Placed placed;
+  Rev rev;  // that decided it
+};
+
+/// What went to one worker over its present link of what it shall know, and is not answered yet.
+struct DeliveryLane {
+  struct Told {
+    Rev rev;  // 0: it is to be sent once more, lifted into this lane
+    Urgency urgency = Urgency::p2_normal;
+  };
+  std::map<std::string, Told> told;  // by the key of the row
+  std::set<std::string> unanswered;  // op_ids of the frames
+  std::uint64_t frames_made = 0;
+  int sent = 0;        // how often the oldest that is unanswered was sent; 0: nothing is out
+  bool again = false;  // what is unanswered is to be sent once more
   double tokens = 0;
   Nanos refilled = 0;
   bool used = false;
+  std::vector<HeldCommand> held;
 };
 
 /// What the samples of one device say over time.
@@ -85,7 +97,7 @@ struct SystemRam {
   std::optional<in::SystemMemory> sample;
   std::vector<memory::EmergencyStep> steps;
   std::map<std::string, Bytes> high_water;  // by purpose
-  Bytes told_cache;                         // what workers were told of the cache
+  bool cache_told = false;                  // workers know what the cache holds
 };
 
 enum class SegmentState { filling, ready, failed };
@@ -167,7 +179,8 @@ struct Live {
   std::map<ModelId, Verification> verifying;
   std::set<std::pair<ModelId, WorkerId>> stale;  // copies on devices of files that are not the model's any more
   std::set<ModelId> stale_segments;              // the same, in the cache
-  std::map<WorkerId, CommandLane> commands;
+  std::map<WorkerId, DeliveryLane> deliveries;
+  std::set<WorkerId> untold;  // for whom there may be something to tell; derived from the rows
   std::map<DeviceId, DeviceSamples> samples;
   SystemRam ram;
   std::uint64_t allocations_made = 0;

@@ -8,6 +8,7 @@
 #include "operations/accept.h"
 #include "operations/views.h"
 #include "operations/workflow.h"
+#include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
@@ -237,7 +238,8 @@ void on_view(Turn& turn, const in::View& input) {
     if (const auto* request = turn.tables.processing.requests.find(id)) return ok(request_view(turn, *request));
     return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no request ", shortened(id))));
   }
-  for (const auto& text : {device_view_text(turn, input.path), memory_view_text(turn, input.path)}) {
+  for (const auto& text : {device_view_text(turn, input.path), memory_view_text(turn, input.path),
+                           propagation_view_text(turn, input.path)}) {
     if (text) return reply_json(turn, input.reply, 200, *text);
   }
   reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no ", shortened(input.path))));

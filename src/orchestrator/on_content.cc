@@ -6,6 +6,7 @@
 #include "operations/outputs.h"
 #include "operations/sessions.h"
 #include "operations/workflows.h"
+#include "orchestrator/deliver.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/starts.h"
 
@@ -76,6 +77,9 @@ Result<std::string> set_policy(Turn& turn, const in::Command& input) {
   if (input.path != "policies/safety") return fail(ErrorCode::not_found, cat("there is no ", shortened(input.path)));
   const SafetyPolicyUpdate policy = LOCKSTEP_TRY(read_command_body<SafetyPolicyUpdate>(input.body));
   LOCKSTEP_TRY_STATUS(set_safety_policy(turn.tables, policy, turn.change));
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    if (entry.row.state == WorkerState::ready) tell(turn, entry.row, FrameType::safety_policy_update, policy);
+  }
   return json::to_text(policy);
 }
 
@@ -88,6 +92,11 @@ void answer(Turn& turn, const in::Command& input, Result<std::string> (*handler)
 }
 
 }  // namespace
+
+void tell_content_facts(Turn& turn, const WorkerRecord& worker) {
+  const SafetyPolicyUpdate* policy = turn.tables.postprocessing.policies.find("safety");
+  if (policy != nullptr) tell(turn, worker, FrameType::safety_policy_update, *policy);
+}
 
 void on_command_workflow(Turn& turn, const in::CommandWorkflow& input) { answer(turn, input, workflow_command); }
 void on_tag_output(Turn& turn, const in::TagOutput& input) { answer(turn, input, tag_output); }

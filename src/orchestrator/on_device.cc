@@ -6,7 +6,7 @@
 #include "base/text.h"
 #include "domains/device/rules.h"
 #include "domains/model/rules.h"
-#include "orchestrator/commands.h"
+#include "orchestrator/deliver.h"
 #include "orchestrator/set.h"
 
 namespace lockstep {
@@ -55,12 +55,11 @@ void tell_config(Turn& turn, const WorkerRecord& worker, const device::Config& c
   message.device_id = config.device_id;
   message.changes = config.intended;
   message.propagation_priority = AllocationPriority::high;
-  command(turn, worker, FrameType::device_config_update, "config", config.revision, message);
+  tell(turn, worker, FrameType::device_config_update, message);
 }
 
 void tell_routing(Turn& turn, const WorkerRecord& worker, const device::Routing& routing) {
-  command(turn, worker, FrameType::device_routing_update, "routing", routing.revision,
-          DeviceRoutingUpdate{routing.routing_table, true});
+  tell(turn, worker, FrameType::device_routing_update, DeviceRoutingUpdate{routing.routing_table, true});
 }
 
 bool hears(const Turn& turn, const WorkerRecord& worker) {
@@ -81,7 +80,7 @@ void set_config(Turn& turn, const in::Set& input, const DeviceId& id) {
   turn.change.put(turn.tables.device.configs, id.str(), *after);
   turn.change.event("device_config_changed", id.str(), *after);
   const WorkerRecord* worker = worker_of(turn, id);
-  if (after->revision != before.revision && worker != nullptr && hears(turn, *worker)) {
+  if (after->revision != before.revision && worker != nullptr && worker->state == WorkerState::ready) {
     tell_config(turn, *worker, *after);
   }
   turn.effect(out::Reply{input.reply, 200, json::to_text(*after)});
@@ -114,7 +113,7 @@ void set_routing(Turn& turn, const in::Set& input) {
   turn.change.event(std::string(DeviceRoutingUpdate::event_type), "routing",
                     DeviceRoutingUpdate{routing.routing_table, true});
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
-    if (hears(turn, entry.row)) tell_routing(turn, entry.row, routing);
+    if (entry.row.state == WorkerState::ready) tell_routing(turn, entry.row, routing);
   }
   turn.effect(out::Reply{
       input.reply, 200,
@@ -176,6 +175,28 @@ device::RouteTarget target(const Turn& turn, const std::optional<DeviceId>& id, 
   return out;
 }
 
+void tell_health_to(Turn& turn, const WorkerRecord& worker, DeviceHealthUpdate update, device::HealthLevel level) {
+  const bool critical = level == device::HealthLevel::critical;
+  update.propagation_urgency = critical ? AllocationPriority::critical : AllocationPriority::high;
+  if (!subscribes(worker, urgency_row(FrameType::device_health_update, Condition::health_critical).receivers)) return;
+  tell(turn, worker, update, update.device_id, critical ? Urgency::p0_critical : Urgency::p1_high);
+}
+
+/// Critical concerns every domain of every worker; another level those that share its work, and whoever was told
+/// before.
+void tell_health(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update, device::HealthLevel level,
+                 bool changed) {
+  const bool critical = level == device::HealthLevel::critical;
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    const WorkerRecord& other = entry.row;
+    if (other.worker_id == worker.worker_id || other.state != WorkerState::ready) continue;
+    const bool told = turn.tables.propagation.deliveries.contains(
+        delivery_key(other.worker_id, DeviceHealthUpdate::event_type, worker.device_id.str()));
+    const bool matters = changed && (critical || is_concerned(turn, other, worker.device_id));
+    if (told || matters) tell_health_to(turn, other, update, level);
+  }
+}
+
 double work_seconds(const Turn& turn, const processing::Request& request, const DeviceId& device) {
   const auto samples = turn.live.samples.find(device);
   const double step = samples == turn.live.samples.end() ? 0 : samples->second.step_seconds;
@@ -184,7 +205,16 @@ double work_seconds(const Turn& turn, const processing::Request& request, const 
 
 }  // namespace
 
-void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update) {
+bool is_concerned(const Turn& turn, const WorkerRecord& worker, const DeviceId& device) {
+  for (const std::string_view work : {"inference", "postprocessing"}) {
+    const device::Route route = device::route_of(turn.tables.device.routes(), work);
+    const auto named = [&](const DeviceId& id) { return route.primary == id || route.secondary == id; };
+    if (route.any() || (named(device) && named(worker.device_id))) return true;
+  }
+  return false;
+}
+
+void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update, bool first) {
   const device::Device* row = turn.tables.device.devices.find(worker.device_id.str());
   if (row == nullptr || update.device_id != worker.device_id) return;
   DeviceSamples& samples = turn.live.samples[worker.device_id];
@@ -200,6 +230,7 @@ void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUp
                                                .errors = errors - samples.errors_mark,
                                                .throttled = slows_itself_down(update)},
                                               config.health, before);
+  if (now.level != before || first) tell_health(turn, worker, update, now.level, now.level != before);
   if (now.level == before) return;
   const device::Health health{worker.device_id, now.level, now.reason, turn.wall};
   turn.change.put(turn.tables.device.health, worker.device_id.str(), health);
@@ -234,15 +265,18 @@ Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const Devic
 }
 
 void tell_device_facts(Turn& turn, const WorkerRecord& worker) {
-  turn.live.commands.erase(worker.worker_id);
   if (const auto* config = turn.tables.device.configs.find(worker.device_id.str())) tell_config(turn, worker, *config);
   if (const auto* routing = turn.tables.device.routes()) tell_routing(turn, worker, *routing);
+  for (const auto& [id, live] : turn.live.workers) {
+    if (id == worker.worker_id || !live.health) continue;
+    const device::HealthLevel level = turn.tables.device.level_of(live.health->device_id);
+    const bool matters = level == device::HealthLevel::critical || is_concerned(turn, worker, live.health->device_id);
+    if (level != device::HealthLevel::ok && matters) tell_health_to(turn, worker, *live.health, level);
+  }
 }
 
 void device_lost(Turn& turn, const WorkerRecord& worker) {
-  turn.live.commands.erase(worker.worker_id);
   turn.live.samples.erase(worker.device_id);
-  turn.effect(out::DisarmTimer{cat("command:", worker.worker_id.str())});
   const std::string& id = worker.device_id.str();
   if (turn.tables.device.health.contains(id)) turn.change.erase(turn.tables.device.health, id);
   const device::Config* config = turn.tables.device.configs.find(id);
@@ -257,22 +291,22 @@ void device_lost(Turn& turn, const WorkerRecord& worker) {
   }
 }
 
-void device_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id,
-                             const ChangeConfirmed& answer) {
+void device_change_confirmed(Turn& turn, const WorkerRecord& worker, const AppliedResult& answer) {
   const std::string& id = worker.device_id.str();
   const device::Config* config = turn.tables.device.configs.find(id);
-  if (const std::uint64_t revision = revision_of(op_id, "config"); revision > 0 && config != nullptr) {
-    const device::Config after = device::confirmed(*config, revision, answer.rejected);
+  if (answer.type == DeviceConfigUpdate::event_type && config != nullptr) {
+    const device::Config after =
+        device::confirmed(*config, config->revision, answer.settings.value_or(std::vector<RejectedSetting>{}));
     if (json::to_text(after) == json::to_text(*config)) return;
     turn.change.put(turn.tables.device.configs, id, after);
     turn.change.event("device_config_confirmed", id, after);
   }
   const device::Routing* routing = turn.tables.device.routes();
-  if (const std::uint64_t revision = revision_of(op_id, "routing"); revision > 0 && routing != nullptr) {
+  if (answer.type == DeviceRoutingUpdate::event_type && routing != nullptr) {
     device::Routing after = *routing;
     std::uint64_t& by_worker = after.confirmed_by[worker.worker_id.str()];
-    if (by_worker >= revision) return;
-    by_worker = revision;
+    if (by_worker >= routing->revision) return;
+    by_worker = routing->revision;
     turn.change.put(turn.tables.device.routing, "routing", after);
     turn.change.event("device_routing_confirmed", worker.worker_id.str(), after);
   }
@@ -311,8 +345,10 @@ void step_measured(Turn& turn, const WorkerRecord& worker, const ExecutionMetric
 void keep_allowed(const Turn& turn, const processing::Request& request, const processing::Job& job,
                   const std::vector<ModelId>& needed, WaitSeconds& waiting, std::vector<WorkerRecord>& workers) {
   const std::string_view work = work_of(request, job);
-  std::erase_if(workers,
-                [&](const WorkerRecord& worker) { return !refused_because(turn, worker.device_id, work).empty(); });
+  const FrameType start = work == "inference" ? FrameType::inference_request : FrameType::postprocessing_request;
+  std::erase_if(workers, [&](const WorkerRecord& worker) {
+    return !refused_because(turn, worker.device_id, work).empty() || !may_begin(turn, worker, start);
+  });
   const device::Route route = device::route_of(turn.tables.device.routes(), route_name(work));
   if (route.any()) {
     // Without a route every device may; a healthy one is better.

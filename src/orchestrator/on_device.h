@@ -13,17 +13,20 @@
 
 namespace lockstep {
 
-/// A sample of a device's health; only a change of its level becomes a fact.
-void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update);
+/// A sample of a device's health; only a change of its level becomes a fact, and is told to others (§2.7).
+/// first: of this life of its worker.
+void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update, bool first);
 /// What a device can do, kept when it differs from what is known. not_owner for a device of another worker.
 Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const DeviceCapabilityDiscovered& report);
 /// The worker is ready: it is told what is set for its device, and the routes.
 void tell_device_facts(Turn& turn, const WorkerRecord& worker);
 /// Its worker is gone: nothing is confirmed any more, and nobody knows how well the device is.
 void device_lost(Turn& turn, const WorkerRecord& worker);
-/// A worker's answer to a configuration or to the routes.
-void device_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id,
-                             const ChangeConfirmed& answer);
+/// A worker's answer to the newest configuration or routes; nothing for an answer about something else.
+void device_change_confirmed(Turn& turn, const WorkerRecord& worker, const AppliedResult& answer);
+
+/// Workers of whom the device matters: those that may be given the same work (§2.1 targeted propagation).
+bool is_concerned(const Turn& turn, const WorkerRecord& worker, const DeviceId& device);
 
 /// "devices/<id>/config" and "routing". False when the path is not of this domain.
 bool set_device(Turn& turn, const in::Set& input);

@@ -10,7 +10,7 @@
 #include "events/json_read.h"
 #include "operations/model_load.h"
 #include "operations/workflow.h"
-#include "orchestrator/commands.h"
+#include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
@@ -77,6 +77,7 @@ Status on_hello(Turn& turn, Arrival& arrival) {
   if (!next) return fail(ErrorCode::invalid_transition, "a second hello");
   WorkerRecord online = arrival.worker;
   online.state = *next;
+  online.subscriptions = hello.subscriptions;
   turn.change.put(turn.tables.liveness.workers, online.worker_id.str(), online);
   welcome_worker(turn, online, turn.tables.device.devices.at(online.device_id.str()));
   return {};
@@ -95,8 +96,10 @@ Status on_ready(Turn& turn, Arrival& arrival) {
   turn.change.event("worker_ready", ready.worker_id.str(), ready);
   turn.effect(out::DisarmTimer{cat("start:", ready.worker_id.str())});
   forget_deaths(turn, ready.worker_id);
+  begin_deliveries(turn, ready);
   tell_device_facts(turn, ready);
   tell_memory_facts(turn, ready);
+  tell_content_facts(turn, ready);
   turn.log(cat(ready.worker_id.str(), " is ready"));
   return {};
 }
@@ -283,15 +286,15 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
       return on_session_progress(turn, arrival.worker, LOCKSTEP_TRY(body_of<SessionProgressUpdate>(arrival)));
     case FrameType::device_health_update: {
       const DeviceHealthUpdate update = LOCKSTEP_TRY(body_of<DeviceHealthUpdate>(arrival));
+      health_sampled(turn, arrival.worker, update, !arrival.live.health);
       arrival.live.health = update;
-      health_sampled(turn, arrival.worker, update);
       turn.publish(std::string(DeviceHealthUpdate::event_type), update.device_id.str(), update);
       return {};
     }
     case FrameType::vram_usage_update: {
       const VramUsageUpdate update = LOCKSTEP_TRY(body_of<VramUsageUpdate>(arrival));
+      vram_sampled(turn, arrival.worker, update, !arrival.live.memory);
       arrival.live.memory = update;
-      vram_sampled(turn, arrival.worker, update);
       turn.publish(std::string(VramUsageUpdate::event_type), update.device_id.str(), update);
       return {};
     }
@@ -303,13 +306,8 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
                           arrival.envelope.body.text);
     case FrameType::reservation_update:
       return reservation_updated(turn, arrival.worker, LOCKSTEP_TRY(body_of<ReservationUpdate>(arrival)));
-    case FrameType::change_confirmed: {
-      const ChangeConfirmed answer = LOCKSTEP_TRY(body_of<ChangeConfirmed>(arrival));
-      device_change_confirmed(turn, arrival.worker, arrival.envelope.op_id, answer);
-      memory_change_confirmed(turn, arrival.worker, arrival.envelope.op_id);
-      command_answered(turn, arrival.worker, arrival.envelope.op_id);
-      return {};
-    }
+    case FrameType::state_applied:
+      return state_applied(turn, arrival.worker, arrival.envelope.op_id, LOCKSTEP_TRY(body_of<StateApplied>(arrival)));
     default: break;
   }
   // It is the worker's to say, and nothing here would come of it: that must not look like being heard.

@@ -109,6 +109,7 @@ void enter(Turn& turn, const in::WorkerDialed& input, const Hello& hello) {
   worker.pid = input.peer.pid;
   worker.start_ticks = input.peer.start_ticks;
   worker.token_sha256 = sha256_hex(input.token);
+  worker.subscriptions = hello.subscriptions;
   turn.change.put(turn.tables.liveness.workers, worker.worker_id.str(), worker);
   const device::Device device{worker.device_id,
                               worker.worker_id,
@@ -219,6 +220,7 @@ class Reunion {
         continue;
       }
       turn_.live.segments[key] = {SegmentState::ready, row->bytes, ++turn_.live.uses, {}};
+      turn_.live.ram.cache_told = false;
       turn_.effect(out::AdoptSegment{row->model_id, row->component, handle});
     }
   }

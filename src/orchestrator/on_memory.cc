@@ -8,7 +8,8 @@
 #include "domains/memory/rules.h"
 #include "operations/limits.h"
 #include "operations/model_load.h"
-#include "orchestrator/commands.h"
+#include "orchestrator/deliver.h"
+#include "orchestrator/on_device.h"
 #include "orchestrator/requests.h"
 #include "orchestrator/set.h"
 
@@ -216,22 +217,81 @@ bool grant_one_queued(Turn& turn) {
   return true;
 }
 
-/// Workers hear how much of the cache is taken, and what is left (§2.2 system_memory_allocated).
-bool tell_cache(Turn& turn) {
+MemoryPolicyUpdate policy_message(const memory::Policy& policy) {
+  return {{policy.max_model_cache_size, policy.vram_reservation_limit, policy.emergency_cleanup_threshold},
+          {"all_workers"},
+          true};
+}
+
+bool is_cached(const Turn& turn, const model::Model& model) {
+  return !model.components.empty() && std::ranges::all_of(model.components, [&](const model::Component& component) {
+    const auto segment = turn.live.segments.find({model.model_id, component.name});
+    return segment != turn.live.segments.end() && segment->second.state == SegmentState::ready;
+  });
+}
+
+/// Workers hear how much of the cache is taken, what is left, and which models are in it (§2.2
+/// system_memory_allocated, §2.3 model_cache_update): both in one frame.
+void tell_cache_to(Turn& turn, const WorkerRecord& worker) {
   Bytes ready;
   for (const auto& [key, segment] : turn.live.segments) {
     if (segment.state == SegmentState::ready) ready += segment.size;
   }
-  if (ready == turn.live.ram.told_cache) return false;
-  turn.live.ram.told_cache = ready;
-  const SystemMemoryAllocated message{AllocationId("model_cache"), ready, "model_cache",
-                                      std::string(memory::system_ram), cache_limit(turn) - cache_used(turn)};
-  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
-    const auto live = turn.live.workers.find(entry.row.worker_id);
-    if (entry.row.state != WorkerState::ready || live == turn.live.workers.end() || !live->second.link_open) continue;
-    send(turn, entry.row, FrameType::system_memory_allocated, message);
+  const Bytes limit = cache_limit(turn);
+  const std::string key = delivery_key(worker.worker_id, ModelCacheUpdate::event_type, "");
+  const Delivery* before = turn.tables.propagation.deliveries.find(key);
+  std::vector<ModelId> known;
+  if (before != nullptr) {
+    if (const auto body = json::from_text<ModelCacheUpdate>(before->intended.text)) known = body->cache_changes.added;
   }
-  return true;
+  ModelCacheUpdate update;
+  update.available_models = static_cast<std::uint32_t>(turn.tables.model.models.size());
+  update.cache_changes.cache_utilization.value =
+      limit.value == 0 ? 0 : std::min(1.0, static_cast<double>(ready.value) / static_cast<double>(limit.value));
+  for (const auto& [id, entry] : turn.tables.model.models.entries()) {
+    const bool was = std::ranges::find(known, entry.row.model_id) != known.end();
+    const bool is = is_cached(turn, entry.row);
+    if (is && !was) update.cache_changes.added.push_back(entry.row.model_id);
+    if (was && !is) update.cache_changes.removed.push_back(entry.row.model_id);
+  }
+  for (const ModelId& id : known) {  // models that are no more
+    if (!turn.tables.model.models.contains(id.str())) update.cache_changes.removed.push_back(id);
+  }
+  update.cache_optimization_performed = !update.cache_changes.removed.empty();
+  const bool empty = ready.value == 0 && before == nullptr;
+  if (empty || !subscribes(worker, urgency_row(FrameType::model_cache_update, Condition::always).receivers)) return;
+  tell(turn, worker, FrameType::system_memory_allocated,
+       SystemMemoryAllocated{AllocationId("model_cache"), ready, "model_cache", std::string(memory::system_ram),
+                             limit - cache_used(turn)});
+  tell(turn, worker, FrameType::model_cache_update, update);
+}
+
+bool tell_cache(Turn& turn) {
+  const auto filling = [](const auto& each) { return each.second.state == SegmentState::filling; };
+  if (turn.live.ram.cache_told || std::ranges::any_of(turn.live.segments, filling)) return false;
+  turn.live.ram.cache_told = true;
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    if (entry.row.state == WorkerState::ready) tell_cache_to(turn, entry.row);
+  }
+  return !turn.change.empty();
+}
+
+void tell_pressure_to(Turn& turn, const WorkerRecord& worker, VramUsageUpdate update, PressureLevel level) {
+  update.pressure_level = level;
+  const UrgencyRow& row = urgency_row(FrameType::vram_usage_update, Condition::pressure_high);
+  if (subscribes(worker, row.receivers)) tell(turn, worker, update, update.device_id, row.lane);
+}
+
+/// A level of a device's memory, to those that share its work and to whoever was told before (§2.7).
+void tell_pressure(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, PressureLevel level,
+                   bool matters) {
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    const WorkerRecord& other = entry.row;
+    if (other.worker_id == worker.worker_id || other.state != WorkerState::ready) continue;
+    const bool told = turn.tables.propagation.deliveries.contains(
+        delivery_key(other.worker_id, VramUsageUpdate::event_type, worker.device_id.str()));
+    if (told || (matters && is_concerned(turn, other, worker.device_id))) tell_pressure_to(turn, other, update, level);
+  }
 }
 
 PoolView pool_view(const Turn& turn, std::string name, Bytes limit, std::string limited_by,
@@ -271,12 +331,16 @@ Bytes cache_limit(const Turn& turn) {
   return memory::cache_limit(turn.tables.memory.policy(), turn.settings.cache_limit);
 }
 
-void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update) {
+void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first) {
   if (update.device_id != worker.device_id || !turn.tables.device.devices.contains(worker.device_id.str())) return;
   const std::string& pool = worker.device_id.str();
   const double share = share_of(update.vram_metrics.used_vram, update.vram_metrics.total_vram);
-  note_pressure(turn, pool, share,
-                pressure_of(share, turn.tables.memory.policy().pressure, turn.tables.memory.level_of(pool)));
+  const PressureLevel before = turn.tables.memory.level_of(pool);
+  const PressureLevel level = pressure_of(share, turn.tables.memory.policy().pressure, before);
+  const bool changed = note_pressure(turn, pool, share, level);
+  if (changed || first) {
+    tell_pressure(turn, worker, update, level, changed && std::max(level, before) >= PressureLevel::high);
+  }
   note_high_water(turn, pool, device_ledger(turn, worker.device_id));
   DeviceSamples& samples = turn.live.samples[worker.device_id];
   samples.used_max = std::max(samples.used_max, update.vram_metrics.used_vram);
@@ -374,21 +438,22 @@ void collect_idle(Turn& turn) {
 
 void tell_memory_facts(Turn& turn, const WorkerRecord& worker) {
   const memory::Policy policy = turn.tables.memory.policy();
-  if (policy.revision == 0) return;
-  command(turn, worker, FrameType::memory_policy_update, "memory_policy", policy.revision,
-          MemoryPolicyUpdate{
-              {policy.max_model_cache_size, policy.vram_reservation_limit, policy.emergency_cleanup_threshold},
-              {"all_workers"},
-              true});
+  if (policy.revision > 0) tell(turn, worker, FrameType::memory_policy_update, policy_message(policy));
+  tell_cache_to(turn, worker);
+  for (const auto& [id, live] : turn.live.workers) {
+    if (id == worker.worker_id || !live.memory) continue;
+    const PressureLevel level = turn.tables.memory.level_of(live.memory->device_id.str());
+    if (level < PressureLevel::high || !is_concerned(turn, worker, live.memory->device_id)) continue;
+    tell_pressure_to(turn, worker, *live.memory, level);
+  }
 }
 
-void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id) {
-  const std::uint64_t revision = revision_of(op_id, "memory_policy");
-  if (revision == 0) return;
+void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const AppliedResult& answer) {
+  if (answer.type != MemoryPolicyUpdate::event_type) return;
   memory::Policy policy = turn.tables.memory.policy();
   std::uint64_t& by_worker = policy.confirmed_by[worker.worker_id.str()];
-  if (by_worker >= revision) return;
-  by_worker = revision;
+  if (by_worker >= policy.revision) return;
+  by_worker = policy.revision;
   turn.change.put(turn.tables.memory.policies, "policy", policy);
   turn.change.event("memory_policy_confirmed", worker.worker_id.str(), policy);
 }
@@ -422,15 +487,11 @@ bool set_memory(Turn& turn, const in::Set& input) {
   if (after->idle_segment_seconds && !before.idle_segment_seconds) {
     turn.effect(out::ArmTimer{"collect:", turn.now + collect_every});
   }
-  const MemoryPolicyUpdate message{
-      {after->max_model_cache_size, after->vram_reservation_limit, after->emergency_cleanup_threshold},
-      {"all_workers"},
-      true};
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
-    const auto live = turn.live.workers.find(entry.row.worker_id);
-    if (entry.row.state != WorkerState::ready || live == turn.live.workers.end() || !live->second.link_open) continue;
-    command(turn, entry.row, FrameType::memory_policy_update, "memory_policy", after->revision, message);
+    if (entry.row.state != WorkerState::ready) continue;
+    tell(turn, entry.row, FrameType::memory_policy_update, policy_message(*after));
   }
+  turn.live.ram.cache_told = false;  // what is left of the cache follows from its limit
   turn.effect(out::Reply{input.reply, 200, json::to_text(*after)});
   return true;
 }

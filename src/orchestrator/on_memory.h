@@ -15,7 +15,8 @@ namespace lockstep {
 Bytes cache_limit(const Turn& turn);
 
 /// A sample of a device's memory: pressure, high-water mark, and what its worker holds beyond its ledger.
-void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update);
+/// first: of this life of its worker.
+void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first);
 /// memory_allocation_request: answered now, or queued until something is released.
 Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& request,
                     const std::string& body);
@@ -29,8 +30,10 @@ void rearm_memory(Turn& turn);
 /// "collect:" fired: segments that lie idle for too long are dropped.
 void collect_idle(Turn& turn);
 
+/// The worker is ready: it is told the policy, what is cached, and which devices are short of memory.
 void tell_memory_facts(Turn& turn, const WorkerRecord& worker);
-void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const std::string& op_id);
+/// A worker's answer to the newest policy; nothing for an answer about something else.
+void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const AppliedResult& answer);
 void memory_lost(Turn& turn, const WorkerRecord& worker);
 
 /// "memory/policy". False when the path is not of this domain.

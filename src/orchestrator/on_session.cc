@@ -7,6 +7,7 @@
 #include "domains/processing/rules.h"
 #include "operations/sessions.h"
 #include "operations/workflow.h"
+#include "orchestrator/deliver.h"
 
 namespace lockstep {
 
@@ -48,7 +49,7 @@ void tell(Turn& turn, const Session& session, SessionCommand command, std::strin
   const SessionControlCommand message{session.session_id, command, std::move(reason), session.resume_condition};
   turn.change.event(std::string(SessionControlCommand::event_type), session.session_id, message);
   each_told(turn, session, [&](const WorkerRecord& worker) {
-    send(turn, worker, FrameType::session_control_command, message, session_operation(session));
+    send_in_order(turn, worker, FrameType::session_control_command, message, session_operation(session));
   });
 }
 

@@ -23,6 +23,9 @@ Result<Body> read_command_body(const std::string& text) {
 /// The view of a workflow template, of all of them, or of the safety policy, as JSON. on_content.cc
 Result<std::string> content_view(const Turn& turn, const std::string& path);
 
+/// The worker is ready: it is told the safety policy, unless that is the built-in one. on_content.cc
+void tell_content_facts(Turn& turn, const WorkerRecord& worker);
+
 // Commands of people. Of workflows, outputs and the safety policy: on_content.cc
 void on_command_session(Turn& turn, const in::CommandSession& input);
 void on_command_workflow(Turn& turn, const in::CommandWorkflow& input);

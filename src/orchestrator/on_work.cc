@@ -112,11 +112,13 @@ void on_segment_filled(Turn& turn, const in::SegmentFilled& input) {
     }
   }
   place->second.state = SegmentState::ready;
+  turn.live.ram.cache_told = false;
   turn.change.put(turn.tables.memory.segments, memory::segment_key(input.model_id, input.component),
                   memory::Segment{input.model_id, input.component, place->second.size, *input.sha256, input.identity});
 }
 
 void forget_segment(Turn& turn, const std::pair<ModelId, std::string>& key) {
+  turn.live.ram.cache_told = false;
   const std::string row = memory::segment_key(key.first, key.second);
   if (turn.tables.memory.segments.contains(row)) turn.change.erase(turn.tables.memory.segments, row);
 }

@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
-#include "orchestrator/commands.h"
+#include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
@@ -175,6 +175,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   requester_gone(turn, input.worker_id);
   device_lost(turn, *worker);
   memory_lost(turn, *worker);
+  end_deliveries(turn, *worker);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
   turn.live.progress.erase(live.task_job);
   live = WorkerLive{};
@@ -206,7 +207,8 @@ void on_link_closed(Turn& turn, const in::LinkClosed& input) {
   if (worker->state == WorkerState::ending || live.kill_sent) return;
   turn.log(cat(input.worker_id.str(), " lost its link (", input.reason, "); waiting for it to come back"));
   drop_intents(turn, input.worker_id);
-  disarm(turn, input.worker_id, {"silence", "progress", "freeze"});
+  disarm(turn, input.worker_id, {"silence", "progress", "freeze", "deliver", "command"});
+  look_again(turn);
   await_worker(turn, *worker);
 }
 
@@ -272,9 +274,12 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
   } else if (worker == nullptr || worker->state == WorkerState::gone) {
     return;  // "restart": settle() sees that the wait is over
   } else if (what == "command") {
-    command_room(turn, *worker);
+    turn.live.untold.insert(worker->worker_id);  // tokens came back
+  } else if (what == "deliver") {
+    delivery_due(turn, *worker);
   } else if (what == "silence") {
     turn.live.workers[worker->worker_id].silent = true;
+    look_again(turn);
     turn.warn(cat(worker->worker_id.str(), " is silent; nothing new goes there"));
     turn.effect(out::ArmTimer{timer("freeze", worker->worker_id), turn.now + turn.settings.timing.freeze});
   } else if (what == "freeze") {

@@ -12,6 +12,7 @@
 #include "domains/processing/rules.h"
 #include "operations/limits.h"
 #include "operations/workflow.h"
+#include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
@@ -228,6 +229,7 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
              const std::vector<ModelId>& needed) {
   Outcome outcome = Outcome::waits;
   if (!cache_ready(turn, pass, wanted_by, wanted, needed, outcome)) return outcome;
+  if (!may_begin(turn, worker, FrameType::model_load_request)) return Outcome::waits;  // §2.8
   if (wanted.bytes > free_on(turn, worker)) return evict_one(turn, worker, needed);
   const TransactionId transaction = transaction_id(turn.live.epoch, ++turn.live.transactions_made);
   const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, wanted_by, transaction);

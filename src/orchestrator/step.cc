@@ -84,8 +84,8 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_pixels(turn) || settle_answers(turn) || settle_workers(turn) || settle_sessions(turn) ||
-        settle_memory(turn) || settle_models(turn) || settle_jobs(turn);
+    settle_pixels(turn) || settle_answers(turn) || settle_deliveries(turn) || settle_workers(turn) ||
+        settle_sessions(turn) || settle_memory(turn) || settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }
@@ -104,6 +104,9 @@ Status Orchestrator::change(const Commit& commit, std::optional<Nanos> now) {
       } else {
         live_.open_sessions.erase(fact.key);
       }
+    }
+    if (fact.table == tables_.propagation.deliveries.name()) {
+      for (const auto& [id, live] : live_.workers) live_.untold.insert(id);  // it may have held up what others wait for
     }
     if (fact.table != tables_.processing.jobs.name()) continue;
     const processing::Job* job = tables_.processing.jobs.find(fact.key);

@@ -40,17 +40,16 @@ struct Turn {
   }
 };
 
-/// Frames one message for a worker. How urgent it is says §2.7's table; its number it gets when it leaves its lane.
+/// Frames one message for a worker; its number it gets when it leaves its lane.
 template <class Body>
-void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, Operation operation = {},
-          std::vector<out::Attachment> attachments = {}) {
+void send_placed(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, Operation operation,
+                 std::vector<out::Attachment> attachments, Placed placed) {
   WorkerLive& live = turn.live.workers[worker.worker_id];
   Envelope envelope;
   envelope.id = cat("o", turn.live.epoch.value, ".", ++turn.live.messages_made);
   envelope.source = {Side::orchestrator, worker.worker_id, worker.incarnation};
   envelope.epoch = turn.live.epoch;
   envelope.time = Timestamp::of(turn.wall);
-  Placed placed = place(type, body, operation.op_id);
   envelope.urgency = placed.lane;
   envelope.op_id = std::move(operation.op_id);
   envelope.attempt = operation.attempt;
@@ -59,6 +58,14 @@ void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& bo
   Frame frame = to_frame(type, std::move(envelope), attachments.size());
   turn.effect(out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments), live.link,
                              std::move(placed.passage)});
+}
+
+/// In the lane that §2.7's table says.
+template <class Body>
+void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& body, Operation operation = {},
+          std::vector<out::Attachment> attachments = {}) {
+  Placed placed = place(type, body, operation.op_id);
+  send_placed(turn, worker, type, body, std::move(operation), std::move(attachments), std::move(placed));
 }
 
 /// The operations of the path, by the names that both sides use.
@@ -103,6 +110,7 @@ void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 /// Pixels of jobs that have ended are kept for nobody, however they ended.
 bool settle_pixels(Turn& turn);
 bool settle_answers(Turn& turn);
+bool settle_deliveries(Turn& turn);
 bool settle_workers(Turn& turn);
 bool settle_memory(Turn& turn);
 bool settle_models(Turn& turn);

@@ -64,7 +64,8 @@ constexpr std::array facts{
     fact(worker_lives, "§3.7", ours, everyone, {"liveness.workers", "orchestrator.identity"},
          "incarnations, epochs, who is let in"),
     fact(worker_presence, "§3.7", theirs, everyone, {}, "that a worker is there, ready, and alive"),
-    fact(transactions, "§3.5", ours, everyone, {"transactions.decisions"}, "what was asked, and what was decided"),
+    fact(transactions, "§3.5", ours, everyone, {"transactions.decisions", "propagation.deliveries"},
+         "what was asked, what was decided, and what workers shall know"),
     fact(votes, "§3.5", theirs, people, {}, "what a worker promises, and what it has carried out"),
 };
 
@@ -87,7 +88,8 @@ constexpr std::array events{
     EventRow{model_released, theirs, {model_residency}},
     EventRow{refused, ours, {worker_lives}},
     EventRow{request_answer, ours, {ram_ledger, vram_ledger}},
-    EventRow{change_confirmed, theirs, {votes}},
+    EventRow{state_changes, ours, {device_policies, memory_quotas}},  // each event in it is asked by itself as well
+    EventRow{state_applied, theirs, {votes}},
     EventRow{reservation_update, theirs, {resource_demands}},
     EventRow{device_health_update, theirs, {device_health, device_telemetry}},
     EventRow{vram_usage_update, theirs, {vram_usage, vram_pressure}},

@@ -38,7 +38,6 @@ struct LaneCounters {
   std::uint64_t queued = 0;
   std::uint64_t sent = 0;
   std::uint64_t conflated = 0;
-  std::uint64_t redelivered = 0;
   std::uint64_t lifted = 0;
   Histogram latency{sync_bounds};
 };

@@ -1,24 +1,17 @@
 #pragma once
 
-// Several messages of §2 say only what is to be different. What a worker shall know is then all of them together: a
-// worker that was away, or a new process, is told the sum and not the last difference.
+// model_cache_update says only what is different. What a worker shall know is then all of them together: a worker that
+// was away, or a new process, is told the sum and not the last difference. Every other message of §2 that is delivered
+// says everything: a setting that is absent is the default again.
 
 #include <algorithm>
-#include <optional>
-#include <string>
 #include <vector>
 
-#include "events/device_events.h"
-#include "events/memory_events.h"
 #include "events/model_events.h"
 
 namespace lockstep {
 
 namespace merge_detail {
-template <class T>
-void keep(std::optional<T>& now, const std::optional<T>& before) {
-  if (!now) now = before;
-}
 /// `list` and what is in `more`, without what is in `less`; in order of first appearance.
 inline std::vector<ModelId> sum(std::vector<ModelId> list, const std::vector<ModelId>& more,
                                 const std::vector<ModelId>& less) {
@@ -33,19 +26,6 @@ inline std::vector<ModelId> sum(std::vector<ModelId> list, const std::vector<Mod
 /// A message that says everything replaces the one before it.
 template <class Body>
 Body merged(const Body&, Body now) {
-  return now;
-}
-inline DeviceConfigUpdate merged(const DeviceConfigUpdate& before, DeviceConfigUpdate now) {
-  merge_detail::keep(now.changes.optimization_profile, before.changes.optimization_profile);
-  merge_detail::keep(now.changes.power_limit, before.changes.power_limit);
-  merge_detail::keep(now.changes.memory_allocation_policy, before.changes.memory_allocation_policy);
-  return now;
-}
-inline MemoryPolicyUpdate merged(const MemoryPolicyUpdate& before, MemoryPolicyUpdate now) {
-  merge_detail::keep(now.policy_changes.max_model_cache_size, before.policy_changes.max_model_cache_size);
-  merge_detail::keep(now.policy_changes.vram_reservation_limit, before.policy_changes.vram_reservation_limit);
-  merge_detail::keep(now.policy_changes.emergency_cleanup_threshold,
-                     before.policy_changes.emergency_cleanup_threshold);
   return now;
 }
 inline ModelCacheUpdate merged(const ModelCacheUpdate& before, ModelCacheUpdate now) {

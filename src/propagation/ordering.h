@@ -1,23 +1,22 @@
 #pragma once
 
-// The two sequential chains of §2.8, as data and as a gate. A change of a later stage is held until every change of an
-// earlier stage that is about the same thing has been applied by all of its live targets. The order is that of one
-// device or one transaction, not of the whole system. A target that is dead or late leaves the set, so nobody waits for
-// it for ever. Samples never wait.
+// The two sequential chains of §2.8, as data and as a gate. A change of a later stage is held until every earlier
+// change of an earlier stage that is about the same device has been applied by all of its live targets. What is held
+// follows from the rows of the outbox alone, so a restart of the orchestrator changes nothing. Samples and everything
+// that has no stage never wait. The stages of the second chain that are work and no change of state (loading a model,
+// running it) are held by who dispatches them.
 
-#include <array>
+#include <algorithm>
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <set>
 #include <span>
-#include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
+#include <boost/describe.hpp>
+
 #include "base/ids.h"
-#include "base/units.h"
+#include "propagation/outbox.h"
 #include "propagation/urgency_table.h"
 
 namespace lockstep {
@@ -34,50 +33,25 @@ struct StageRow {
 };
 std::span<const StageRow> ordering_table();
 
-/// The stage of an event in a chain; nothing when it has none there, or when it is a sample.
-std::optional<int> stage_of(Chain chain, FrameType type, Condition condition);
+/// The stage of an event type in a chain; nothing when it has none there.
+std::optional<int> stage_of(Chain chain, std::string_view type);
 
-/// Holds what may not leave yet. Pure: time is passed in.
-class Ordering {
- public:
-  using ChangeId = std::uint64_t;
+/// Whether `row` has to be applied before a change of this type about this device that was decided in `rev`. Changes
+/// of one rev travel together, so none of them comes before another.
+bool comes_before(const Delivery& row, std::string_view type, const DeviceId& about, Rev rev);
 
-  /// One change of state for some workers. key: the device or transaction that it is about.
-  struct Staged {
-    ChangeId id = 0;
-    Chain chain = Chain::health;
-    std::string key;
-    int stage = 0;
-    std::set<WorkerId> targets;  // live ones
-  };
+/// What keeps the change back now. waited_for(row): its target lives, has not answered, and is not late.
+template <class WaitedFor>
+std::vector<const Delivery*> held_by(const PropagationTables& tables, std::string_view type, const DeviceId& about,
+                                     Rev rev, WaitedFor&& waited_for) {
+  std::vector<const Delivery*> rows;
+  for (const auto& [key, entry] : tables.deliveries.entries()) {
+    if (comes_before(entry.row, type, about, rev) && waited_for(entry.row)) rows.push_back(&entry.row);
+  }
+  return rows;
+}
 
-  /// target_wait: how long a released change is waited for.
-  explicit Ordering(Nanos target_wait) : target_wait_(target_wait) {}
-
-  // Each returns the changes that may leave now, in the order in which they came.
-  std::vector<ChangeId> add(Staged change, Nanos now);
-  std::vector<ChangeId> applied(ChangeId change, const WorkerId& target, Nanos now);
-  std::vector<ChangeId> gone(const WorkerId& target, Nanos now);
-  /// Targets whose time is over leave the set.
-  std::vector<ChangeId> late(Nanos now);
-
-  /// When late() should be called next.
-  std::optional<Nanos> next_deadline() const;
-  std::size_t waiting() const;
-
- private:
-  struct Item {
-    Staged change;
-    bool released = false;
-    Nanos deadline = 0;
-  };
-  using Place = std::pair<Chain, std::string>;
-  std::vector<ChangeId> release(const Place& place, Nanos now);
-  template <class F>
-  std::vector<ChangeId> drop_targets(F&& drop, Nanos now);
-
-  Nanos target_wait_;
-  std::map<Place, std::vector<Item>> items_;
-};
+/// The chains as Markdown, for docs/propagation.md and `lockstep message urgency`.
+std::string ordering_document();
 
 }  // namespace lockstep

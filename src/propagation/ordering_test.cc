@@ -2,93 +2,106 @@
 
 #include <gtest/gtest.h>
 
+#include "base/text.h"
+
 namespace lockstep {
 namespace {
 
-using Ids = std::vector<Ordering::ChangeId>;
-
 class OrderingTest : public testing::Test {
  protected:
-  Ids add(Ordering::ChangeId id, int stage, std::set<WorkerId> targets, const std::string& key = "gpu_0",
-          Chain chain = Chain::health) {
-    return ordering.add({id, chain, key, stage, std::move(targets)}, now);
+  void intend(const std::string& worker, const std::string& type, std::uint64_t rev, const std::string& about = "gpu_0",
+              const std::string& subject = "") {
+    Delivery row;
+    row.worker_id = WorkerId(worker);
+    row.type = type;
+    row.subject = subject;
+    row.about = DeviceId(about);
+    row.intended_rev = Rev{rev};
+    store(row);
   }
-  WorkerId w0{"w0"};
-  WorkerId w1{"w1"};
-  Nanos now = seconds(100);
-  Ordering ordering{seconds(5)};
+  void confirm(const std::string& worker, const std::string& type) {
+    Delivery row = tables.deliveries.at(cat(worker, "/", type, "/"));
+    row.confirmed_by = Incarnation{1};
+    row.confirmed_rev = row.intended_rev;
+    store(row);
+  }
+  void store(const Delivery& row) {
+    const FactChange change{"propagation.deliveries", delivery_key(row.worker_id, row.type, row.subject),
+                            RawJson{json::to_text(row)}};
+    ASSERT_TRUE(tables.deliveries.apply(change, row.intended_rev).has_value());
+  }
+  /// The targets that keep the change back, and what they have not applied.
+  std::string held(const std::string& type, std::uint64_t rev, const std::string& about = "gpu_0") const {
+    std::string out;
+    for (const Delivery* row : held_by(tables, type, DeviceId(about), Rev{rev}, [&](const Delivery& each) {
+           return is_pending(each, Incarnation{1}) && !late.contains(each.worker_id);
+         })) {
+      out += cat(out.empty() ? "" : " ", row->worker_id.str(), ":", row->type);
+    }
+    return out;
+  }
+
+  PropagationTables tables;
+  std::set<WorkerId> late;
 };
 
 // §2.8: device health -> memory status -> model availability -> processing readiness.
 TEST_F(OrderingTest, a_stage_waits_until_the_one_before_is_applied_by_all) {
-  EXPECT_EQ(add(1, 0, {w0, w1}), Ids{1});
-  EXPECT_EQ(add(2, 1, {w0}), Ids{});
-  EXPECT_EQ(add(3, 2, {w0, w1}), Ids{});
-  EXPECT_EQ(add(4, 3, {w1}), Ids{});
-  EXPECT_EQ(ordering.applied(1, w0, now), Ids{}) << "one of two";
-  EXPECT_EQ(ordering.applied(1, w1, now), Ids{2});
-  EXPECT_EQ(ordering.applied(2, w0, now), Ids{3});
-  EXPECT_EQ(ordering.applied(3, w1, now), Ids{});
-  EXPECT_EQ(ordering.applied(3, w0, now), Ids{4});
-  EXPECT_EQ(ordering.applied(4, w1, now), Ids{});
-  EXPECT_EQ(ordering.waiting(), 0u);
-  EXPECT_EQ(ordering.next_deadline(), std::nullopt);
+  intend("w0", "device_health_update", 1);
+  intend("w1", "device_health_update", 1);
+  EXPECT_EQ(held("vram_usage_update", 2), "w0:device_health_update w1:device_health_update");
+  confirm("w0", "device_health_update");
+  EXPECT_EQ(held("vram_usage_update", 2), "w1:device_health_update") << "one of two";
+  confirm("w1", "device_health_update");
+  EXPECT_EQ(held("vram_usage_update", 2), "");
+  intend("w0", "vram_usage_update", 2);
+  EXPECT_EQ(held("model_cache_update", 3), "w0:vram_usage_update");
+  confirm("w0", "vram_usage_update");
+  intend("w1", "model_cache_update", 3);
+  EXPECT_EQ(held("session_control_command", 4), "w1:model_cache_update");
+  EXPECT_EQ(held("inference_request", 4), "w1:model_cache_update");
 }
 
-TEST_F(OrderingTest, other_things_and_the_other_chain_do_not_wait) {
-  EXPECT_EQ(add(1, 0, {w0}), Ids{1});
-  EXPECT_EQ(add(2, 1, {w1}, "gpu_1"), Ids{2});
-  EXPECT_EQ(add(3, 1, {w0}, "gpu_0", Chain::allocation), Ids{3});
-  EXPECT_EQ(add(4, 0, {w0}), Ids{4}) << "the same stage is parallel";
-  EXPECT_EQ(add(5, 1, {w0}), Ids{});
-  EXPECT_EQ(ordering.applied(1, w0, now), Ids{});
-  EXPECT_EQ(ordering.applied(4, w0, now), Ids{5});
+// §2.8: memory allocation -> model loading -> inference readiness -> postprocessing preparation.
+TEST_F(OrderingTest, a_load_waits_for_the_memory_and_postprocessing_for_its_policy) {
+  intend("w0", "system_memory_allocated", 1);
+  for (const char* later : {"model_load_request", "inference_request", "safety_policy_update"}) {
+    EXPECT_EQ(held(later, 2), "w0:system_memory_allocated") << later;
+  }
+  confirm("w0", "system_memory_allocated");
+  intend("w0", "safety_policy_update", 2);
+  EXPECT_EQ(held("postprocessing_request", 3), "w0:safety_policy_update");
+  EXPECT_EQ(held("inference_request", 3), "") << "it comes earlier in the chain";
+}
+
+TEST_F(OrderingTest, other_devices_and_what_has_no_stage_do_not_wait) {
+  intend("w0", "device_health_update", 1);
+  EXPECT_EQ(held("vram_usage_update", 2, "gpu_1"), "");
+  EXPECT_EQ(held("device_config_update", 2), "");
+  EXPECT_EQ(held("inference_progress", 2), "");
+}
+
+TEST_F(OrderingTest, a_late_target_leaves_the_set) {
+  intend("w0", "device_health_update", 1);
+  intend("w1", "device_health_update", 1);
+  late = {WorkerId("w1")};
+  EXPECT_EQ(held("vram_usage_update", 2), "w0:device_health_update");
+  late = {WorkerId("w0"), WorkerId("w1")};
+  EXPECT_EQ(held("vram_usage_update", 2), "");
 }
 
 TEST_F(OrderingTest, a_later_change_of_an_earlier_stage_holds_up_nothing_older) {
-  EXPECT_EQ(add(1, 0, {w0}), Ids{1});
-  EXPECT_EQ(add(2, 2, {w0}), Ids{});
-  EXPECT_EQ(add(3, 1, {w0}), Ids{});
-  EXPECT_EQ(ordering.applied(1, w0, now), (Ids{2, 3}));
+  intend("w0", "device_health_update", 5);
+  EXPECT_EQ(held("vram_usage_update", 4), "");
+  EXPECT_EQ(held("vram_usage_update", 5), "") << "of one decision: they travel together";
+  EXPECT_EQ(held("vram_usage_update", 6), "w0:device_health_update");
 }
 
-TEST_F(OrderingTest, a_dead_target_leaves_the_set) {
-  add(1, 0, {w0, w1});
-  add(2, 1, {w1});
-  add(3, 2, {w0});
-  EXPECT_EQ(ordering.applied(1, w0, now), Ids{});
-  EXPECT_EQ(ordering.gone(w1, now), (Ids{2, 3})) << "nobody is left to apply the second";
-}
-
-TEST_F(OrderingTest, a_late_target_leaves_the_set_at_its_deadline) {
-  add(1, 0, {w0, w1});
-  add(2, 1, {w0});
-  EXPECT_EQ(ordering.next_deadline(), now + seconds(5));
-  EXPECT_EQ(ordering.late(now + seconds(5) - 1), Ids{});
-  EXPECT_EQ(ordering.late(now + seconds(5)), Ids{2});
-  EXPECT_EQ(ordering.next_deadline(), now + seconds(10)) << "the second has its own time, from its release";
-  EXPECT_EQ(ordering.applied(1, w1, now), Ids{}) << "an answer that comes too late changes nothing";
-}
-
-TEST(OrderingTable, both_chains_have_their_four_stages_and_samples_have_none) {
-  std::map<Chain, std::map<int, std::string_view>> names;
-  for (const StageRow& row : ordering_table()) {
-    const auto [place, added] = names[row.chain].emplace(row.stage, row.name);
-    EXPECT_EQ(place->second, row.name);
-  }
-  using Stages = std::map<int, std::string_view>;
-  EXPECT_EQ(names[Chain::health], (Stages{{0, "Device Health"},
-                                          {1, "Memory Status"},
-                                          {2, "Model Availability"},
-                                          {3, "Processing Readiness"}}));
-  EXPECT_EQ(names[Chain::allocation], (Stages{{0, "Memory Allocation"},
-                                              {1, "Model Loading"},
-                                              {2, "Inference Readiness"},
-                                              {3, "Postprocessing Preparation"}}));
-  EXPECT_EQ(stage_of(Chain::health, FrameType::device_health_update, Condition::health_critical), 0);
-  EXPECT_EQ(stage_of(Chain::health, FrameType::device_health_update, Condition::always), std::nullopt);
-  EXPECT_EQ(stage_of(Chain::health, FrameType::vram_usage_update, Condition::pressure_high), 1);
-  EXPECT_EQ(stage_of(Chain::allocation, FrameType::inference_progress, Condition::always), std::nullopt);
+TEST_F(OrderingTest, each_message_has_one_stage_in_a_chain_at_most) {
+  std::set<std::pair<Chain, FrameType>> seen;
+  for (const StageRow& row : ordering_table()) EXPECT_TRUE(seen.emplace(row.chain, row.type).second);
+  EXPECT_EQ(stage_of(Chain::health, "model_cache_update"), 2);
+  EXPECT_EQ(stage_of(Chain::health, "model_load_request"), std::nullopt);
 }
 
 }  // namespace

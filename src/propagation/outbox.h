@@ -3,7 +3,7 @@
 // What each worker shall know and what it has confirmed (§2.1 steps 4 to 6). A change of state for a worker is a row,
 // written in the commit that decides it; it is confirmed by a row, too. So intended and confirmed survive a restart of
 // the orchestrator, both can be read with their revs, and what is still to be told follows from the rows alone:
-// "list at rev, then watch from rev + 1" needs no history. docs/propagation.md.
+// "list at rev, then watch from rev + 1" needs no history. A worker's rows end with its life. docs/propagation.md.
 
 #include <optional>
 #include <span>
@@ -23,6 +23,8 @@
 namespace lockstep {
 
 /// type, subject   what it is about: one row for each
+/// about           the device that it changes: of a setting the worker's own, of a fact the one that the fact is about
+/// urgency         its lane: from §2.7's table, or as the level of the fact demands
 /// intended        the body as the worker shall know it: differences are summed up
 /// confirmed_by    the incarnation that answered; its state dies with it, so a newer one has confirmed nothing
 /// confirmed_rev   up to which rev it answered; below intended_rev the answer is about an older value
@@ -30,6 +32,8 @@ struct Delivery {
   WorkerId worker_id;
   std::string type;
   std::string subject;
+  DeviceId about;
+  Urgency urgency = Urgency::p2_normal;
   Rev intended_rev;
   RawJson intended{"{}"};
   Incarnation confirmed_by;
@@ -39,8 +43,8 @@ struct Delivery {
   std::string reason;
 };
 BOOST_DESCRIBE_STRUCT(Delivery, (),
-                      (worker_id, type, subject, intended_rev, intended, confirmed_by, confirmed_rev, confirmed,
-                       outcome, reason))
+                      (worker_id, type, subject, about, urgency, intended_rev, intended, confirmed_by, confirmed_rev,
+                       confirmed, outcome, reason))
 
 struct PropagationTables {
   Table<Delivery> deliveries{"propagation.deliveries"};  // key: worker/type/subject
@@ -68,11 +72,14 @@ std::string delivery_key(const WorkerId& worker, std::string_view type, std::str
 
 /// The row after `body` was decided in `rev`. `before`: the row as it is, nullptr when there is none.
 template <class Body>
-Delivery intend(const Delivery* before, const WorkerId& worker, const Body& body, Rev rev) {
+Delivery intend(const Delivery* before, const WorkerId& worker, const Body& body, Rev rev, const DeviceId& about = {},
+                Urgency urgency = Urgency::p2_normal) {
   Delivery row = before == nullptr ? Delivery{} : *before;
   row.worker_id = worker;
   row.type = Body::event_type;
   row.subject = subject_of(body);
+  row.about = about;
+  row.urgency = urgency;
   row.intended_rev = rev;
   Body whole = body;
   if (before != nullptr) {
@@ -94,9 +101,9 @@ StateChanges message_of(std::span<const Delivery* const> rows, bool snapshot);
 Result<std::vector<Delivery>> confirm(const PropagationTables& tables, const WorkerId& worker, Incarnation incarnation,
                                       const StateApplied& answer);
 
-/// When to send again what was not confirmed: 2 s after the first time, then twice as long, up to 30 s. After six times
-/// (about two minutes) the target is late: it leaves the set of those that are waited for, and is told when it joins
-/// again.
+/// When to send again what was not confirmed: 2 s after the first time, then twice as long, up to 30 s. From the first
+/// repetition on nobody waits for this target any more (ordering.h); after six times in all (a minute and a half) it is
+/// left alone until something new is to be told, or it joins again.
 inline constexpr Nanos redelivery_first = seconds(2);
 inline constexpr Nanos redelivery_max = seconds(30);
 inline constexpr int redeliveries_max = 6;

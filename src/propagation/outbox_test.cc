@@ -114,8 +114,9 @@ TEST_F(OutboxTest, a_new_process_is_told_everything_and_a_returning_one_what_it_
   EXPECT_EQ(list.events[0].rev, 1u);
 }
 
-// Differences are summed up: a worker that missed the first of two is told both.
-TEST_F(OutboxTest, differences_are_summed_up) {
+// What says everything replaces what was before; what says only what is different is summed up, so that a worker that
+// missed the first of two is told both.
+TEST_F(OutboxTest, differences_are_summed_up_and_whole_messages_replace) {
   decide(w0, limit(350));
   DeviceConfigUpdate profile;
   profile.device_id = DeviceId("gpu_0");
@@ -123,7 +124,7 @@ TEST_F(OutboxTest, differences_are_summed_up) {
   decide(w0, profile);
   const auto whole = json::from_text<DeviceConfigUpdate>(row("w0/device_config_update/gpu_0").intended.text);
   ASSERT_TRUE(whole.has_value());
-  EXPECT_EQ(whole->changes.power_limit, 350u);
+  EXPECT_FALSE(whole->changes.power_limit.has_value()) << "a setting that is absent is the default again";
   EXPECT_EQ(whole->changes.optimization_profile, "efficiency");
 
   ModelCacheUpdate first;

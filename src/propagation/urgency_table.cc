@@ -38,7 +38,8 @@ constexpr std::array rows{
     UrgencyRow{transaction_abort, always, p1_high, domains_of(mem, mod)},
     UrgencyRow{transaction_ack, always, p2_normal, domains_of(mem, mod)},
     UrgencyRow{request_answer, always, p1_high, domains_of(mem, pro)},
-    UrgencyRow{change_confirmed, always, p1_high, domains_of(dev, mem)},
+    UrgencyRow{state_changes, always, p1_high, all_domains},  // of its most urgent event, when it is sent
+    UrgencyRow{state_applied, always, p1_high, all_domains},
     UrgencyRow{reservation_update, always, p1_high, domains_of(mem)},
     UrgencyRow{task_cancel, always, p0_critical, domains_of(pro, inf, post)},
     UrgencyRow{task_failed, always, p2_normal, domains_of(mod, pro, inf, post)},

@@ -12,6 +12,7 @@
 #include "events/inference_events.h"
 #include "events/message_types.h"
 #include "propagation/facts.h"
+#include "propagation/ordering.h"
 
 namespace lockstep {
 namespace {
@@ -112,6 +113,8 @@ TEST(UrgencyTable, docs_propagation_prints_this_table) {
   std::ostringstream text;
   text << file.rdbuf();
   EXPECT_NE(text.str().find(urgency_document()), std::string::npos)
+      << "docs/propagation.md differs; print it with `lockstep message urgency`";
+  EXPECT_NE(text.str().find(ordering_document()), std::string::npos)
       << "docs/propagation.md differs; print it with `lockstep message urgency`";
 }
 

@@ -225,7 +225,7 @@ void worker_families(Families& out, const MetricsSource& from) {
   }
 }
 
-void lane_families(Families& out, const LanesCounters& lanes) {
+void lane_families(Families& out, const LanesCounters& lanes, const std::array<Count, 4>& redelivered) {
   const auto for_each = [&](auto value) {
     for (std::size_t i = 0; i < lanes.size(); ++i) out.add(value(lanes[i]), {{"lane", cat("P", i)}});
   };
@@ -237,8 +237,8 @@ void lane_families(Families& out, const LanesCounters& lanes) {
   for_each([](const LaneCounters& lane) { return real(lane.conflated); });
   out.counter("lockstep_lane_lifted_total", "Frames that left in this lane because a more urgent one waited for them.");
   for_each([](const LaneCounters& lane) { return real(lane.lifted); });
-  out.counter("lockstep_lane_redelivered_total", "Frames that were sent again because no confirmation came.");
-  for_each([](const LaneCounters& lane) { return real(lane.redelivered); });
+  out.counter("lockstep_lane_redelivered_total", "Changes that were sent again because no confirmation came.");
+  for (std::size_t i = 0; i < redelivered.size(); ++i) out.add(real(redelivered[i]), {{"lane", cat("P", i)}});
   out.histogram("lockstep_lane_wait_seconds", "Time a frame waited in its lane.");
   for_each([](const LaneCounters& lane) { return lane.latency; });
 }
@@ -367,7 +367,7 @@ std::string metrics_text(const MetricsSource& source) {
   server_families(out, source);
   work_families(out, source);
   worker_families(out, source);
-  lane_families(out, source.driver.lanes);
+  lane_families(out, source.driver.lanes, source.machine.live().counters.redelivered);
   memory_families(out, source);
   governed_families(out, source);
   http_families(out, source);

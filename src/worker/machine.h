@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -19,6 +21,7 @@
 #include "events/envelope.h"
 #include "events/link_messages.h"
 #include "events/memory_events.h"
+#include "events/postprocessing_events.h"
 #include "propagation/facts.h"
 #include "runtime/plan.h"
 #include "transactions/participant.h"
@@ -150,6 +153,13 @@ struct Identity {
   std::optional<std::string> secret;
   std::optional<OfferedDevice> device;
   std::optional<DeviceCapabilityDiscovered> capabilities;  // told after each welcome; device_id is filled in
+  std::optional<std::vector<std::string>> subscriptions;   // domains whose facts of other devices it hears; absent: all
+};
+
+/// What this worker was told of another device (§2.7). Absent where it was never told.
+struct Peer {
+  std::optional<DeviceHealthUpdate> health;
+  std::optional<VramUsageUpdate> memory;
 };
 
 class Machine {
@@ -169,11 +179,16 @@ class Machine {
   bool ended() const { return ended_; }
   std::uint64_t writes_refused() const { return writes_refused_; }
   /// What is set for its device and its memory, as it was applied.
-  const DeviceChanges& settings() const { return settings_; }
-  const MemoryPolicyChanges& memory_policy() const { return memory_policy_; }
-  const Ordered<DeviceId>& routing() const { return routing_; }
+  const DeviceChanges& settings() const { return state_.settings; }
+  const MemoryPolicyChanges& memory_policy() const { return state_.memory_policy; }
+  const Ordered<DeviceId>& routing() const { return state_.routing; }
   /// What the cache in RAM holds, as it was told last.
-  const std::optional<SystemMemoryAllocated>& system_memory() const { return system_memory_; }
+  const std::optional<SystemMemoryAllocated>& system_memory() const { return state_.system_memory; }
+  const std::set<ModelId>& cached_models() const { return state_.cached_models; }
+  const std::optional<SafetyPolicyUpdate>& safety_policy() const { return state_.safety_policy; }
+  const std::map<DeviceId, Peer>& peers() const { return state_.peers; }
+  /// The newest rev of each change that was applied, by "<type>/<subject>".
+  std::map<std::string, std::uint64_t> applied_revs() const;
   Bytes budget() const { return participant_.budget(); }
   /// What the orchestrator answered to requests of this worker, by request id; the newest 256.
   const std::map<std::string, RequestAnswer>& request_answers() const { return request_answers_; }
@@ -200,6 +215,17 @@ class Machine {
     ModelId model_id;  // load, release
   };
   struct Turn;
+  /// What it was told and has applied; a snapshot replaces all of it.
+  struct State {
+    DeviceChanges settings;
+    MemoryPolicyChanges memory_policy;
+    Ordered<DeviceId> routing;
+    std::optional<SystemMemoryAllocated> system_memory;
+    std::set<ModelId> cached_models;
+    std::optional<SafetyPolicyUpdate> safety_policy;
+    std::map<DeviceId, Peer> peers;
+    std::map<std::pair<std::string, std::string>, AppliedResult> applied;  // by type and subject
+  };
 
   void link_opened(Turn& turn);
   void link_closed(Turn& turn, const std::string& reason);
@@ -217,9 +243,10 @@ class Machine {
   void hear_answer(RequestAnswer answer);
   /// What the settings make of the budget that the welcome gave.
   void apply_budget();
-  void confirm(Turn& turn, const Operation& operation, std::string_view change,
-               std::vector<RejectedSetting> rejected = {});
-  void configure(Turn& turn, const DeviceConfigUpdate& update, const Operation& operation);
+  /// Applies the changes, all of them or, when one cannot be read, none; and answers each.
+  Status change_state(Turn& turn, const StateChanges& changes, const Operation& operation);
+  AppliedResult apply(const StateEvent& event);
+  std::vector<RejectedSetting> configure(const DeviceConfigUpdate& update);
   void session_command(Turn& turn, const SessionControlCommand& message);
   /// What this worker did for the session, if it was told of it.
   void report_session(Turn& turn, const Task& task);
@@ -250,10 +277,7 @@ class Machine {
   Nanos dial_wait_ = 0;
   DeviceId device_id_;
   Bytes memory_budget_;  // of the welcome
-  DeviceChanges settings_;
-  MemoryPolicyChanges memory_policy_;
-  Ordered<DeviceId> routing_;
-  std::optional<SystemMemoryAllocated> system_memory_;
+  State state_;
   std::uint64_t beats_ = 0;
   Participant participant_{Bytes{}};
   std::map<TaskId, Task> tasks_;

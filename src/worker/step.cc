@@ -7,6 +7,7 @@
 #include "events/json_read.h"
 #include "events/memory_events.h"
 #include "events/model_events.h"
+#include "events/postprocessing_events.h"
 #include "ownership/table.h"
 #include "propagation/framing.h"
 #include "worker/machine.h"
@@ -20,6 +21,27 @@ template <class... Fs>
 struct Match : Fs... {
   using Fs::operator()...;
 };
+
+/// Calls `use` with the message that the event carries. not_yet for a type that nothing is done with here.
+template <class Use>
+Status read_state(const StateEvent& event, Use&& use) {
+  bool known = false;
+  Status status;
+  boost::mp11::mp_for_each<
+      boost::mp11::mp_list<DeviceConfigUpdate, DeviceRoutingUpdate, MemoryPolicyUpdate, SystemMemoryAllocated,
+                           ModelCacheUpdate, SafetyPolicyUpdate, DeviceHealthUpdate, VramUsageUpdate>>([&](auto each) {
+    if (event.type != decltype(each)::event_type) return;
+    known = true;
+    const auto body = json::from_text<decltype(each)>(event.body.text);
+    if (body) {
+      use(*body);
+    } else {
+      status = body.error();
+    }
+  });
+  if (known) return status;
+  return fail(ErrorCode::not_yet, cat("nothing is done with ", shortened(event.type), " in this version"));
+}
 
 Timestamp after(WallTime now, double more_seconds) {
   return Timestamp::of({now.ms + static_cast<std::int64_t>(more_seconds * 1000)});
@@ -102,9 +124,8 @@ void Machine::send(Turn& turn, FrameType type, const Body& body, Operation opera
 template <class Body>
 void Machine::answer(Turn& turn, const Task& task, FrameType type, const Body& body, std::vector<HandleId> handles) {
   if (!welcomed_) {
-    answers_.push_back(
-        {type, RawJson{json::to_text(body)}, task.operation, place(type, body, task.operation.op_id),
-         std::move(handles), task.model_id});
+    answers_.push_back({type, RawJson{json::to_text(body)}, task.operation, place(type, body, task.operation.op_id),
+                        std::move(handles), task.model_id});
     return;
   }
   transmit(turn, type, RawJson{json::to_text(body)}, task.operation, place(type, body, task.operation.op_id),
@@ -145,7 +166,8 @@ void Machine::link_opened(Turn& turn) {
   link_open_ = true;
   welcomed_ = false;
   sequence_in_.fill(0);
-  Hello hello{identity_.worker_id, identity_.version, identity_.pid, std::nullopt, std::nullopt, std::nullopt};
+  Hello hello{identity_.worker_id, identity_.version, identity_.pid,          std::nullopt,
+              std::nullopt,        std::nullopt,      identity_.subscriptions};
   std::vector<HeldSegment> segments;
   if (token_.empty()) {
     hello.secret = identity_.secret;
@@ -183,7 +205,10 @@ void Machine::dial_failed(Turn& turn, const std::string& reason) {
 void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welcome) {
   epoch_ = header.epoch;
   identity_.incarnation = header.incarnation;
-  if (cluster_id_ != welcome.cluster_id) sessions_ = {};
+  if (cluster_id_ != welcome.cluster_id) {
+    sessions_ = {};
+    state_ = {};  // its revs are another journal's
+  }
   cluster_id_ = welcome.cluster_id;
   token_ = welcome.token;
   keep_segments_ = welcome.keep_segments;
@@ -223,8 +248,8 @@ void Machine::frame(Turn& turn, const in::FrameArrived& input) {
   if (!ours || joining == welcomed_ || (!joining && header.epoch != epoch_) || header.sequence != sequence + 1) {
     turn.drop(handles);
     return leave(turn, 3,
-                 cat("frame ", header.sequence, " of epoch ", header.epoch.value, ", type ", header.type,
-                     ", lane P", static_cast<int>(header.urgency), ", does not continue this link"));
+                 cat("frame ", header.sequence, " of epoch ", header.epoch.value, ", type ", header.type, ", lane P",
+                     static_cast<int>(header.urgency), ", does not continue this link"));
   }
   sequence = header.sequence;
   const auto envelope = from_frame(input.frame);
@@ -352,21 +377,8 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
             handles);
       return {};
     }
-    case FrameType::device_config_update:
-      configure(turn, LOCKSTEP_TRY(json::from_text<DeviceConfigUpdate>(body)), task.operation);
-      return {};
-    case FrameType::device_routing_update:
-      routing_ = LOCKSTEP_TRY(json::from_text<DeviceRoutingUpdate>(body)).routing_table;
-      confirm(turn, task.operation, DeviceRoutingUpdate::event_type);
-      return {};
-    case FrameType::memory_policy_update:
-      memory_policy_ = LOCKSTEP_TRY(json::from_text<MemoryPolicyUpdate>(body)).policy_changes;
-      apply_budget();
-      confirm(turn, task.operation, MemoryPolicyUpdate::event_type);
-      return {};
-    case FrameType::system_memory_allocated:
-      system_memory_ = LOCKSTEP_TRY(json::from_text<SystemMemoryAllocated>(body));
-      return {};
+    case FrameType::state_changes:
+      return change_state(turn, LOCKSTEP_TRY(json::from_text<StateChanges>(body)), task.operation);
     case FrameType::request_answer: hear_answer(LOCKSTEP_TRY(json::from_text<RequestAnswer>(body))); return {};
     case FrameType::processing_session_created:
       sessions_.created(LOCKSTEP_TRY(json::from_text<ProcessingSessionCreated>(body)), turn.wall);
@@ -387,33 +399,93 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
 void Machine::apply_budget() {
   Bytes budget = memory_budget_;
   // The shares of src/domains/device/config.cc: what the orchestrator does not grant is not promised here either.
-  const std::string policy = settings_.memory_allocation_policy.value_or("aggressive");
+  const std::string policy = state_.settings.memory_allocation_policy.value_or("aggressive");
   const double kept_free = policy == "conservative" ? 0.15 : policy == "moderate" ? 0.05 : 0;
   budget.value -= static_cast<std::uint64_t>(static_cast<double>(budget.value) * kept_free);
-  if (memory_policy_.vram_reservation_limit) {
-    budget = std::min(budget, memory_policy_.vram_reservation_limit->bytes().value_or(budget));
+  if (state_.memory_policy.vram_reservation_limit) {
+    budget = std::min(budget, state_.memory_policy.vram_reservation_limit->bytes().value_or(budget));
   }
   participant_.set_budget(budget);
 }
 
-void Machine::confirm(Turn& turn, const Operation& operation, std::string_view change,
-                      std::vector<RejectedSetting> rejected) {
-  send(turn, FrameType::change_confirmed, ChangeConfirmed{std::string(change), std::move(rejected)}, operation);
+Status Machine::change_state(Turn& turn, const StateChanges& changes, const Operation& operation) {
+  for (std::size_t i = 0; i < changes.events.size(); ++i) {
+    const Status good = read_state(changes.events[i], [](const auto&) {});
+    if (good || good.error().code == ErrorCode::not_yet) continue;
+    return fail(good.error().code, good.error().message, cat("/events/", i, "/body", good.error().pointer));
+  }
+  if (changes.snapshot) state_ = {};
+  StateApplied answer{changes.rev, {}};
+  for (const StateEvent& event : changes.events) answer.results.push_back(apply(event));
+  apply_budget();
+  if (changes.requires_confirmation) send(turn, FrameType::state_applied, answer, operation);
+  return {};
 }
 
-void Machine::configure(Turn& turn, const DeviceConfigUpdate& update, const Operation& operation) {
-  std::vector<RejectedSetting> rejected;
-  if (update.device_id != device_id_) rejected.push_back({"device_id", cat("this worker has ", device_id_.str())});
-  if (rejected.empty()) {
-    // The whole of what is intended comes each time: a setting that is absent is the default again.
-    settings_ = update.changes;
-    if (settings_.power_limit) {
-      rejected.push_back({"power_limit", "it needs rights, or a driver, that this worker does not have"});
-      settings_.power_limit.reset();
-    }
-    apply_budget();
+AppliedResult Machine::apply(const StateEvent& event) {
+  AppliedResult& known = state_.applied[{event.type, event.subject}];
+  if (event.rev <= known.rev) {  // it came again, or was overtaken by a newer one
+    AppliedResult again = known;
+    again.rev = event.rev;
+    return again;
   }
-  confirm(turn, operation, DeviceConfigUpdate::event_type, std::move(rejected));
+  known = {event.type, event.subject, event.rev, AppliedOutcome::applied, "", std::nullopt};
+  const auto refuse = [&](AppliedOutcome outcome, std::string reason) {
+    known.outcome = outcome;
+    known.reason = std::move(reason);
+    ++writes_refused_;
+  };
+  const auto is_anothers = [&](const DeviceId& device) {
+    if (device != device_id_) return true;
+    refuse(AppliedOutcome::not_owner, cat("how ", device.str(), " is, this worker says"));
+    return false;
+  };
+  const Status read = read_state(
+      event, Match{
+                 [&](const DeviceConfigUpdate& update) {
+                   if (update.device_id != device_id_) {
+                     return refuse(AppliedOutcome::not_owner, cat("this worker has ", device_id_.str()));
+                   }
+                   const auto rejected = configure(update);
+                   if (rejected.empty()) return;
+                   known.outcome = AppliedOutcome::rejected;
+                   known.reason = cat(rejected.front().setting, ": ", rejected.front().reason);
+                   known.settings = rejected;
+                 },
+                 [&](const DeviceRoutingUpdate& update) { state_.routing = update.routing_table; },
+                 [&](const MemoryPolicyUpdate& update) { state_.memory_policy = update.policy_changes; },
+                 [&](const SystemMemoryAllocated& update) { state_.system_memory = update; },
+                 [&](const ModelCacheUpdate& update) {
+                   for (const ModelId& id : update.cache_changes.removed) state_.cached_models.erase(id);
+                   state_.cached_models.insert(update.cache_changes.added.begin(), update.cache_changes.added.end());
+                 },
+                 [&](const SafetyPolicyUpdate& update) { state_.safety_policy = update; },
+                 [&](const DeviceHealthUpdate& update) {
+                   if (is_anothers(update.device_id)) state_.peers[update.device_id].health = update;
+                 },
+                 [&](const VramUsageUpdate& update) {
+                   if (is_anothers(update.device_id)) state_.peers[update.device_id].memory = update;
+                 },
+             });
+  if (!read) refuse(AppliedOutcome::not_yet, read.error().message);
+  return known;
+}
+
+std::map<std::string, std::uint64_t> Machine::applied_revs() const {
+  std::map<std::string, std::uint64_t> out;
+  for (const auto& [name, result] : state_.applied) out[cat(name.first, "/", name.second)] = result.rev;
+  return out;
+}
+
+std::vector<RejectedSetting> Machine::configure(const DeviceConfigUpdate& update) {
+  std::vector<RejectedSetting> rejected;
+  // The whole of what is intended comes each time: a setting that is absent is the default again.
+  state_.settings = update.changes;
+  if (state_.settings.power_limit) {
+    rejected.push_back({"power_limit", "it needs rights, or a driver, that this worker does not have"});
+    state_.settings.power_limit.reset();
+  }
+  return rejected;
 }
 
 void Machine::hear_answer(RequestAnswer answer) {
@@ -464,7 +536,7 @@ void Machine::timer(Turn& turn, const in::TimerFired& input) {
   if (writes_refused_ > 0) heartbeat.writes_refused = writes_refused_;
   send(turn, FrameType::heartbeat, heartbeat);
   // A profile says how often the device is disturbed by being looked at.
-  const std::string profile = settings_.optimization_profile.value_or("balanced");
+  const std::string profile = state_.settings.optimization_profile.value_or("balanced");
   const std::uint64_t every = profile == "performance" ? 4 : profile == "efficiency" ? 2 : 1;
   if (beats_++ % every == 0) turn.effect(out::SampleTelemetry{});
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});

@@ -31,12 +31,12 @@ class Design_2_1_device : public testing::Test {
     update.health_metrics.temperature = temperature;
     stage.say(worker, FrameType::device_health_update, update);
   }
-  /// The worker takes the newest command in, but for what it rejects.
-  void confirm(const std::string& worker, FrameType type, std::vector<RejectedSetting> rejected = {}) {
-    const auto sent = stage.sent(type);
-    ASSERT_FALSE(sent.empty());
-    stage.say(worker, FrameType::change_confirmed, ChangeConfirmed{"", std::move(rejected)}, 0,
-              sent.back().envelope.op_id);
+  /// The worker applies the newest change of this type, but for what it rejects.
+  void confirm(const std::string& worker, std::string_view type, std::vector<RejectedSetting> rejected = {}) {
+    std::vector<Told> told = stage.told(type);
+    std::erase_if(told, [&](const Told& each) { return each.worker_id != WorkerId(worker); });
+    ASSERT_FALSE(told.empty());
+    stage.applied(told.back(), std::move(rejected));
   }
   device::Config config(const DeviceId& device = gpu_0) const { return stage.tables().device.config_of(device); }
   /// Where the newest load was prepared.
@@ -63,10 +63,11 @@ TEST_F(Design_2_1_device, a_configuration_goes_to_the_devices_worker_only) {
   const out::Reply reply = set("devices/gpu_0/config", R"({"optimization_profile":"performance","power_limit":350,
                                                            "memory_allocation_policy":"aggressive"})");
   EXPECT_EQ(reply.status, 200) << reply.body;
-  const auto sent = stage.sent(FrameType::device_config_update);
-  ASSERT_EQ(sent.size(), 1u);
-  EXPECT_EQ(sent[0].effect.worker_id, WorkerId("w0"));
-  const auto message = sent[0].body<DeviceConfigUpdate>();
+  const auto told = stage.told("device_config_update");
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].worker_id, WorkerId("w0"));
+  EXPECT_EQ(told[0].lane, Urgency::p1_high);
+  const auto message = told[0].body<DeviceConfigUpdate>();
   EXPECT_EQ(message.device_id, gpu_0);
   EXPECT_EQ(message.changes.power_limit, 350u);
   EXPECT_TRUE(message.requires_confirmation);
@@ -74,9 +75,10 @@ TEST_F(Design_2_1_device, a_configuration_goes_to_the_devices_worker_only) {
 
 // §2.1, step 5: intended and confirmed are two values; a rejected setting keeps both visible, with the reason.
 TEST_F(Design_2_1_device, a_rejected_setting_stays_intended_and_unconfirmed) {
+  stage.applies = false;
   set("devices/gpu_0/config", R"({"optimization_profile":"performance","power_limit":350})");
   EXPECT_EQ(config().confirmed_revision, 0u);
-  confirm("w0", FrameType::device_config_update, {{"power_limit", "it needs rights"}});
+  confirm("w0", "device_config_update", {{"power_limit", "it needs rights"}});
   EXPECT_EQ(config().confirmed_revision, 1u);
   EXPECT_EQ(config().confirmed.optimization_profile, "performance");
   EXPECT_EQ(config().intended.power_limit, 350u);
@@ -87,9 +89,10 @@ TEST_F(Design_2_1_device, a_rejected_setting_stays_intended_and_unconfirmed) {
 }
 
 TEST_F(Design_2_1_device, an_answer_to_an_older_configuration_confirms_nothing) {
+  stage.applies = false;
   set("devices/gpu_0/config", R"({"optimization_profile":"performance"})");
   set("devices/gpu_0/config", R"({"optimization_profile":"efficiency"})");
-  stage.say("w0", FrameType::change_confirmed, ChangeConfirmed{}, 0, "config:1");
+  stage.applied(stage.told("device_config_update").front());
   EXPECT_EQ(config().confirmed_revision, 0u);
   EXPECT_FALSE(config().confirmed.optimization_profile.has_value());
 }
@@ -110,41 +113,46 @@ TEST_F(Design_2_1_device, bad_settings_name_the_field_and_change_nothing) {
 
 // §1.1: what was set outlives the worker and the orchestrator; a new incarnation is told again.
 TEST_F(Design_2_1_device, a_new_incarnation_is_told_again_and_has_confirmed_nothing) {
+  stage.applies = false;
   set("devices/gpu_0/config", R"({"optimization_profile":"performance"})");
-  confirm("w0", FrameType::device_config_update);
+  confirm("w0", "device_config_update");
   stage.die("w0");
   EXPECT_EQ(config().confirmed_revision, 0u);
   EXPECT_EQ(config().intended.optimization_profile, "performance");
   stage.now += seconds(60);
   stage.input(in::TimerFired{"restart:w0"});
   stage.join("w0");
-  EXPECT_EQ(stage.sent(FrameType::device_config_update).size(), 2u);
+  const auto told = stage.told("device_config_update");
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_TRUE(told.back().snapshot) << "it is all that the new process shall know";
 }
 
 // The allocation policy is more than a word: what it keeps free is not granted.
 TEST_F(Design_2_1_device, a_conservative_policy_keeps_a_share_of_the_budget_free) {
+  stage.applies = false;
   EXPECT_EQ(device::grantable(1000_MiB, config()), 1000_MiB);
   set("devices/gpu_0/config", R"({"memory_allocation_policy":"conservative"})");
   EXPECT_EQ(device::grantable(1000_MiB, config()), 850_MiB);
-  confirm("w0", FrameType::device_config_update);
+  confirm("w0", "device_config_update");
   // Until the worker has applied the wider policy, the narrower one holds.
   set("devices/gpu_0/config", R"({"memory_allocation_policy":"aggressive"})");
   EXPECT_EQ(device::grantable(1000_MiB, config()), 850_MiB);
-  confirm("w0", FrameType::device_config_update);
+  confirm("w0", "device_config_update");
   EXPECT_EQ(device::grantable(1000_MiB, config()), 1000_MiB);
 }
 
 // §1.1 command queue throttling: four unanswered commands at most; the newest of a kind takes the place of older ones.
 TEST_F(Design_2_1_device, commands_to_one_device_are_throttled_and_the_newest_wins) {
+  stage.applies = false;
   for (int i = 0; i < 10; ++i) {
     set("devices/gpu_0/config", cat(R"({"power_limit":)", 100 + i, "}"));
   }
-  EXPECT_EQ(stage.sent(FrameType::device_config_update).size(), 4u);
+  EXPECT_EQ(stage.told("device_config_update").size(), 4u);
   EXPECT_EQ(stage.machine.live().counters.commands_throttled, 6u);
-  stage.say("w0", FrameType::change_confirmed, ChangeConfirmed{}, 0, "config:1");
-  const auto sent = stage.sent(FrameType::device_config_update);
-  ASSERT_EQ(sent.size(), 5u);
-  EXPECT_EQ(sent.back().body<DeviceConfigUpdate>().changes.power_limit, 109u);
+  stage.applied(stage.told("device_config_update").front());
+  const auto told = stage.told("device_config_update");
+  ASSERT_EQ(told.size(), 5u);
+  EXPECT_EQ(told.back().body<DeviceConfigUpdate>().changes.power_limit, 109u);
 }
 
 // ---- access --------------------------------------------------------------------------------------------------------
@@ -160,6 +168,7 @@ TEST_F(Design_2_1_device, a_device_does_only_the_work_it_is_given_access_for) {
 
 // §2.7: a critical health is a change of state, P0; a sample is not.
 TEST_F(Design_2_1_device, a_critical_level_is_a_fact_and_a_sample_is_none) {
+  stage.applies = false;
   const Rev rev = stage.machine.rev();
   heat("w0", gpu_0, 72.5);
   EXPECT_EQ(stage.machine.rev(), rev);
@@ -252,9 +261,10 @@ TEST_F(Design_2_1_device, a_worker_reports_on_its_own_device_only) {
 
 // §2.1: every worker hears the table, and the table is a fact with a revision.
 TEST_F(Design_2_1_device, routes_are_a_fact_and_every_worker_confirms_them) {
+  stage.applies = false;
   route(R"({"inference_primary":"gpu_1","postprocessing":"gpu_0"})");
-  EXPECT_EQ(stage.sent(FrameType::device_routing_update).size(), 2u);
-  stage.say("w0", FrameType::change_confirmed, ChangeConfirmed{}, 0, "routing:1");
+  EXPECT_EQ(stage.told("device_routing_update").size(), 2u);
+  confirm("w0", "device_routing_update");
   const device::Routing* routing = stage.tables().device.routes();
   ASSERT_NE(routing, nullptr);
   EXPECT_EQ(routing->confirmed_by.at("w0"), 1u);

@@ -48,6 +48,22 @@ struct Sent {
   }
 };
 
+/// One change of state on its way to a worker.
+struct Told {
+  WorkerId worker_id;
+  Urgency lane;
+  std::string op_id;
+  bool snapshot;
+  StateEvent event;
+
+  template <class Body>
+  Body body() const {
+    const auto read = json::from_text<Body>(event.body.text);
+    EXPECT_TRUE(read.has_value()) << event.body.text;
+    return read.value_or(Body{});
+  }
+};
+
 class Stage {
  public:
   explicit Stage(Settings settings, const std::vector<Record>& earlier = {})
@@ -55,6 +71,7 @@ class Stage {
 
   Orchestrator machine;
   bool manual = false;
+  bool applies = true;  // workers apply what they are told at once; otherwise a test says applied()
   Nanos now = seconds(1000);
   std::int64_t wall_offset_ms = 0;  // of the wall clock against the monotonic one
   std::vector<Record> journal;      // what is durable
@@ -76,6 +93,18 @@ class Stage {
   }
   void release() {
     while (auto effect = loop_.next_effect()) released.push_back(*std::move(effect));
+    while (applies && seen_ < released.size()) {
+      const auto* frame = std::get_if<out::SendFrame>(&released[seen_++].what);
+      if (frame == nullptr || frame->frame.header.type != static_cast<std::uint16_t>(FrameType::state_changes))
+        continue;
+      const Envelope envelope = from_frame(frame->frame).value();
+      const auto changes = json::from_text<StateChanges>(envelope.body.text);
+      StateApplied answer{changes->rev, {}};
+      for (const StateEvent& each : changes->events) {
+        answer.results.push_back({each.type, each.subject, each.rev, AppliedOutcome::applied, "", std::nullopt});
+      }
+      say(frame->worker_id.str(), FrameType::state_applied, answer, 0, envelope.op_id);
+    }
   }
 
   template <class What>
@@ -101,6 +130,28 @@ class Stage {
       out.push_back({each, type, envelope.value_or(Envelope{})});
     }
     return out;
+  }
+  /// Changes of state that were sent to workers, in order; of one type, or all.
+  std::vector<Told> told(std::string_view type = "") const {
+    std::vector<Told> out;
+    for (const Sent& sent : sent(FrameType::state_changes)) {
+      const StateChanges changes = sent.body<StateChanges>();
+      for (const StateEvent& each : changes.events) {
+        if (!type.empty() && each.type != type) continue;
+        out.push_back({sent.effect.worker_id, sent.envelope.urgency, sent.envelope.op_id, changes.snapshot, each});
+      }
+    }
+    return out;
+  }
+  /// The worker answers one change.
+  void applied(const Told& told, std::vector<RejectedSetting> rejected = {}) {
+    AppliedResult result{told.event.type, told.event.subject, told.event.rev, AppliedOutcome::applied, "", {}};
+    if (!rejected.empty()) {
+      result.outcome = AppliedOutcome::rejected;
+      result.reason = rejected.front().reason;
+      result.settings = std::move(rejected);
+    }
+    say(told.worker_id.str(), FrameType::state_applied, StateApplied{told.event.rev, {result}}, 0, told.op_id);
   }
   const Tables& tables() const { return machine.tables(); }
   processing::JobStage stage_of(const std::string& job) const { return tables().processing.jobs.at(job).stage; }
@@ -295,6 +346,7 @@ class Stage {
   }
 
   Loop<Orchestrator> loop_;
+  std::size_t seen_ = 0;  // of what was released
   std::vector<Record> unsynced_;
   std::map<std::string, std::uint64_t> sequence_;
   std::map<std::string, LinkId> links_;

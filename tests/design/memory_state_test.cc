@@ -185,14 +185,15 @@ TEST_F(Design_2_2_memory, the_most_wanted_request_is_granted_first) {
 
 // §2.2: the printed policy; durable, told to every worker, and confirmed by each.
 TEST_F(Design_2_2_memory, a_policy_is_a_fact_with_an_intended_and_a_confirmed_revision) {
+  stage.applies = false;
   const out::Reply reply =
       set(R"({"max_model_cache_size":"8GB","vram_reservation_limit":"12GB","emergency_cleanup_threshold":0.95})");
   EXPECT_EQ(reply.status, 200) << reply.body;
-  const auto sent = stage.sent(FrameType::memory_policy_update);
-  ASSERT_EQ(sent.size(), 1u);
-  EXPECT_EQ(sent[0].body<MemoryPolicyUpdate>().policy_changes.vram_reservation_limit->text, "12GB");
+  const auto told = stage.told("memory_policy_update");
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].body<MemoryPolicyUpdate>().policy_changes.vram_reservation_limit->text, "12GB");
   EXPECT_TRUE(stage.tables().memory.policy().confirmed_by.empty());
-  stage.say("w0", FrameType::change_confirmed, ChangeConfirmed{}, 0, "memory_policy:1");
+  stage.applied(told[0]);
   EXPECT_EQ(stage.tables().memory.policy().confirmed_by.at("w0"), 1u);
 }
 
@@ -207,9 +208,9 @@ TEST_F(Design_2_2_memory, a_smaller_cache_limit_evicts_at_once_what_is_not_pinne
 
 TEST_F(Design_2_2_memory, workers_hear_when_the_cache_pool_changes) {
   fill_cache();
-  const auto sent = stage.sent(FrameType::system_memory_allocated);
-  ASSERT_FALSE(sent.empty());
-  const auto message = sent.back().body<SystemMemoryAllocated>();
+  const auto told = stage.told("system_memory_allocated");
+  ASSERT_FALSE(told.empty());
+  const auto message = told.back().body<SystemMemoryAllocated>();
   EXPECT_EQ(message.allocated_bytes, 150_MiB);
   EXPECT_EQ(message.memory_pool, "system_ram");
   EXPECT_EQ(message.available_after_allocation, 16_GiB - 150_MiB);

@@ -64,14 +64,14 @@ TEST_F(Design_2_owner, a_gap_in_the_sequence_ends_the_worker) {
   Frame frame = good_vote();
   ++frame.header.sequence;
   stage.say_raw("w0", frame);
-  expect_ended_without_a_change("where 3, 1, 1 was expected");
+  expect_ended_without_a_change("where 4, 1, 1 was expected");
 }
 
 TEST_F(Design_2_owner, a_repeated_sequence_ends_the_worker) {
   Frame frame = good_vote();
   --frame.header.sequence;
   stage.say_raw("w0", frame);
-  expect_ended_without_a_change("frame 2");
+  expect_ended_without_a_change("frame 3");
 }
 
 // Each lane counts by itself, so that a more urgent frame may overtake; and each is checked.
