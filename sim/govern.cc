@@ -42,6 +42,16 @@ void World::press(double share) {
 
 void World::govern() {
   if (!loop_) return;
+  if (tellers_.chance(100'000)) {
+    const ReplyId reply = ++replies_made_;
+    waiting_replies_[reply] = "set";
+    return input(in::SetSafetyPolicy{
+        {reply, "policies/safety",
+         cat(R"({"event_type":"safety_policy_update","policy_version":"v)", reply,
+             R"(","safety_thresholds":{"content_safety_minimum":0.1,"quality_minimum":0.0,)",
+             R"("technical_compliance":"strict"},"enforcement_actions":{"below_safety_threshold":"reject",)",
+             R"("below_quality_threshold":"flag_for_review"}})")}});
+  }
   switch (governors_.between(0, 6)) {
     case 0: return flip_routes();
     case 1:

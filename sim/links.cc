@@ -35,6 +35,7 @@ bool World::cut(Process& process) {
 
 void World::carry_out(out::SendFrame& effect) {
   note_answer(effect);
+  note_told(effect);
   Process* process = living(effect.worker_id, effect.incarnation);
   if (process == nullptr || process->link != effect.link || !process->link_up || cut(*process)) return;
   auto message = std::make_shared<Message>();
@@ -132,6 +133,7 @@ void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message
 }
 
 void World::carry_out(Process& process, wout::Send& effect) {
+  if (withholds_answer(process, effect.frame)) return;
   auto message = std::make_shared<Message>();
   message->frame = effect.frame;
   for (const worker::HandleId id : effect.handles) {

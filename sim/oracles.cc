@@ -13,6 +13,7 @@ void World::check_invariants() {
   if (!machine_) return;
   const Tables& tables = machine_->tables();
   check_governed();
+  check_delivered();
   for (const auto& [device_key, device_entry] : tables.device.devices.entries()) {
     const device::Device& worker = device_entry.row;
     const Bytes allocated = memory::allocated_on(tables.memory, worker.device_id);
@@ -59,7 +60,7 @@ bool World::at_rest() {
   for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {
     if (entry.row.state != WorkerState::ready) return false;
   }
-  return machine_->tables().transactions.decisions.entries().empty() && machine_->live().intents.empty();
+  return machine_->tables().transactions.decisions.entries().empty() && machine_->live().intents.empty() && all_told();
 }
 
 std::string World::unrest() {
@@ -110,6 +111,7 @@ void World::check_end() {
       }
     }
   }
+  check_told();
   if (!handles_.empty()) violation(cat(handles_.size(), " descriptors leaked in the orchestrator"));
   if (!machine_->live().pixels.empty()) violation("pixels are kept for nobody");
   for (const auto& [pid, process] : processes_) {

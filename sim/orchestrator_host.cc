@@ -162,6 +162,10 @@ void World::carry_out(out::StorePixels& effect) {
 }
 
 void World::carry_out(out::Publish& effect) {
+  if (effect.rev != Rev{}) {  // S14, S15: in order and once, over all lives
+    if (effect.rev <= last_published_) violation(cat("rev ", effect.rev.value, " was published again or too late"));
+    last_published_ = effect.rev;
+  }
   for (const CommitEvent& event : effect.events) {
     trace("event", cat(effect.rev.value, " ", event.type, " ", event.subject));
     if (event.type == "model_load_committed") ++report_.transactions;

@@ -169,6 +169,18 @@ class World {
   /// True when this heartbeat was lost to a frame that the worker may not send.
   bool tells_of_foreign_facts(const Process& sender, const Message& message);
 
+  // ---- sim/delivery.cc
+
+  /// True when this answer of a worker's never leaves it.
+  bool withholds_answer(const Process& sender, const Frame& frame);
+  /// Who has to apply the row before others go on; nullptr when nobody waits for it.
+  const Process* target_of(const Delivery& row);
+  void note_told(const out::SendFrame& effect);
+  void check_delivered();
+  /// At rest nothing is unconfirmed, and every worker has what was set.
+  bool all_told();
+  void check_told();
+
   // ---- sim/links.cc
 
   Nanos arrival(Nanos& last);
@@ -280,6 +292,11 @@ class World {
   std::int64_t pids_made_ = 1000;
 
   Random governors_{options_.seed ^ 0x676F7665726EULL};  // of its own, so that older seeds draw as they did
+  Random tellers_{options_.seed ^ 0x74656C6C657273ULL};
+  std::map<std::string, std::pair<std::uint64_t, Nanos>>
+      told_at_;  // by worker, link, row: rev, since
+  std::map<std::pair<std::int64_t, std::string>, std::uint64_t> newest_applied_;  // by pid and row
+  Rev last_published_;
   std::map<std::string, std::string> final_answers_;
   std::map<ReplyId, std::string> waiting_replies_;
   ReplyId replies_made_ = 0;
