@@ -39,6 +39,7 @@ void World::operate() {
   body.n = static_cast<std::uint32_t>(clients_.between(1, 3));
   body.size = "64x64";
   body.steps = static_cast<std::uint32_t>(clients_.between(1, 6));
+  if (!sessions_.empty() && governors_.chance(500'000)) body.session_id = sessions_.back();
   const bool bad = clients_.chance(50'000);
   if (bad) body.model = "no-such-model";
   waiting_replies_[reply] = bad ? "bad" : "generate";
@@ -50,6 +51,10 @@ void World::carry_out(out::Reply& effect) {
   if (place == waiting_replies_.end()) return violation(cat("reply ", effect.reply, " is answered twice"));
   trace("client", cat("reply ", effect.reply, " ", effect.status, " ", effect.body));
   if (place->second == "bad" && effect.status != 404 && effect.status != 503) violation("a bad request was accepted");
+  if (place->second == "session" && effect.status == 201) {
+    const std::size_t begin = effect.body.find("ses_");
+    sessions_.push_back(effect.body.substr(begin, effect.body.find('"', begin) - begin));
+  }
   if (effect.status == 202) {
     const std::size_t begin = effect.body.find("req_");
     accepted_.insert(effect.body.substr(begin, effect.body.find('"', begin) - begin));

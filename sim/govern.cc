@@ -23,6 +23,14 @@ void World::plan_governing() {
   for (int i = 0; i < count; ++i) {
     at(governors_.between(0, options_.duration * 9 / 10), [this] { govern(); });
   }
+  at(governors_.between(0, options_.duration / 10), [this] {
+    if (loop_) govern_sessions();
+  });
+  for (std::int64_t i = governors_.between(0, 12); i > 0; --i) {
+    at(governors_.between(options_.duration / 10, options_.duration * 9 / 10), [this] {
+      if (loop_) coordinate();
+    });
+  }
   at(options_.duration + 1, [this] { govern_no_more(); });
 }
 
@@ -52,7 +60,7 @@ void World::govern() {
              R"("technical_compliance":"strict"},"enforcement_actions":{"below_safety_threshold":"reject",)",
              R"("below_quality_threshold":"flag_for_review"}})")}});
   }
-  switch (governors_.between(0, 6)) {
+  switch (governors_.between(0, 9)) {
     case 0: return flip_routes();
     case 1:
       return set("memory/policy", governors_.chance(300'000),
@@ -65,6 +73,9 @@ void World::govern() {
                      governors_.between(100, 400), "}"));
     }
     case 3: return press(static_cast<double>(governors_.between(50, 99)) / 100);
+    case 4: return govern_sessions();
+    case 5:
+    case 6: return coordinate();
     default: return ask_for_memory();
   }
 }
@@ -117,6 +128,42 @@ void World::ask_for_memory() {
   worker_input(pid, win::AskMemory{request});
 }
 
+void World::govern_sessions() {
+  const ReplyId reply = ++replies_made_;
+  if (sessions_.empty() || governors_.chance(700'000)) {
+    waiting_replies_[reply] = "session";
+    trace("person", "a session");
+    return input(command_at(reply, "sessions", governors_.chance(300'000) ? R"({"max_memory":"5GB"})" : "{}"));
+  }
+  waiting_replies_[reply] = "end of a session";
+  const std::string_view words[] = {"complete", "cancel"};
+  input(command_at(reply, cat("sessions/", sessions_.back(), "/", words[governors_.between(0, 1)]), ""));
+}
+
+void World::coordinate() {
+  std::vector<std::pair<std::int64_t, std::string>> told;  // processes, and the sessions they were told of
+  for (const auto& [session, workers] : machine_->live().sessions_told) {
+    for (const auto& [pid, process] : processes_) {
+      if (process->alive && process->link_up && workers.contains(process->worker_id)) told.emplace_back(pid, session);
+    }
+  }
+  if (told.empty()) return govern_sessions();
+  const auto& [pid, session] = told[static_cast<std::size_t>(governors_.between(0, std::ssize(told) - 1))];
+  CrossDomainCoordination request;
+  request.session_id = governors_.chance(50'000) ? "ses_none" : session;
+  const std::string_view models[] = {"base-a", "base-b", "no-such-model"};
+  if (governors_.chance(600'000)) {
+    request.coordination_request.requires_model_loading = ModelId(std::string(models[governors_.between(0, 2)]));
+  }
+  if (!request.coordination_request.requires_model_loading || governors_.chance(500'000)) {
+    request.coordination_request.requires_memory_allocation = SizeText{cat(governors_.between(1, 6), "GB")};
+  }
+  request.dependent_operations = {governors_.chance(500'000) ? "inference" : "postprocessing"};
+  if (governors_.chance(500'000)) request.request_id = cat("need_", governors_.between(1, 6));
+  trace("worker", cat("coordinate ", coordination_id(request)));
+  worker_input(pid, win::Coordinate{request});
+}
+
 void World::note_answer(const out::SendFrame& effect) {
   if (effect.frame.header.type != static_cast<std::uint16_t>(FrameType::request_answer)) return;
   const auto envelope = from_frame(effect.frame);
@@ -138,6 +185,11 @@ void World::check_governed() {
       violation(cat(key, " belongs to an incarnation that is gone"));
     }
     if (grant.lasts <= 0) violation(cat(key, " never lapses"));
+  }
+  for (const auto& [key, entry] : tables.memory.grants.entries()) {
+    if (!entry.row.session_id) continue;
+    const processing::Session& session = tables.processing.sessions.at(*entry.row.session_id);
+    if (processing::is_terminal(session.state)) violation(cat(key, " is held for a session that has ended"));
   }
   for (const auto& [key, entry] : tables.device.configs.entries()) {
     const device::Config& config = entry.row;

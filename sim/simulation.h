@@ -238,6 +238,8 @@ class World {
   void press(double share);
   void flip_routes();
   void ask_for_memory();
+  void govern_sessions();
+  void coordinate();
   /// Each request of a worker has one final answer, whatever crashes between its repetitions.
   void note_answer(const out::SendFrame& effect);
   void check_governed();
@@ -298,6 +300,7 @@ class World {
   std::map<std::pair<std::int64_t, std::string>, std::uint64_t> newest_applied_;  // by pid and row
   Rev last_published_;
   std::map<std::string, std::string> final_answers_;
+  std::vector<std::string> sessions_;  // in the order they were made; several may have ended
   std::map<ReplyId, std::string> waiting_replies_;
   ReplyId replies_made_ = 0;
   std::set<std::string> accepted_;

@@ -239,6 +239,7 @@ export interface CrossDomainCoordination {
   session_id: string;
   coordination_request: CoordinationRequest;
   dependent_operations: string[];  // open: inference_refinement, postprocessing
+  request_id?: string | null;
 }
 
 export interface InferenceParameters {

@@ -283,6 +283,7 @@ class CrossDomainCoordination:
     session_id: str
     coordination_request: CoordinationRequest
     dependent_operations: list[str]  # open: inference_refinement, postprocessing
+    request_id: Optional[str] = None
 
 
 @dataclass(kw_only=True)

@@ -117,6 +117,12 @@ NB_MODULE(_native, module) {
           nb::arg("allocated"), nb::arg("reserved"), nb::arg("inactive_split"), nb::arg("retries"),
           nb::arg("out_of_memory"))
       .def("ask_memory", [](PyRuntime& self, const std::string& body) { said(self.runtime->ask_memory(body)); })
+      .def("coordinate",
+           [](PyRuntime& self, const std::string& body) {
+             auto id = self.runtime->coordinate(body);
+             if (!id) throw std::invalid_argument(id.error().message);
+             return *std::move(id);
+           })
       .def("update_reservation",
            [](PyRuntime& self, const std::string& body) { said(self.runtime->update_reservation(body)); })
       .def("request_answer", [](PyRuntime& self, const std::string& request_id) {

@@ -113,6 +113,34 @@ class Worker:
         text = self._runtime.request_answer(request_id)
         return None if text is None else json.loads(text)
 
+    def coordinate(self, session_id: str, *, dependent_operations: list[str] = (), requires_model_loading: str = "",
+                   requires_memory_allocation: str = "", coordination_priority: str = "normal",
+                   request_id: str = "") -> str:
+        """Asks other domains for what operations of a session need: a model loaded here, memory ("4GB") of this device.
+
+        dependent_operations  of the session; they start only after it was granted: "inference", "postprocessing", or
+                              one of a pipeline
+        request_id            for a second request about the same operations
+
+        Returns the id for coordination_answer(); ValueError for a value that cannot be right. The same request again
+        is harmless, and it is asked again by itself after a lost link. A model is loaded when this worker is idle: a
+        handler that waits for the answer waits for itself.
+        """
+        needs = {"coordination_priority": coordination_priority}
+        if requires_model_loading:
+            needs["requires_model_loading"] = requires_model_loading
+        if requires_memory_allocation:
+            needs["requires_memory_allocation"] = requires_memory_allocation
+        body = {"event_type": "cross_domain_coordination", "session_id": session_id, "coordination_request": needs,
+                "dependent_operations": list(dependent_operations)}
+        if request_id:
+            body["request_id"] = request_id
+        return self._runtime.coordinate(json.dumps(body))
+
+    def coordination_answer(self, request_id: str) -> dict | None:
+        """The newest answer, as memory_answer(); a reservation comes with memory and goes with the session's end."""
+        return self.memory_answer(request_id)
+
     def renew_memory(self, allocation_id: str, lasts: str) -> None:
         """Holds a granted reservation for so long from now on, as "5min"."""
         self._runtime.update_reservation(json.dumps({"allocation_id": allocation_id, "lasts": lasts}))

@@ -10,6 +10,7 @@
 #include <boost/describe.hpp>
 
 #include "base/ids.h"
+#include "base/result.h"
 #include "base/units.h"
 #include "events/described.h"
 #include "events/words.h"
@@ -94,15 +95,24 @@ struct CoordinationRequest {
 BOOST_DESCRIBE_STRUCT(CoordinationRequest, (),
                       (requires_model_loading, requires_memory_allocation, coordination_priority))
 
-/// worker -> orchestrator
+/// worker -> orchestrator. dependent_operations of the session start only after it was granted. Without a request_id it
+/// is named by what it is about, see coordination_id().
 struct CrossDomainCoordination {
   static constexpr std::string_view event_type = "cross_domain_coordination";
   std::string session_id;
   CoordinationRequest coordination_request;
   std::vector<std::string> dependent_operations;
+  std::optional<std::string> request_id;
   static constexpr json::Rule rules[] = {
       {.member = "dependent_operations", .words = "inference_refinement, postprocessing"}};
 };
-BOOST_DESCRIBE_STRUCT(CrossDomainCoordination, (), (session_id, coordination_request, dependent_operations))
+BOOST_DESCRIBE_STRUCT(CrossDomainCoordination, (), (session_id, coordination_request, dependent_operations, request_id))
+
+/// Its request_id, or "<session_id>/<operation>+<operation>...", or the session alone when nothing depends on it.
+std::string coordination_id(const CrossDomainCoordination& message);
+
+/// What can be told from the message alone: a session, something that is required, sizes above zero, names within their
+/// limits. invalid_argument names the field, the value and the limit.
+Status check(const CrossDomainCoordination& message);
 
 }  // namespace lockstep

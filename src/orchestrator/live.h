@@ -18,6 +18,7 @@
 #include "events/model_events.h"
 #include "events/processing_events.h"
 #include "liveness/breaker.h"
+#include "operations/coordination.h"
 #include "operations/model_load.h"
 #include "orchestrator/counters.h"
 #include "orchestrator/effect.h"
@@ -123,14 +124,16 @@ struct Waiting {
   bool as_url;
 };
 
-/// A load or an unload that a person asked for. In memory only: it ends with the connection that waits for it, or with
-/// this process. Its name stands where a load names the job that wants it.
+/// A load or an unload that a person asked for, or a load that a worker's request needs. In memory only: it ends with
+/// the connection that waits for it, or with this process; a request that is open orders again. Its name stands where a
+/// load names the job that wants it.
 struct ModelOrder {
   bool unload = false;
   ModelId model_id;
   WorkerId worker_id;            // empty: any, or all
   std::optional<ReplyId> reply;  // who waits
   std::uint32_t tries = 0;       // loads that were begun
+  std::string request_key;       // of the worker's request that it is for; empty: a person's
 };
 
 /// Whose files are being read, component by component.
@@ -182,6 +185,7 @@ struct Live {
   std::map<WorkerId, DeliveryLane> deliveries;
   std::set<WorkerId> untold;  // for whom there may be something to tell; derived from the rows
   std::map<DeviceId, DeviceSamples> samples;
+  Dependencies dependencies;  // derived from the table of requests
   SystemRam ram;
   std::uint64_t allocations_made = 0;
   Counters counters;

@@ -10,6 +10,7 @@
 #include "events/json_read.h"
 #include "operations/model_load.h"
 #include "operations/workflow.h"
+#include "orchestrator/coordination.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
@@ -304,6 +305,9 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::memory_allocation_request:
       return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(arrival)),
                           arrival.envelope.body.text);
+    case FrameType::cross_domain_coordination:
+      return coordination_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<CrossDomainCoordination>(arrival)),
+                                arrival.envelope.body.text);
     case FrameType::reservation_update:
       return reservation_updated(turn, arrival.worker, LOCKSTEP_TRY(body_of<ReservationUpdate>(arrival)));
     case FrameType::state_applied:

@@ -143,41 +143,9 @@ memory::PoolState pool_of(const Turn& turn, const WorkerRecord& worker, const st
   return pool;
 }
 
-struct Demand {
-  Bytes bytes;
-  std::string purpose;
-  AllocationPriority priority = AllocationPriority::normal;
-  Nanos lasts = 0;
-};
-
-void grant(Turn& turn, const OpenRequest& request, const WorkerRecord& worker, const Demand& demand) {
-  memory::Grant row;
-  row.allocation_id = AllocationId(cat("grant_", turn.live.epoch.value, "_", ++turn.live.allocations_made));
-  row.request_id = request.request_id;
-  row.worker_id = worker.worker_id;
-  row.incarnation = worker.incarnation;
-  if (memory::is_device_purpose(demand.purpose)) row.device_id = worker.device_id;
-  row.purpose = demand.purpose;
-  row.bytes = demand.bytes;
-  row.lasts = demand.lasts;
-  turn.change.put(turn.tables.memory.grants, row.allocation_id.str(), row);
-  std::optional<Timestamp> until;
-  if (row.lasts > 0) {
-    until = Timestamp::of(WallTime{turn.wall.ms + row.lasts / milliseconds(1)});
-    turn.effect(out::ArmTimer{cat("grant:", row.allocation_id.str()), turn.now + row.lasts});
-  }
+void grant(Turn& turn, const OpenRequest& request, const WorkerRecord& worker, const MemoryDemand& demand) {
   ++turn.live.counters.requests_answered["granted"];
-  answer_request(turn, request, granted(request, GrantedReservation{row.allocation_id, row.bytes, until}));
-}
-
-/// When memory may become free: the first grant that lapses. Nothing is known of others.
-std::optional<WallTime> first_release(const Turn& turn) {
-  std::optional<Nanos> first;
-  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
-    if (entry.row.lasts > 0) first = std::min(first.value_or(entry.row.lasts), entry.row.lasts);
-  }
-  if (!first) return std::nullopt;
-  return WallTime{turn.wall.ms + *first / milliseconds(1)};
+  answer_request(turn, request, granted(request, reserve_memory(turn, request, worker, demand)));
 }
 
 void give_back(Turn& turn, const std::string& allocation, std::string_view how) {
@@ -211,9 +179,9 @@ bool grant_one_queued(Turn& turn) {
     }
   }
   if (best == nullptr) return false;
-  grant(turn, *best, turn.tables.liveness.workers.at(best->worker_id.str()),
-        {best_wish.requested_bytes, best_wish.allocation_purpose, best_wish.priority,
-         best_wish.estimated_duration.nanos().value_or(0)});
+  grant(
+      turn, *best, turn.tables.liveness.workers.at(best->worker_id.str()),
+      {best_wish.requested_bytes, best_wish.allocation_purpose, best_wish.estimated_duration.nanos().value_or(0), {}});
   return true;
 }
 
@@ -359,6 +327,47 @@ void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate&
                 "; its ledger has ", to_text(ledger)));
 }
 
+memory::Admission admission_of(const Turn& turn, const WorkerRecord& worker, const MemoryDemand& demand) {
+  return memory::admit(pool_of(turn, worker, demand.purpose), demand.bytes, demand.purpose,
+                       turn.tables.memory.policy());
+}
+
+GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const WorkerRecord& worker,
+                                  const MemoryDemand& demand) {
+  memory::Grant row;
+  row.allocation_id = AllocationId(cat("grant_", turn.live.epoch.value, "_", ++turn.live.allocations_made));
+  row.request_id = request.request_id;
+  row.worker_id = worker.worker_id;
+  row.incarnation = worker.incarnation;
+  if (memory::is_device_purpose(demand.purpose)) row.device_id = worker.device_id;
+  row.purpose = demand.purpose;
+  row.bytes = demand.bytes;
+  row.lasts = demand.lasts;
+  row.session_id = demand.session_id;
+  turn.change.put(turn.tables.memory.grants, row.allocation_id.str(), row);
+  std::optional<Timestamp> until;
+  if (row.lasts > 0) {
+    until = Timestamp::of(WallTime{turn.wall.ms + row.lasts / milliseconds(1)});
+    turn.effect(out::ArmTimer{cat("grant:", row.allocation_id.str()), turn.now + row.lasts});
+  }
+  return {row.allocation_id, row.bytes, until};
+}
+
+std::optional<WallTime> first_release(const Turn& turn) {
+  std::optional<Nanos> first;
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.lasts > 0) first = std::min(first.value_or(entry.row.lasts), entry.row.lasts);
+  }
+  if (!first) return std::nullopt;
+  return WallTime{turn.wall.ms + *first / milliseconds(1)};
+}
+
+void release_grants_of(Turn& turn, const std::string& session) {
+  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
+    if (entry.row.session_id == session) give_back(turn, key, cat("session ", session, " has ended"));
+  }
+}
+
 Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& asked,
                     const std::string& body) {
   const auto lasts = asked.estimated_duration.nanos();
@@ -381,7 +390,7 @@ Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocati
   }
   const memory::Admission admission = memory::admit(pool, asked.requested_bytes, asked.allocation_purpose, policy);
   if (admission.granted) {
-    grant(turn, *request, worker, {asked.requested_bytes, asked.allocation_purpose, asked.priority, *lasts});
+    grant(turn, *request, worker, {asked.requested_bytes, asked.allocation_purpose, *lasts, {}});
   } else if (admission.never) {
     deny(admission.reason);
   } else {

@@ -20,6 +20,22 @@ void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate&
 /// memory_allocation_request: answered now, or queued until something is released.
 Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& request,
                     const std::string& body);
+/// Memory that a worker asks for, on its device or (by its purpose) in system RAM. session_id: it goes with its end.
+struct MemoryDemand {
+  Bytes bytes;
+  std::string purpose;
+  Nanos lasts = 0;
+  std::optional<std::string> session_id;
+};
+/// Whether it may be granted now, and if not, whether waiting helps.
+memory::Admission admission_of(const Turn& turn, const WorkerRecord& worker, const MemoryDemand& demand);
+/// Writes the grant of a demand that was admitted.
+GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const WorkerRecord& worker,
+                                  const MemoryDemand& demand);
+/// When memory may become free: the first grant that lapses. Nothing is known of others.
+std::optional<WallTime> first_release(const Turn& turn);
+/// The session has ended.
+void release_grants_of(Turn& turn, const std::string& session);
 Status reservation_updated(Turn& turn, const WorkerRecord& worker, const ReservationUpdate& update);
 /// "grant:<allocation>" fired: it was not renewed.
 void grant_lapsed(Turn& turn, const std::string& allocation);

@@ -7,6 +7,7 @@
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
+#include "orchestrator/coordination.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -85,6 +86,14 @@ void hash_next(Turn& turn, const model::Model& model) {
 
 }  // namespace
 
+Status loadable(const model::Model& model) {
+  if (model.kind == model::Kind::lora || model.kind == model::Kind::vae || model.kind == model::Kind::sdxl_refiner) {
+    return fail(ErrorCode::invalid_argument, cat("model ", model.model_id.str(), " is a ", json::enum_name(model.kind),
+                                                 "; no worker runs one yet, it is registered only"));
+  }
+  return {};
+}
+
 ModelView model_view(const Turn& turn, const model::Model& model) {
   ModelView view = view_of(turn.tables, model);
   for (ResidencyView& each : view.residencies) {
@@ -117,7 +126,14 @@ void end_order(Turn& turn, const JobId& order, const Status& status) {
   turn.live.orders.erase(place);
   if (!status)
     turn.warn(cat(ended.unload ? "unloading " : "loading ", ended.model_id.str(), ": ", status.error().message));
-  if (status) turn.log(cat(ended.model_id.str(), ended.unload ? " is unloaded" : " is there", " as a person asked"));
+  if (status) {
+    turn.log(cat(ended.model_id.str(), ended.unload ? " is unloaded" : " is there", " as ",
+                 ended.request_key.empty() ? "a person" : "a worker", " asked"));
+  }
+  // A stop is no answer: the request is durable, and the next life orders again.
+  if (!status && !ended.request_key.empty() && !turn.live.stopping) {
+    coordination_load_failed(turn, ended.request_key, status.error());
+  }
   if (!ended.reply) return;
   if (!status) return reply_error(turn, *ended.reply, status.error());
   reply_model(turn, *ended.reply, 200, ended.model_id);
@@ -126,12 +142,7 @@ void end_order(Turn& turn, const JobId& order, const Status& status) {
 void on_load_model(Turn& turn, const in::LoadModel& input) {
   const auto model = model::usable(turn.tables.model, input.model_id);
   if (!model) return reply_error(turn, input.reply, model.error());
-  if (model->kind == model::Kind::lora || model->kind == model::Kind::vae || model->kind == model::Kind::sdxl_refiner) {
-    return reply_error(
-        turn, input.reply,
-        fail(ErrorCode::invalid_argument, cat("model ", input.model_id.str(), " is a ", json::enum_name(model->kind),
-                                              "; no worker runs one yet, it is registered only")));
-  }
+  if (const Status can = loadable(*model); !can) return reply_error(turn, input.reply, can.error());
   take_order(turn, input.reply, input.wait,
              {.unload = false, .model_id = input.model_id, .worker_id = input.worker_id});
 }

@@ -7,6 +7,7 @@
 #include "domains/processing/rules.h"
 #include "operations/sessions.h"
 #include "operations/workflow.h"
+#include "orchestrator/coordination.h"
 #include "orchestrator/deliver.h"
 
 namespace lockstep {
@@ -76,6 +77,7 @@ void end(Turn& turn, Session session, std::optional<Failure> why) {
     }
   }
   tell(turn, session, SessionCommand::cancel_operations, cat("session_", json::enum_name(session.state)));
+  coordination_over(turn, session.session_id);
   turn.live.sessions_told.erase(session.session_id);
   turn.live.session_reports.erase(session.session_id);
   put(turn, session, cat("session_", json::enum_name(session.state)));

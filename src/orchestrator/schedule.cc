@@ -12,6 +12,7 @@
 #include "domains/processing/rules.h"
 #include "operations/limits.h"
 #include "operations/workflow.h"
+#include "orchestrator/coordination.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
@@ -462,6 +463,10 @@ bool settle_models(Turn& turn) {
   }
   if (drop_stale(turn)) return true;
   Pass pass;
+  if (const auto wanted = room_wanted(turn)) {
+    const WorkerRecord& worker = turn.tables.liveness.workers.at(wanted->worker_id.str());
+    if (is_idle(turn, worker) && evict_one(turn, worker, {wanted->spared}) == Outcome::decided) return true;
+  }
   for (auto& [id, order] : turn.live.orders) {
     const JobId name = id;  // it may end here
     const Outcome outcome = order.unload ? advance_unload(turn, name, order) : advance_load(turn, pass, name, order);
@@ -488,6 +493,13 @@ bool settle_jobs(Turn& turn) {
     if (!waiting || (turn.live.stopping && job.stage == JobStage::queued)) continue;
     const Request& request = turn.tables.processing.requests.at(job.request_id.str());
     if (is_paused(turn, job) || !processing::may_start(turn.tables.processing, request)) continue;
+    if (const Dependency* held = holds_back(turn.live.dependencies, request, job)) {
+      if (held->outcome == RequestOutcome::queued) continue;
+      give_up(turn, job,
+              fail(ErrorCode::resource_exhausted,
+                   cat("what its session asked other domains for was denied: ", held->reason)));
+      return true;
+    }
     if (advance(turn, pass, job) == Outcome::decided) return true;
     ++pass.waited;
     // With no worker idle nothing further can be dispatched either; the rest only waits.

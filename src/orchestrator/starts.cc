@@ -99,6 +99,9 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
     const processing::Session& session = turn.tables.processing.sessions.at(*request.session_id);
     return cat("its session ", session.session_id, " is ", json::enum_name(session.state));
   }
+  if (const Dependency* held = holds_back(turn.live.dependencies, request, job)) {
+    return cat("its session asked other domains for what it needs: ", held->reason);
+  }
   if (turn.settings.workers.empty()) return "no worker is configured";
   Bytes need;
   for (const ModelId& id : models_needed(request, job)) {

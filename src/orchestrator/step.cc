@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "base/check.h"
+#include "orchestrator/coordination.h"
 #include "orchestrator/machine.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/turn.h"
@@ -85,7 +86,8 @@ Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
     settle_pixels(turn) || settle_answers(turn) || settle_deliveries(turn) || settle_workers(turn) ||
-        settle_sessions(turn) || settle_memory(turn) || settle_models(turn) || settle_jobs(turn);
+        settle_sessions(turn) || settle_memory(turn) || settle_coordination(turn) || settle_models(turn) ||
+        settle_jobs(turn);
   }
   return close(turn);
 }
@@ -97,6 +99,9 @@ Status Orchestrator::change(const Commit& commit, std::optional<Nanos> now) {
   live_.rev = commit.rev;
   for (const FactChange& fact : commit.changes) {
     changed_.emplace(fact.table, fact.key);
+    if (fact.table == tables_.requests.requests.name()) {
+      note_dependency(live_.dependencies, fact.key, tables_.requests.requests.find(fact.key));
+    }
     if (fact.table == tables_.processing.sessions.name()) {
       const processing::Session* session = tables_.processing.sessions.find(fact.key);
       if (session != nullptr && !processing::is_terminal(session->state)) {

@@ -130,6 +130,8 @@ void blame_load(Turn& turn, const JobId& wanted_by, const Error& why);
 void mark_broken(Turn& turn, const ModelId& id, const std::string& reason);
 /// The files of the model are others than before: what was made of the old ones is used no more.
 void forget_copies(Turn& turn, const ModelId& id);
+/// Whether a worker can run this kind of model at all; invalid_argument says why not.
+Status loadable(const model::Model& model);
 ModelView model_view(const Turn& turn, const model::Model& model);
 /// The order has ended, well or with an error; whoever waits is told.
 void end_order(Turn& turn, const JobId& order, const Status& status);

@@ -22,6 +22,7 @@
 #include "events/link_messages.h"
 #include "events/memory_events.h"
 #include "events/postprocessing_events.h"
+#include "events/processing_events.h"
 #include "propagation/facts.h"
 #include "runtime/plan.h"
 #include "transactions/participant.h"
@@ -77,6 +78,11 @@ struct Telemetry {
 struct AskMemory {
   MemoryAllocationRequest request;
 };
+/// It asks other domains for what operations of a session need (§2.4); request_answers() has the answer, by
+/// coordination_id().
+struct Coordinate {
+  CrossDomainCoordination request;
+};
 struct UpdateReservation {
   ReservationUpdate update;
 };
@@ -87,7 +93,7 @@ struct Input {
   WallTime wall;
   std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
                in::HandlersReady, in::TaskProgress, in::TaskDone, in::TaskFailed, in::Telemetry, in::AskMemory,
-               in::UpdateReservation>
+               in::Coordinate, in::UpdateReservation>
       what;
 };
 
@@ -240,6 +246,8 @@ class Machine {
   void failed(Turn& turn, const in::TaskFailed& input);
   void telemetry(Turn& turn, const in::Telemetry& input);
   void tell_runtime(Turn& turn, const ModelId& model);
+  template <class Request>
+  void ask(Turn& turn, const std::string& id, const Request& request);
   void hear_answer(RequestAnswer answer);
   /// What the settings make of the budget that the welcome gave.
   void apply_budget();
@@ -285,7 +293,8 @@ class Machine {
   std::map<ModelId, std::vector<HeldSegment>> segments_;  // kept
   std::map<ModelId, ModelRuntime> loaded_;
   Baselines baselines_;
-  std::map<std::string, MemoryAllocationRequest> asked_;  // without a final answer; asked again after a welcome
+  // Without a final answer, by request id; asked again after a welcome.
+  std::map<std::string, std::variant<MemoryAllocationRequest, CrossDomainCoordination>> asked_;
   std::map<std::string, RequestAnswer> request_answers_;
   SessionWork sessions_;
   Percent utilization_;  // by the newest sample

@@ -59,9 +59,11 @@ struct InferenceTask {
   std::uint32_t width = 0;
   std::uint32_t height = 0;
   std::uint64_t seed = 0;
+  std::optional<std::string> session_id;
 };
 BOOST_DESCRIBE_STRUCT(InferenceTask, (),
-                      (request_id, model_id, prompt, negative_prompt, steps, guidance_scale, width, height, seed))
+                      (request_id, model_id, prompt, negative_prompt, steps, guidance_scale, width, height, seed,
+                       session_id))
 
 struct InferenceReport {
   std::uint32_t step = 0;
@@ -96,8 +98,10 @@ struct PostprocessTask {  // descriptor: the source
   std::string parameters;
   std::map<std::string, RawJson> metadata;
   std::string output_format = "png";
+  std::optional<std::string> session_id;
 };
-BOOST_DESCRIBE_STRUCT(PostprocessTask, (), (request_id, source, pipeline, parameters, metadata, output_format))
+BOOST_DESCRIBE_STRUCT(PostprocessTask, (),
+                      (request_id, source, pipeline, parameters, metadata, output_format, session_id))
 
 struct PostprocessOutput {
   std::uint32_t width = 0;

@@ -47,6 +47,16 @@ Timestamp after(WallTime now, double more_seconds) {
   return Timestamp::of({now.ms + static_cast<std::int64_t>(more_seconds * 1000)});
 }
 
+FrameType type_of(const MemoryAllocationRequest&) { return FrameType::memory_allocation_request; }
+FrameType type_of(const CrossDomainCoordination&) { return FrameType::cross_domain_coordination; }
+
+Operation request_operation(const std::string& id, const MemoryAllocationRequest&) { return {id, 0, {}}; }
+Operation request_operation(const std::string& id, const CrossDomainCoordination& request) {
+  Operation operation{id, 0, {}};
+  operation.correlation.session = request.session_id;
+  return operation;
+}
+
 }  // namespace
 
 struct Machine::Turn {
@@ -87,10 +97,8 @@ Plan<Effect> Machine::step(const Input& input) {
                  [&](const in::TaskDone& x) { done(turn, x); },
                  [&](const in::TaskFailed& x) { failed(turn, x); },
                  [&](const in::Telemetry& x) { telemetry(turn, x); },
-                 [&](const in::AskMemory& x) {
-                   asked_.insert_or_assign(x.request.request_id, x.request);
-                   send(turn, FrameType::memory_allocation_request, x.request, {x.request.request_id, 0, {}});
-                 },
+                 [&](const in::AskMemory& x) { ask(turn, x.request.request_id, x.request); },
+                 [&](const in::Coordinate& x) { ask(turn, coordination_id(x.request), x.request); },
                  [&](const in::UpdateReservation& x) { send(turn, FrameType::reservation_update, x.update); },
              },
              input.what);
@@ -227,7 +235,7 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
   }
   if (handlers_ready_) send(turn, FrameType::ready, Ready{});
   for (const auto& [id, request] : asked_) {  // the same request again is harmless, and its answer may have been lost
-    send(turn, FrameType::memory_allocation_request, request, {id, 0, {}});
+    std::visit([&](const auto& each) { send(turn, type_of(each), each, request_operation(id, each)); }, request);
   }
   for (Answer& each : answers_) {
     transmit(turn, each.type, std::move(each.body), std::move(each.operation), each.placed, std::move(each.handles),
@@ -357,7 +365,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       }
       start(turn, {"inference", task.operation, model, request.request_id},
             InferenceTask{request.request_id, model, p.prompt, p.negative_prompt.value_or(""), p.steps,
-                          p.guidance_scale, p.width, p.height, p.seed.value_or(0)},
+                          p.guidance_scale, p.width, p.height, p.seed.value_or(0), envelope.correlation.session},
             handles);
       return {};
     }
@@ -370,11 +378,12 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       if (!request.source || handles.size() != 1) {
         return fail(ErrorCode::invalid_argument, "postprocessing without exactly one source", "/source");
       }
-      start(turn, {"postprocess", task.operation, {}, request.request_id},
-            PostprocessTask{
-                request.request_id, *request.source, request.postprocessing_pipeline, request.parameters.value_or(""),
-                request.metadata.value_or(std::map<std::string, RawJson>{}), request.output_requirements.format},
-            handles);
+      start(
+          turn, {"postprocess", task.operation, {}, request.request_id},
+          PostprocessTask{request.request_id, *request.source, request.postprocessing_pipeline,
+                          request.parameters.value_or(""), request.metadata.value_or(std::map<std::string, RawJson>{}),
+                          request.output_requirements.format, envelope.correlation.session},
+          handles);
       return {};
     }
     case FrameType::state_changes:
@@ -486,6 +495,14 @@ std::vector<RejectedSetting> Machine::configure(const DeviceConfigUpdate& update
     state_.settings.power_limit.reset();
   }
   return rejected;
+}
+
+template <class Request>
+void Machine::ask(Turn& turn, const std::string& id, const Request& request) {
+  const auto known = request_answers_.find(id);
+  const bool answered = known != request_answers_.end() && known->second.outcome != RequestOutcome::queued;
+  if (!answered) asked_.insert_or_assign(id, request);
+  send(turn, type_of(request), request, request_operation(id, request));
 }
 
 void Machine::hear_answer(RequestAnswer answer) {

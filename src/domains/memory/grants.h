@@ -4,6 +4,7 @@
 // is given back, or its worker is proven gone.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,7 @@ namespace lockstep::memory {
 
 /// device_id  empty: system RAM
 /// lasts      from its grant, its renewal, or a start of the orchestrator
+/// session_id it goes with this session's end, where it was asked for one (§2.4)
 struct Grant {
   AllocationId allocation_id;
   std::string request_id;
@@ -29,8 +31,10 @@ struct Grant {
   std::string purpose;
   Bytes bytes;
   Nanos lasts = 0;
+  std::optional<std::string> session_id;
 };
-BOOST_DESCRIBE_STRUCT(Grant, (), (allocation_id, request_id, worker_id, incarnation, device_id, purpose, bytes, lasts))
+BOOST_DESCRIBE_STRUCT(Grant, (),
+                      (allocation_id, request_id, worker_id, incarnation, device_id, purpose, bytes, lasts, session_id))
 
 /// One pool as an admission sees it. reserved: what is kept for others (a policy's share, the system's reserve).
 struct PoolState {

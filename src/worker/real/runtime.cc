@@ -335,6 +335,13 @@ Status Runtime::ask_memory(const std::string& body) {
   return {};
 }
 
+Result<std::string> Runtime::coordinate(const std::string& body) {
+  const auto request = LOCKSTEP_TRY(json::from_text<CrossDomainCoordination>(body));
+  LOCKSTEP_TRY_STATUS(check(request));
+  state_->reactor.post([raw = state_.get(), asked = request] { raw->input(in::Coordinate{asked}); });
+  return coordination_id(request);
+}
+
 Status Runtime::update_reservation(const std::string& body) {
   const auto update = json::from_text<ReservationUpdate>(body);
   if (!update) return update.error();

@@ -96,6 +96,9 @@ class Runtime {
   /// Asks for memory that the orchestrator manages (§2.2): a memory_allocation_request as JSON. It is asked again after
   /// a lost link until its final answer has come. invalid_argument with the place for another body.
   Status ask_memory(const std::string& body);
+  /// Asks other domains for what operations of a session need (§2.4): a cross_domain_coordination as JSON. As with
+  /// ask_memory. Returns the id to ask request_answer() for.
+  Result<std::string> coordinate(const std::string& body);
   /// A reservation_update as JSON: renews a granted reservation, or gives it back.
   Status update_reservation(const std::string& body);
   /// The newest request_answer to this id, as JSON; nothing before the first has come. Waits for the runtime's thread.
