@@ -306,7 +306,7 @@ export interface InferenceProgress {
 }
 
 export interface ImageBuffer {
-  format: string;  // open: rgb8, png
+  format: string;  // open: rgb8, png, jpeg, webp
   width: number;  // pixels
   height: number;  // pixels
   bytes: number;
@@ -331,8 +331,8 @@ export interface InferenceCompleted {
 }
 
 export interface OutputRequirements {
-  format: string;  // open: png
-  quality: string;  // open: lossless
+  format: string;  // open: png, jpeg, webp
+  quality: string;  // open: lossless, high, medium, low
   metadata_preservation: boolean;
 }
 

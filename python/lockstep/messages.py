@@ -360,7 +360,7 @@ class InferenceProgress:
 
 @dataclass(kw_only=True)
 class ImageBuffer:
-    format: str  # open: rgb8, png
+    format: str  # open: rgb8, png, jpeg, webp
     width: int  # pixels
     height: int  # pixels
     bytes: int
@@ -388,8 +388,8 @@ class InferenceCompleted:
 
 @dataclass(kw_only=True)
 class OutputRequirements:
-    format: str  # open: png
-    quality: str  # open: lossless
+    format: str  # open: png, jpeg, webp
+    quality: str  # open: lossless, high, medium, low
     metadata_preservation: bool
 
 

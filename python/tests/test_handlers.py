@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,11 @@ import pytest
 from conftest import MODEL_FILES, SEALS, FakeTask, load_task, mappings, memfd_of, open_fds, run_python
 from lockstep.diffusers.errors import Cancelled, TaskFailed
 from lockstep.diffusers.handlers import Handlers
-from lockstep.diffusers.images import decode_png, encode_png, read_chunks
+from lockstep.diffusers.images import decode, decode_png, encode_png, read_chunks, read_exif
 from lockstep.diffusers.memfd import ALL_SEALS, read_all, sealed
 from lockstep.diffusers.planted import planted_safe_image, planted_unsafe_image
+from lockstep.diffusers.safety import check
+from PIL import Image
 
 INFERENCE = {
     "request_id": "r1",
@@ -297,7 +300,7 @@ def test_a_safe_picture_is_enlarged_and_delivered(handlers, format):
     assert _plain(done) and _plain(task.reports)
     assert done["operations"] == ["upscaling", "safety_check"]
     assert done["output"] == {
-        "width": 192, "height": 128, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        "format": "png", "width": 192, "height": 128, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert done["safety"]["safety_classification"] == "safe" and done["safety"]["content_safety_score"] > 0.99
     assert done["safety"]["flagged_content"] == []
     assert set(done["quality"]) == {"technical_quality", "visual_quality", "enhancement_effectiveness"}
@@ -310,6 +313,26 @@ def test_a_safe_picture_is_enlarged_and_delivered(handlers, format):
         ("upscaling", 0), ("upscaling", 0), ("safety_check", 1), ("safety_check", 1)]
     assert [report["current_operation_progress"] for report in task.reports] == [0.0, 100.0, 0.0, 100.0]
     assert {report["total_operations"] for report in task.reports} == {2}
+
+
+# §1.6 "Output format validation and conversion"
+@pytest.mark.parametrize("format, quality", [("jpeg", "high"), ("jpeg", "low"), ("webp", "lossless"), ("webp", "medium")])
+def test_a_picture_is_delivered_in_the_format_that_is_asked_for(handlers, monkeypatch, format, quality):
+    import lockstep.diffusers.handlers as module
+
+    judged = []
+    monkeypatch.setattr(module, "check", lambda model, image, strictness: judged.append(image) or check(
+        model, image, strictness))
+    task = _postprocess_task(planted_safe_image(48, 32), [UPSCALE, SAFETY], output_format=format, output_quality=quality)
+    done, (fd,) = handlers.postprocess(task)
+    data = _take(fd)
+    assert done["output"]["format"] == format
+    assert done["output"]["sha256"] == hashlib.sha256(data).hexdigest()
+    with Image.open(io.BytesIO(data)) as file:
+        assert (file.format, file.size) == (format.upper(), (192, 128))
+    assert read_exif(data)["parameters"] == "a red fox\nSteps: 4"
+    # The classifier saw the pixels of the file, with what the encoder did to them.
+    assert len(judged) == 1 and np.array_equal(judged[0], decode(data))
 
 
 def test_an_unsafe_picture_is_never_delivered(handlers):
@@ -368,7 +391,10 @@ POSTPROCESS_FAILURES = [
     ({"pipeline": [{"operation": "sharpen", "model": "x"}]}, "invalid_argument", "no operation 'sharpen'"),
     ({"pipeline": [{"operation": ["upscaling"]}]}, "invalid_argument", "'operation' must be text"),
     ({"pipeline": [{**SAFETY, "strictness": "none"}]}, "invalid_argument", "strictness is 'none'"),
-    ({"output_format": "webp"}, "invalid_argument", "'webp'"),
+    ({"output_format": "gif"}, "invalid_argument", "'gif'; it can be png, jpeg, webp"),
+    ({"output_format": "jpeg"}, "invalid_argument", "'lossless'; with jpeg it can be high, medium, low"),
+    ({"output_quality": "high"}, "invalid_argument", "'high'; with png it can be lossless"),
+    ({"output_format": 3}, "invalid_argument", "'output_format' must be text"),
     ({"metadata": "text"}, "invalid_argument", "'metadata' must be an object"),
 ]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lockstep.diffusers import images
 from lockstep.diffusers.errors import TaskFailed
-from lockstep.diffusers.images import decode_png, encode_png, read_chunks
+from lockstep.diffusers.images import decode, decode_png, encode, encode_png, read_chunks, read_exif
 from lockstep.diffusers.planted import planted_safe_image
 from lockstep.diffusers.quality import (
     enhancement_effectiveness,
@@ -39,6 +39,40 @@ def test_equal_pictures_give_equal_bytes_and_no_time():
     assert first == encode_png(PICTURE.copy(), PARAMETERS, {"a": 2, "b": 1})
     assert b"tIME" not in first
     assert read_chunks(encode_png(PICTURE)) == {}
+
+
+CHOICES = [(format, quality) for format, qualities in images.QUALITIES.items() for quality in qualities]
+
+
+@pytest.mark.parametrize("format, quality", CHOICES)
+def test_every_format_and_quality_keeps_the_picture_and_its_texts(format, quality):
+    metadata = {"request_id": "r1", "text": "Füchse 狐"}
+    data = encode(PICTURE, format, quality, "狐 fox", metadata)
+    assert data == encode(PICTURE.copy(), format, quality, "狐 fox", dict(reversed(metadata.items())))
+    with Image.open(io.BytesIO(data)) as file:
+        assert (file.format, file.size) == (format.upper(), (40, 30))
+    texts = read_chunks(data) if format == "png" else read_exif(data)
+    assert texts["parameters"] == "狐 fox" and json.loads(texts["lockstep"]) == metadata
+    error = np.abs(decode(data).astype(int) - PICTURE).mean()
+    assert error == 0 if quality == "lossless" else 0 < error < 20
+
+
+def test_a_lower_quality_is_a_smaller_file_further_from_the_picture():
+    picture = planted_safe_image(256, 256)
+    for format, order in (("jpeg", ("high", "medium", "low")), ("webp", ("lossless", "high", "medium", "low"))):
+        files = [encode(picture, format, quality) for quality in order]
+        sizes = [len(file) for file in files]
+        errors = [((decode(file).astype(int) - picture) ** 2).mean() for file in files]
+        assert sizes[1:] == sorted(sizes[1:], reverse=True) and errors == sorted(errors), (format, sizes, errors)
+
+
+def test_texts_that_a_jpeg_has_no_room_for_are_left_out():
+    metadata = {"request_id": "r1", "inference_parameters": {"prompt": "x" * 40_000}}
+    texts = read_exif(encode(PICTURE, "jpeg", "high", "x" * 40_000, metadata))
+    assert set(texts) == {"lockstep"} and json.loads(texts["lockstep"]) == metadata
+    metadata["inference_parameters"]["negative_prompt"] = "y" * 40_000
+    assert json.loads(read_exif(encode(PICTURE, "jpeg", "high", "x", metadata))["lockstep"]) == {"request_id": "r1"}
+    assert json.loads(read_exif(encode(PICTURE, "webp", "high", "x", metadata))["lockstep"]) == metadata
 
 
 def test_damaged_files_are_refused():

@@ -128,6 +128,10 @@ void Client::State::add_all(CLI::App& app) {
   generate_command->add_option("--guidance-scale", body.guidance_scale, "how closely to follow the prompt");
   generate_command->add_option("--negative-prompt", body.negative_prompt, "what not to show");
   generate_command->add_option("--model", body.model, "which model (default: the server's first)");
+  generate_command->add_option("--format", body.output_format,
+                               "png, jpeg or webp (default: by the extension of the file, else png)");
+  generate_command->add_option("--quality", body.output_quality,
+                               "lossless (png, webp), high, medium or low (jpeg, webp)");
   generate_command->add_option("--session", body.session_id, "the session it belongs to");
   generate_command->add_flag("--no-wait", generate.no_wait, "return when the request is accepted");
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/digest.h"
+#include "base/image_header.h"
 #include "base/text.h"
 #include "cli/answer.h"
 #include "cli/progress.h"
@@ -203,7 +204,7 @@ class Watch {
 
 Result<SavedImage> save(const http::Address& address, const JobView& job, const std::string& file) {
   const std::string& sha256 = job.output->sha256;
-  const std::string bytes = LOCKSTEP_TRY(get(address, cat("/api/v1/outputs/", sha256, ".png")));
+  const std::string bytes = LOCKSTEP_TRY(get(address, cat("/api/v1/outputs/", sha256)));
   if (sha256_hex(bytes) != sha256) {
     return fail(ErrorCode::data_loss, cat("image ", job.index, " did not arrive as it was stored; it is not written"));
   }
@@ -242,8 +243,23 @@ ExitCode code_of_failure(const processing::Failure& failure) {
 
 }  // namespace
 
-std::string file_name(const std::string& file, const RequestId& request, std::uint32_t index, std::uint32_t n) {
-  if (file.empty()) return cat("lockstep-", request.str(), "-", index, ".png");
+Result<std::optional<std::string>> format_to_ask(const std::optional<std::string>& named, const std::string& file) {
+  std::string extension = std::filesystem::path(file).extension().string();
+  for (char& letter : extension) letter = letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter + 32) : letter;
+  if (extension == ".jpeg") extension = ".jpg";
+  const auto* const meant = std::ranges::find(image_formats, extension, &ImageFormat::suffix);
+  if (meant == std::end(image_formats) || meant->name == named) return named;
+  if (!named) return std::optional(std::string(meant->name));
+  return fail(ErrorCode::invalid_argument,
+              cat("--format is ", shortened(*named), ", and ", file, " would be ", meant->name, " by its name"));
+}
+
+std::string file_name(const std::string& file, const RequestId& request, std::uint32_t index, std::uint32_t n,
+                      std::string_view format) {
+  if (file.empty()) {
+    const ImageFormat* const known = image_format(format);
+    return cat("lockstep-", request.str(), "-", index, known == nullptr ? std::string_view() : known->suffix);
+  }
   if (n <= 1) return file;
   const std::filesystem::path path(file);
   std::filesystem::path out = path.parent_path() / path.stem();
@@ -252,7 +268,11 @@ std::string file_name(const std::string& file, const RequestId& request, std::ui
   return out.string();
 }
 
-ExitCode generate(const http::Address& address, const GenerateOptions& options) {
+ExitCode generate(const http::Address& address, GenerateOptions options) {
+  auto format = format_to_ask(options.body.output_format, options.file);
+  if (!format) return tell(format.error());
+  // PNG is what comes anyhow; a server of an earlier release does not know the key.
+  if (options.body.output_format || *format != "png") options.body.output_format = *std::move(format);
   if (!options.no_wait) {
     if (const Status good = writable_folder(options.file); !good) return tell(good.error());
   }
@@ -295,7 +315,8 @@ ExitCode generate(const http::Address& address, const GenerateOptions& options) 
   Summary summary{accepted->request_id, {}, 0};
   for (const JobView& job : view->jobs) {
     if (!job.output) continue;
-    auto saved = save(address, job, file_name(options.file, accepted->request_id, job.index, n));
+    const std::string file = file_name(options.file, accepted->request_id, job.index, n, job.output->format);
+    auto saved = save(address, job, file);
     if (!saved) return tell(saved.error());
     summary.images.push_back(*std::move(saved));
   }

@@ -13,14 +13,20 @@ namespace lockstep::cli {
 
 struct GenerateOptions {
   GenerateBody body;
-  std::string file;  // empty: lockstep-<request id>-<image>.png
+  std::string file;  // empty: lockstep-<request id>-<image> and the suffix of the format
   bool json = false;
   bool no_wait = false;
 };
 
 /// The file of one image: with several, its number goes before the extension.
-std::string file_name(const std::string& file, const RequestId& request, std::uint32_t index, std::uint32_t n);
+/// format: of the image; another name than those of base/image_header.h gives no suffix.
+std::string file_name(const std::string& file, const RequestId& request, std::uint32_t index, std::uint32_t n,
+                      std::string_view format = "png");
 
-ExitCode generate(const http::Address& address, const GenerateOptions& options);
+/// The format that is asked for: the one that is named, else what the extension of `file` says, else nothing. A file
+/// whose extension says another format than the one named is refused. invalid_argument.
+Result<std::optional<std::string>> format_to_ask(const std::optional<std::string>& named, const std::string& file);
+
+ExitCode generate(const http::Address& address, GenerateOptions options);
 
 }  // namespace lockstep::cli

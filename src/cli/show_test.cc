@@ -99,7 +99,23 @@ TEST(CliGenerate, the_number_goes_before_the_extension) {
   EXPECT_EQ(file_name("", id, 2, 1), "lockstep-req_1-2.png");
   EXPECT_EQ(file_name("a.png", id, 0, 1), "a.png");
   EXPECT_EQ(file_name("dir.x/a.png", id, 1, 2), "dir.x/a-1.png");
+  EXPECT_EQ(file_name("", id, 0, 1, "jpeg"), "lockstep-req_1-0.jpg");
   EXPECT_EQ(file_name("a", id, 1, 2), "a-1");
+}
+
+TEST(CliGenerate, the_extension_says_the_format_and_must_not_lie) {
+  const auto asked = [](std::optional<std::string> named, const std::string& file) {
+    const auto format = format_to_ask(named, file);
+    return format ? format->value_or("-") : "refused";
+  };
+  EXPECT_EQ(asked({}, ""), "-");
+  EXPECT_EQ(asked({}, "a.bmp"), "-");
+  EXPECT_EQ(asked({}, "dir.webp/a"), "-");
+  EXPECT_EQ(asked({}, "a.JPEG"), "jpeg");
+  EXPECT_EQ(asked({}, "a.webp"), "webp");
+  EXPECT_EQ(asked("webp", ""), "webp");
+  EXPECT_EQ(asked("jpeg", "a.jpg"), "jpeg");
+  EXPECT_EQ(asked("webp", "a.png"), "refused");
 }
 
 }  // namespace

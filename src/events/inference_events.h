@@ -118,7 +118,7 @@ struct ResultMetadata {
 BOOST_DESCRIBE_STRUCT(ResultMetadata, (),
                       (execution_time, total_steps_executed, final_vram_usage, result_quality_score))
 
-/// Pixels in a descriptor that rides with the frame: format "rgb8" (rows of 3 bytes a pixel) or "png".
+/// Pixels in a descriptor that rides with the frame: format "rgb8" (rows of 3 bytes a pixel), or that of an image file.
 struct ImageBuffer {
   std::string format = "rgb8";
   std::uint32_t width = 0;
@@ -126,7 +126,7 @@ struct ImageBuffer {
   std::uint64_t bytes = 0;
   std::string sha256;
   static constexpr json::Rule rules[] = {
-      {.member = "format", .words = "rgb8, png"},
+      {.member = "format", .words = "rgb8, png, jpeg, webp"},
       {.member = "width", .unit = "pixels"},
       {.member = "height", .unit = "pixels"},
   };

@@ -31,13 +31,14 @@ struct PipelineOperation {
 };
 BOOST_DESCRIBE_STRUCT(PipelineOperation, (), (operation, model, target_resolution, strictness))
 
+/// What is delivered: domains/postprocessing/rules.h says which quality goes with which format.
 struct OutputRequirements {
   std::string format = "png";
   std::string quality = "lossless";
   bool metadata_preservation = true;
   static constexpr json::Rule rules[] = {
-      {.member = "format", .words = "png"},
-      {.member = "quality", .words = "lossless"},
+      {.member = "format", .words = "png, jpeg, webp"},
+      {.member = "quality", .words = "lossless, high, medium, low"},
   };
 };
 BOOST_DESCRIBE_STRUCT(OutputRequirements, (), (format, quality, metadata_preservation))

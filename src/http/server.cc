@@ -465,7 +465,6 @@ void Server::State::Connection::check() {
 
 void Server::State::Connection::output() {
   Answer found;
-  found.content_type = "image/png";
   // The name is the hash of the bytes, so an answer never becomes wrong.
   const std::string etag = cat("\"", route.name, "\"");
   found.headers = {{"ETag", etag}, {"Cache-Control", "public, max-age=31536000, immutable"}};
@@ -473,6 +472,14 @@ void Server::State::Connection::output() {
   server->hooks.read_output(route.name, [self = shared_from_this(), found, known](Result<std::string> bytes) mutable {
     if (self->server->ended || self->phase != Phase::waiting) return;
     if (!bytes) return self->send(error_answer(bytes.error()));
+    const ImageFormat* const format = image_format_of(*bytes);
+    if (self->route.format != nullptr && self->route.format != format) {
+      return self->send(error_answer(404, "not_found",
+                                     cat("output ", self->route.name, " is ",
+                                         format == nullptr ? std::string_view("no image") : format->name, ", not ",
+                                         self->route.format->name)));
+    }
+    found.content_type = format == nullptr ? "application/octet-stream" : format->media_type;
     if (known) {
       found.status = 304;
     } else {

@@ -25,6 +25,7 @@ namespace {
 using What = decltype(Input::what);
 
 const std::string hash(64, 'a');
+const std::string png_bytes("\x89PNG\r\n\x1a\n bytes", 14);
 constexpr int patience_ms = 20'000;  // a bound for a hanging test, never waited out when things work
 
 /// A server with its loop on a thread of its own, and a fake core.
@@ -36,7 +37,7 @@ class HttpServer : public testing::Test {
     hooks.submit = [this](What what) { take(std::move(what)); };
     hooks.random = [] { return std::uint64_t{4711}; };
     hooks.read_output = [](const std::string& sha256, const std::function<void(Result<std::string>)>& done) {
-      if (sha256 == hash) return done(std::string("PNG bytes"));
+      if (sha256 == hash) return done(png_bytes);
       done(fail(ErrorCode::not_found, "there is no such output"));
     };
     hooks.store_upload = [](const std::string& bytes, const std::function<void(Result<ImageBuffer>)>& done) {
@@ -181,7 +182,7 @@ TEST_F(HttpServer, a_generation_waits_for_its_images) {
   on_loop([&] { server_->reply_images(images); });
   const Response response = answer.get();
   EXPECT_EQ(response.status, 200);
-  EXPECT_TRUE(has(response.body, R"("data":[{"b64_json":"UE5HIGJ5dGVz"}])")) << response.body;
+  EXPECT_TRUE(has(response.body, R"("data":[{"b64_json":"iVBORw0KGgogYnl0ZXM="}])")) << response.body;
 }
 
 TEST_F(HttpServer, links_name_the_host_that_was_asked) {
@@ -262,7 +263,7 @@ TEST_F(HttpServer, a_check_stores_the_picture_first) {
 TEST_F(HttpServer, outputs_never_change) {
   const Response response = get("/api/v1/outputs/" + hash + ".png");
   EXPECT_EQ(response.status, 200);
-  EXPECT_EQ(response.body, "PNG bytes");
+  EXPECT_EQ(response.body, png_bytes);
   EXPECT_EQ(response.headers.at("content-type"), "image/png");
   EXPECT_EQ(response.headers.at("etag"), "\"" + hash + "\"");
   EXPECT_TRUE(has(response.headers.at("cache-control"), "immutable"));
@@ -271,7 +272,10 @@ TEST_F(HttpServer, outputs_never_change) {
   const auto head = request(address_, "HEAD", "/api/v1/outputs/" + hash);
   ASSERT_TRUE(head.has_value());
   EXPECT_EQ(head->body, "");
-  EXPECT_EQ(head->headers.at("content-length"), "9");
+  EXPECT_EQ(head->headers.at("content-length"), "14");
+  const Response other = get("/api/v1/outputs/" + hash + ".webp");  // a name that would lie
+  EXPECT_EQ(other.status, 404);
+  EXPECT_TRUE(has(other.body, "is png, not webp")) << other.body;
 }
 
 TEST_F(HttpServer, malformed_bodies_are_400_and_name_the_place) {

@@ -7,6 +7,7 @@
 #include <openssl/evp.h>
 
 #include "base/digest.h"
+#include "base/image_header.h"
 #include "base/text.h"
 #include "events/json_read.h"
 
@@ -159,11 +160,12 @@ std::optional<Route> place_of(std::string_view path) {
   if (const auto id = name_between(path, workers, "/logs")) return Route{Kind::worker_log, *id, {}};
   if (const auto id = name_between(path, workers, "")) return Route{Kind::view, cat("workers/", *id), {}};
   if (const auto id = name_between(path, requests, "")) return Route{Kind::view, cat("requests/", *id), {}};
-  for (const std::string_view suffix : {".png", ""}) {
-    const auto hash = name_between(path, outputs, suffix);
-    if (hash && is_sha256_hex(*hash)) return Route{Kind::output, *hash, {}};
+  for (const ImageFormat& format : image_formats) {
+    const auto hash = name_between(path, outputs, format.suffix);
+    if (hash && is_sha256_hex(*hash)) return Route{Kind::output, *hash, {}, &format};
   }
-  return std::nullopt;
+  const auto hash = name_between(path, outputs, "");
+  return hash && is_sha256_hex(*hash) ? std::optional(Route{Kind::output, *hash, {}}) : std::nullopt;
 }
 
 std::string_view methods_of(Route::Kind kind) {
@@ -400,7 +402,9 @@ std::string images_text(const out::ReplyImages& reply, const std::string& base_u
     const out::ImageReply& each = reply.images[i];
     ImageEntry entry;
     if (reply.as_url) {
-      entry.url = cat(base_url, "/api/v1/outputs/", each.image.sha256, ".png");
+      const ImageFormat* const format = image_format(each.image.format);
+      entry.url =
+          cat(base_url, "/api/v1/outputs/", each.image.sha256, format == nullptr ? std::string_view() : format->suffix);
     } else {
       entry.b64_json = base64(files.at(i));
     }
@@ -408,6 +412,7 @@ std::string images_text(const out::ReplyImages& reply, const std::string& base_u
     body.lockstep.images.push_back({each.image.sha256, each.seed, each.image.width, each.image.height});
   }
   if (!reply.images.empty()) {
+    body.output_format = reply.images.front().image.format;
     body.size = cat(reply.images.front().image.width, "x", reply.images.front().image.height);
   }
   return json::to_text(body);

@@ -15,6 +15,7 @@
 #include <boost/describe.hpp>
 
 #include "base/ids.h"
+#include "base/image_header.h"
 #include "base/result.h"
 #include "events/json_write.h"
 #include "orchestrator/effect.h"
@@ -59,6 +60,7 @@ struct Route {
   Kind kind = Kind::livez;
   std::string name;   // view, setting, command: its path; cancel: the request id; output: the hash; of a worker: its id
   std::string query;  // without the question mark
+  const ImageFormat* format = nullptr;  // output: what the path's suffix says, if it has one
 };
 /// The route without the ids in it: one of a bounded set of names.
 std::string class_of(const Route& route);
@@ -98,7 +100,7 @@ bool origin_allowed(std::string_view origin, std::string_view host, bool on_loop
 
 std::string base64(std::string_view bytes);
 
-/// The answer of a completed request. as_url: links below `base_url`; otherwise `files` has one PNG per image.
+/// The answer of a completed request. as_url: links below `base_url`; otherwise `files` has one file per image.
 std::string images_text(const out::ReplyImages& reply, const std::string& base_url,
                         const std::vector<std::string>& files);
 

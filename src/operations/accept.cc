@@ -1,5 +1,7 @@
 #include "operations/accept.h"
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "domains/model/rules.h"
 #include "domains/postprocessing/rules.h"
@@ -9,6 +11,8 @@
 namespace lockstep {
 
 namespace {
+
+constexpr std::uint32_t upscaling_factor = 4;  // of the one kind of upscaler that workers run
 
 Status room_in_queue(const Tables& tables, const AcceptSettings& settings, std::uint32_t more) {
   const std::size_t open = processing::open_jobs(tables.processing);
@@ -67,7 +71,7 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
   add_operation(tables, model::Kind::upscaler,
                 {.operation = "upscaling",
                  .model = {},
-                 .target_resolution = cat(p.width * 4, "x", p.height * 4),
+                 .target_resolution = cat(p.width * upscaling_factor, "x", p.height * upscaling_factor),
                  .strictness = std::nullopt},
                 request.pipeline);
   add_operation(
@@ -75,6 +79,13 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
       {.operation = "safety_check", .model = {}, .target_resolution = std::nullopt, .strictness = settings.strictness},
       request.pipeline);
   LOCKSTEP_TRY_STATUS(postprocessing::validate(request.pipeline));
+  if (body.output_format || body.output_quality) {
+    request.output = LOCKSTEP_TRY(postprocessing::read_output(body.output_format, body.output_quality));
+    const bool enlarged = std::ranges::any_of(
+        request.pipeline, [](const PipelineOperation& each) { return each.operation == "upscaling"; });
+    const std::uint32_t scale = enlarged ? upscaling_factor : 1;
+    LOCKSTEP_TRY_STATUS(postprocessing::validate_output_size(*request.output, p.width * scale, p.height * scale));
+  }
   if (body.tags) LOCKSTEP_TRY_STATUS(postprocessing::validate_tags(*body.tags));
   request.tags = body.tags;
   if (body.session_id) LOCKSTEP_TRY_STATUS(join_session(tables, *body.session_id, request));

@@ -30,10 +30,12 @@ struct GenerateBody {
   std::optional<std::string> negative_prompt;
   std::optional<std::string> session_id;
   std::optional<std::vector<std::string>> tags;  // of its outputs
+  std::optional<std::string> output_format;      // png, jpeg or webp
+  std::optional<std::string> output_quality;     // lossless, high, medium or low
 };
 BOOST_DESCRIBE_STRUCT(GenerateBody, (),
                       (prompt, model, n, size, response_format, user, steps, num_inference_steps, guidance_scale, seed,
-                       negative_prompt, session_id, tags))
+                       negative_prompt, session_id, tags, output_format, output_quality))
 
 struct AcceptSettings {
   inference::Limits limits;

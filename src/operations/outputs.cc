@@ -32,6 +32,7 @@ OutputsView outputs_view(const Tables& tables, Rev rev, const OutputFilter& filt
     each.width = output.image.width;
     each.height = output.image.height;
     each.bytes = output.image.bytes;
+    each.format = output.image.format;
     each.seed = output.seed;
     each.created = to_rfc3339(output.created);
     each.tags = output.tags.value_or(std::vector<std::string>{});

@@ -25,9 +25,10 @@ struct OutputView {
   std::vector<std::string> tags;
   std::string review;  // why a person should look at it; empty when nobody has to
   std::optional<FinalResults> results;
+  std::string format;
 };
 BOOST_DESCRIBE_STRUCT(OutputView, (),
-                      (sha256, request_id, job_id, width, height, bytes, seed, created, tags, review, results))
+                      (sha256, request_id, job_id, width, height, bytes, seed, created, tags, review, results, format))
 
 struct OutputsView {
   Rev rev;

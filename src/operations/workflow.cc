@@ -72,6 +72,7 @@ PostprocessingRequest start_postprocessing(const Tables& tables, const Request& 
   PostprocessingRequest message;
   message.request_id = postprocessing::run_id(job.job_id, job.attempt);
   message.postprocessing_pipeline = request.pipeline;
+  message.output_requirements = request.output.value_or(OutputRequirements{});
   message.source = source;
   if (request.kind == processing::RequestKind::generation) {
     const inference::Run& run = tables.inference.runs.at(job.job_id.str());
@@ -105,7 +106,7 @@ void finish_inference(const Tables& tables, const Job& job, const InferenceCompl
   change.event(std::string(InferenceCompleted::event_type), job.request_id.str(), message);
 }
 
-void finish_postprocessing(const Tables& tables, const Request& request, const Job& job,
+bool finish_postprocessing(const Tables& tables, const Request& request, const Job& job,
                            const PostprocessingCompleted& message, WallTime now, Change& change) {
   postprocessing::Run run = postprocessing::after(tables.postprocessing.runs.at(job.job_id.str()),
                                                   postprocessing::RunEvent::postprocessing_completed);
@@ -116,7 +117,7 @@ void finish_postprocessing(const Tables& tables, const Request& request, const J
   if (request.kind == processing::RequestKind::check) {
     // The verdict is the result, whatever it says.
     put_job(tables, processing::after(job, JobEvent::verdict_only), now, change);
-    return;
+    return false;
   }
   Status deliver = postprocessing::may_deliver(request.pipeline, message);
   if (deliver) {
@@ -126,9 +127,17 @@ void finish_postprocessing(const Tables& tables, const Request& request, const J
     fail_job(tables, job, processing::failure_of(deliver.error()), now, change);
   } else if (!message.output) {
     fail_job(tables, job, {"internal", "postprocessing completed without an image"}, now, change);
+  } else if (const std::string wanted = request.output.value_or(OutputRequirements{}).format;
+             message.output->format != wanted) {
+    fail_job(tables, job,
+             {"internal", cat("the worker delivered ", shortened(message.output->format), "; the request asks for ",
+                              wanted)},
+             now, change);
   } else {
     put_job(tables, processing::after(job, JobEvent::postprocessing_completed), now, change);
+    return true;
   }
+  return false;
 }
 
 void finish_storing(const Tables& tables, const Request& request, const Job& job, const ImageBuffer& image,

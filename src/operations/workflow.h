@@ -22,7 +22,8 @@ PostprocessingRequest start_postprocessing(const Tables& tables, const processin
 /// The worker's results. The caller has checked that run and attempt are current.
 void finish_inference(const Tables& tables, const processing::Job& job, const InferenceCompleted& message,
                       Change& change);
-void finish_postprocessing(const Tables& tables, const processing::Request& request, const processing::Job& job,
+/// Whether its image is to be stored; otherwise the job has ended, or it has no image.
+bool finish_postprocessing(const Tables& tables, const processing::Request& request, const processing::Job& job,
                            const PostprocessingCompleted& message, WallTime now, Change& change);
 
 /// The encoded image is on disk under its content hash: the job is complete.

@@ -206,10 +206,7 @@ Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
                 "/output");
   }
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
-  finish_postprocessing(turn.tables, request, *job, completed, turn.wall, turn.change);
-  const bool deliver = request.kind == processing::RequestKind::generation && completed.output &&
-                       postprocessing::may_deliver(request.pipeline, completed).has_value();
-  if (deliver) {
+  if (finish_postprocessing(turn.tables, request, *job, completed, turn.wall, turn.change)) {
     turn.effect(out::StorePixels{job->job_id, job->attempt, arrival.handles.front(), *completed.output});
     arrival.handles.clear();
   }

@@ -14,12 +14,12 @@
 
 #include "base/check.h"
 #include "base/digest.h"
+#include "base/image_header.h"
 #include "base/text.h"
 #include "env/real/memory_file.h"
 #include "env/real/system_memory.h"
 #include "server/model_files.h"
 #include "server/model_store.h"
-#include "server/png_header.h"
 #include "server/printable.h"
 #include "server/random_id.h"
 #include "server/recovered_events.h"
@@ -525,12 +525,26 @@ void Driver::carry_out(out::OpenPixels& effect) {
       });
 }
 
+namespace {
+
+/// A worker's word is not enough: the file itself says what it is. internal, or what read_image_header says.
+Status is_the_image(std::string_view bytes, const ImageBuffer& expected) {
+  const ImageHeader header = LOCKSTEP_TRY(read_image_header(bytes));
+  if (header.format == expected.format && header.width == expected.width && header.height == expected.height) return {};
+  return fail(ErrorCode::internal, cat("the worker announced ", expected.format, " of ", expected.width, "x",
+                                       expected.height, "; its file is ", header.format, " of ", header.width, "x",
+                                       header.height));
+}
+
+}  // namespace
+
 void Driver::carry_out(out::StorePixels& effect) {
   const real::SharedFd file = handle(effect.handle);
   handles_.erase(effect.handle);
   in_pool(
       [this, file, expected = effect.expected]() -> Result<ImageBuffer> {
         const std::string bytes = LOCKSTEP_TRY(real::read_verified(file->get(), expected.bytes, expected.sha256));
+        LOCKSTEP_TRY_STATUS(is_the_image(bytes, expected));
         LOCKSTEP_TRY_STATUS(outputs_.put(bytes, expected.sha256));
         return expected;
       },
@@ -542,8 +556,11 @@ void Driver::carry_out(out::StorePixels& effect) {
 void Driver::store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
   in_pool(
       [this, bytes = std::move(bytes)]() -> Result<ImageBuffer> {
-        const PngSize size = LOCKSTEP_TRY(read_png_size(bytes));
-        const ImageBuffer image{"png", size.width, size.height, bytes.size(), sha256_hex(bytes)};
+        const ImageHeader header = LOCKSTEP_TRY(read_image_header(bytes));
+        if (header.format != "png") {
+          return fail(ErrorCode::invalid_argument, cat("the body is ", header.format, "; a check takes png"));
+        }
+        const ImageBuffer image{"png", header.width, header.height, bytes.size(), sha256_hex(bytes)};
         LOCKSTEP_TRY_STATUS(outputs_.put(bytes, image.sha256));
         return image;
       },

@@ -98,18 +98,20 @@ struct PostprocessTask {  // descriptor: the source
   std::string parameters;
   std::map<std::string, RawJson> metadata;
   std::string output_format = "png";
+  std::string output_quality = "lossless";
   std::optional<std::string> session_id;
 };
 BOOST_DESCRIBE_STRUCT(PostprocessTask, (),
-                      (request_id, source, pipeline, parameters, metadata, output_format, session_id))
+                      (request_id, source, pipeline, parameters, metadata, output_format, output_quality, session_id))
 
-struct PostprocessOutput {
+struct PostprocessOutput {  // format: of the file; absent from a handler that writes PNG only
   std::uint32_t width = 0;
   std::uint32_t height = 0;
   std::uint64_t bytes = 0;
   std::string sha256;
+  std::optional<std::string> format;
 };
-BOOST_DESCRIBE_STRUCT(PostprocessOutput, (), (width, height, bytes, sha256))
+BOOST_DESCRIBE_STRUCT(PostprocessOutput, (), (width, height, bytes, sha256, format))
 
 struct PostprocessDone {  // descriptor: the encoded output, when there is one
   std::vector<std::string> operations;

@@ -378,12 +378,12 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       if (!request.source || handles.size() != 1) {
         return fail(ErrorCode::invalid_argument, "postprocessing without exactly one source", "/source");
       }
-      start(
-          turn, {"postprocess", task.operation, {}, request.request_id},
-          PostprocessTask{request.request_id, *request.source, request.postprocessing_pipeline,
-                          request.parameters.value_or(""), request.metadata.value_or(std::map<std::string, RawJson>{}),
-                          request.output_requirements.format, envelope.correlation.session},
-          handles);
+      start(turn, {"postprocess", task.operation, {}, request.request_id},
+            PostprocessTask{
+                request.request_id, *request.source, request.postprocessing_pipeline, request.parameters.value_or(""),
+                request.metadata.value_or(std::map<std::string, RawJson>{}), request.output_requirements.format,
+                request.output_requirements.quality, envelope.correlation.session},
+            handles);
       return {};
     }
     case FrameType::state_changes:
@@ -682,8 +682,8 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
                                     std::nullopt, report->operations};
     if (report->output) {
       message.output_location = cat("sha256:", report->output->sha256);
-      message.output = ImageBuffer{"png", report->output->width, report->output->height, report->output->bytes,
-                                   report->output->sha256};
+      message.output = ImageBuffer{report->output->format.value_or("png"), report->output->width,
+                                   report->output->height, report->output->bytes, report->output->sha256};
     }
     answer(turn, task, FrameType::postprocessing_completed, message, std::move(handles));
   }

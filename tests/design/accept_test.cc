@@ -39,6 +39,44 @@ TEST(Design_accept, an_image_goes_through_every_stage_and_is_answered_once) {
   EXPECT_EQ(stage.all<out::ReplyImages>().size(), 1u);
 }
 
+// §1.6 "Output format validation and conversion": what the worker is told, and what it must deliver.
+TEST(Design_1_6_output_format, what_the_request_asks_for_is_ordered_and_another_format_is_not_stored) {
+  for (const std::string delivered : {"jpeg", "png"}) {
+    Stage stage(settings_of(1));
+    stage.ready();
+    stage.generate_with(5, {.output_format = "jpeg", .output_quality = "medium"});
+    stage.until_inferring();
+    stage.inference_done("w0", 100);
+    const auto posts = stage.sent(FrameType::postprocessing_request);
+    ASSERT_EQ(posts.size(), 1u);
+    const auto ordered = json::from_text<PostprocessingRequest>(posts[0].envelope.body.text);
+    ASSERT_TRUE(ordered.has_value());
+    EXPECT_EQ(ordered->output_requirements.format, "jpeg");
+    EXPECT_EQ(ordered->output_requirements.quality, "medium");
+    stage.postprocessing_done("w0", 101, delivered);
+    if (delivered == "jpeg") {
+      stage.stored();
+      ASSERT_EQ(stage.all<out::ReplyImages>().size(), 1u);
+      EXPECT_EQ(stage.all<out::ReplyImages>()[0].images[0].image.format, "jpeg");
+    } else {
+      EXPECT_TRUE(stage.all<out::StorePixels>().empty());
+      EXPECT_EQ(stage.tables().processing.jobs.at(job0).failure->message,
+                "the worker delivered png; the request asks for jpeg");
+    }
+  }
+}
+
+TEST(Design_1_6_output_format, an_impossible_one_is_refused_before_anything_is_accepted) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate_with(5, {.output_format = "jpeg", .output_quality = "lossless"});
+  const auto replies = stage.all<out::Reply>();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].status, 400);
+  EXPECT_NE(replies[0].body.find("\"param\":\"output_quality\""), std::string::npos) << replies[0].body;
+  EXPECT_EQ(stage.tables().processing.requests.size(), 0u);
+}
+
 TEST(Design_accept, the_answer_waits_for_the_disk) {
   Stage stage(settings_of(1));
   stage.ready();

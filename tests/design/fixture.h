@@ -248,10 +248,10 @@ class Stage {
     if (refused.empty()) return "";
     return json::from_text<Refused>(from_frame(refused.back().frame).value().body.text).value().reason;
   }
-  void generate(ReplyId reply, bool wait = true, std::uint32_t n = 1) {
-    GenerateBody body;
+  void generate(ReplyId reply, bool wait = true, std::uint32_t n = 1) { generate_with(reply, {.n = n}, wait); }
+  /// `body` without its prompt.
+  void generate_with(ReplyId reply, GenerateBody body, bool wait = true) {
     body.prompt = "a lighthouse";
-    body.n = n;
     input(in::Generate{reply, body, 7, wait});
   }
   void fill_segments() {
@@ -306,12 +306,12 @@ class Stage {
     done.result = picture("rgb8");
     say(worker, FrameType::inference_completed, done, request.back().envelope.attempt, done.request_id, {handle});
   }
-  void postprocessing_done(const std::string& worker, HandleId handle) {
+  void postprocessing_done(const std::string& worker, HandleId handle, const std::string& format = "png") {
     const auto request = sent(FrameType::postprocessing_request);
     ASSERT_FALSE(request.empty());
     PostprocessingCompleted done;
     done.request_id = request.back().envelope.op_id;
-    done.output = picture("png");
+    done.output = picture(format);
     say(worker, FrameType::postprocessing_completed, done, request.back().envelope.attempt, done.request_id, {handle});
   }
   void stored() {

@@ -62,6 +62,7 @@ TEST(Design_2_6_safety_policy, below_the_minimum_nothing_is_delivered_and_the_an
   EXPECT_NE(failure.message.find("0.79"), std::string::npos) << failure.message;
   EXPECT_NE(failure.message.find("0.8;"), std::string::npos) << failure.message;
   EXPECT_EQ(stage.tables().postprocessing.outputs.size(), 0u);
+  EXPECT_TRUE(stage.all<out::StorePixels>().empty());  // not even its file
   EXPECT_EQ(stage.stage_of(stage.image_with(0.8, 9)), JobStage::completed);
 }
 

@@ -5,10 +5,39 @@ import hashlib
 import io
 import json
 import subprocess
+import urllib.request
 
 from PIL import Image
 
 from conftest import BINARY, ROOT
+
+
+def test_an_image_comes_in_the_format_that_is_asked_for(server, tmp_path):
+    """§1.6: through the worker's encoder, the store and the web; and by the command line."""
+    server.start()
+    body = {"prompt": "a castle", "size": "64x64", "steps": 2, "seed": 11, "response_format": "url"}
+    for format, quality, suffix in [("jpeg", "medium", "jpg"), ("webp", "lossless", "webp")]:
+        status, answer = server.request(
+            "POST", "/v1/images/generations", {**body, "output_format": format, "output_quality": quality})
+        assert status == 200 and answer["output_format"] == format, answer
+        url = answer["data"][0]["url"]
+        assert url.endswith(f".{suffix}")
+        with urllib.request.urlopen(url) as response:
+            content = response.read()
+            assert response.headers["Content-Type"] == f"image/{format}"
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.format, image.size) == (format.upper(), (256, 256))
+        sha256 = hashlib.sha256(content).hexdigest()
+        assert (server.folder / f"data/outputs/{sha256[:2]}/{sha256}.{suffix}").read_bytes() == content
+        assert server.request("GET", f"/api/v1/outputs/{sha256}.png")[0] == 404
+
+    command = [BINARY, "generate", "a castle", "--url", server.url, "--size", "64x64", "--steps", "2"]
+    made = subprocess.run([*command, "-o", str(tmp_path / "a.jpg"), "--quality", "low"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "JPEG"
+    refused = subprocess.run([*command, "--format", "jpeg", "--quality", "lossless"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "jpeg cannot be" in refused.stderr, refused
 
 
 def test_one_prompt_one_image_and_every_bad_input(server, tmp_path):
@@ -51,6 +80,8 @@ def test_one_prompt_one_image_and_every_bad_input(server, tmp_path):
         ({"model": "tiny-safety"}, 400, "model", "no image model"),
         ({"response_format": "gif"}, 400, "response_format", "b64_json or url"),
         ({"colour": "red"}, 400, "colour", "colour"),
+        ({"output_format": "gif"}, 400, "output_format", "png, jpeg or webp"),
+        ({"output_format": "jpeg", "output_quality": "lossless"}, 400, "output_quality", "jpeg cannot be"),
     ]:
         got, answer = server.request("POST", "/v1/images/generations", {**body, **change})
         assert got == status, (change, answer)

@@ -19,7 +19,7 @@ import torch
 
 from . import memfd, runtime
 from .errors import DATA_LOSS, INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Cancelled, TaskFailed
-from .images import MAX_PIXELS, decode_png, encode_png
+from .images import MAX_PIXELS, check_output, decode, decode_png, encode
 from .memory import PeakMeter, mapped_bytes
 from .pipeline import generate, load_pipeline
 from .quality import enhancement_effectiveness, result_quality_score, technical_quality, visual_quality
@@ -280,7 +280,7 @@ class Handlers:
     # post-processing -----------------------------------------------------------------------------
 
     def postprocess(self, task) -> tuple[dict, list[int]]:
-        """Run a pipeline of operations on a picture and deliver it as a PNG, unless it is unsafe."""
+        """Run a pipeline of operations on a picture and deliver it as a file, unless it is unsafe."""
         fds = list(task.fds)
         try:
             with _failures("the post-processing"):
@@ -295,8 +295,9 @@ class Handlers:
         started = time.perf_counter()
         body = task.body
         request_id = _text(body, "request_id")
-        if body.get("output_format", "png") != "png":
-            raise TaskFailed(INVALID_ARGUMENT, f"the output format is {body['output_format']!r}; it can be png")
+        asked = {"output_format": "png", "output_quality": "lossless", **body}
+        format, quality = _text(asked, "output_format"), _text(asked, "output_quality")
+        check_output(format, quality)
         steps = self._plan(_field(body, "pipeline", list, "a list"))
         parameters, metadata = body.get("parameters"), body.get("metadata")
         if parameters is not None and not isinstance(parameters, str):
@@ -306,7 +307,11 @@ class Handlers:
         meter = PeakMeter(self.device)
         source = _read_source(source_fd, _field(body, "source", dict, "an object"))
 
-        image, verdict, names = source, None, []
+        image, verdict, names, data = source, None, [], None
+
+        def written() -> bytes:
+            return encode(image, format, quality, parameters, metadata)
+
         for index, (operation, model, strictness) in enumerate(steps):
             if task.cancelled:
                 raise Cancelled(f"the task was cancelled before {operation}")
@@ -322,6 +327,10 @@ class Handlers:
                 )
 
             report(0.0)
+            if index == len(steps) - 1 and operation == "safety_check" and quality != "lossless":
+                # What is delivered is what was judged: the pixels that the file really has.
+                data = written()
+                image = decode(data)
             if operation == "upscaling":
                 image = upscale(model, image, report, lambda: task.cancelled)
             else:
@@ -335,8 +344,10 @@ class Handlers:
         if verdict is None or verdict.classification == "safe":
             if task.cancelled:
                 raise Cancelled("the task was cancelled before the picture was written")
-            data = encode_png(image, parameters, metadata)
+            if data is None:
+                data = written()
             output = {
+                "format": format,
                 "width": image.shape[1],
                 "height": image.shape[0],
                 "bytes": len(data),

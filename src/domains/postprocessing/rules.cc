@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/image_header.h"
 #include "base/text.h"
 
 namespace lockstep::postprocessing {
@@ -68,6 +69,39 @@ Enforcement enforce(const SafetyPolicyUpdate& policy, const FinalResults& result
           cat("the technical quality is ", quality, "; the minimum is ", limits.quality_minimum));
   }
   return out;
+}
+
+Result<OutputRequirements> read_output(const std::optional<std::string>& format,
+                                       const std::optional<std::string>& quality) {
+  const ImageFormat* const chosen = image_format(format.value_or("png"));
+  if (chosen == nullptr) {
+    return fail(ErrorCode::invalid_argument,
+                cat("output_format is \"", shortened(*format), "\"; it must be ", image_format_names),
+                "/output_format");
+  }
+  OutputRequirements out;
+  out.format = chosen->name;
+  out.quality = quality.value_or(chosen->lossless ? "lossless" : "high");
+  const auto refuse = [&](std::string_view limit) {
+    return fail(ErrorCode::invalid_argument, cat("output_quality is \"", shortened(out.quality), "\"; ", limit),
+                "/output_quality");
+  };
+  const bool lossless = out.quality == "lossless";
+  if (!lossless && out.quality != "high" && out.quality != "medium" && out.quality != "low") {
+    return refuse("it must be lossless, high, medium or low");
+  }
+  if (lossless && !chosen->lossless) return refuse(cat(out.format, " cannot be; it must be high, medium or low"));
+  if (!lossless && !chosen->lossy) return refuse(cat(out.format, " is always lossless"));
+  return out;
+}
+
+Status validate_output_size(const OutputRequirements& output, std::uint32_t width, std::uint32_t height) {
+  const std::uint32_t side_max = image_format(output.format)->side_max;
+  if (width <= side_max && height <= side_max) return {};
+  return fail(ErrorCode::invalid_argument,
+              cat("output_format is ", output.format, ", whose sides are at most ", side_max,
+                  " pixels; the output would be ", width, "x", height),
+              "/output_format");
 }
 
 SafetyPolicyUpdate policy_of(const Tables& tables) {

@@ -24,6 +24,14 @@ struct Enforcement {
 };
 Enforcement enforce(const SafetyPolicyUpdate& policy, const FinalResults& results);
 
+/// What a person asks of the outputs; a word that is absent is the best the format can do, and PNG. invalid_argument
+/// names a word that is unknown, or a quality that the format does not have: PNG is always lossless, JPEG never. §2.6
+Result<OutputRequirements> read_output(const std::optional<std::string>& format,
+                                       const std::optional<std::string>& quality);
+
+/// Outputs of this size can be written so; invalid_argument names the limit of the format.
+Status validate_output_size(const OutputRequirements& output, std::uint32_t width, std::uint32_t height);
+
 /// The policy in force: the one that was set last, or the built-in one, which has no thresholds.
 SafetyPolicyUpdate policy_of(const Tables& tables);
 

@@ -21,6 +21,35 @@ TEST(PostprocessingRules, without_the_verdict_that_was_ordered_nothing_is_delive
   EXPECT_EQ(status.error().code, ErrorCode::internal);
 }
 
+// §1.6, §2.6: a format, and a quality that it has.
+TEST(PostprocessingRules, a_format_is_known_and_its_quality_is_possible) {
+  using Words = std::pair<std::string, std::string>;
+  const auto read = [](std::optional<std::string> format, std::optional<std::string> quality) {
+    const auto output = read_output(format, quality);
+    return output ? Words{output->format, output->quality} : Words{output.error().pointer, output.error().message};
+  };
+  EXPECT_EQ(read({}, {}), Words("png", "lossless"));
+  EXPECT_EQ(read("webp", {}), Words("webp", "lossless"));
+  EXPECT_EQ(read("webp", "low"), Words("webp", "low"));
+  EXPECT_EQ(read("jpeg", {}), Words("jpeg", "high"));
+  EXPECT_EQ(read("jpeg", "medium"), Words("jpeg", "medium"));
+  EXPECT_EQ(read("gif", {}), Words("/output_format", R"(output_format is "gif"; it must be png, jpeg or webp)"));
+  EXPECT_EQ(read("png", "high"), Words("/output_quality", R"(output_quality is "high"; png is always lossless)"));
+  EXPECT_EQ(read("jpeg", "lossless"),
+            Words("/output_quality",
+                  R"(output_quality is "lossless"; jpeg cannot be; it must be high, medium or low)"));
+  EXPECT_EQ(read("webp", "best"),
+            Words("/output_quality", R"(output_quality is "best"; it must be lossless, high, medium or low)"));
+}
+
+TEST(PostprocessingRules, an_output_is_not_larger_than_its_format_can_say) {
+  EXPECT_TRUE(validate_output_size({"png", "lossless"}, 16'384, 64).has_value());
+  const Status wide = validate_output_size({"webp", "high"}, 16'384, 64);
+  ASSERT_FALSE(wide.has_value());
+  EXPECT_NE(wide.error().message.find("at most 16383 pixels; the output would be 16384x64"), std::string::npos)
+      << wide.error().message;
+}
+
 TEST(PostprocessingRules, only_safe_is_safe) {
   EXPECT_TRUE(may_deliver({check}, with_verdict("safe")).has_value());
   for (const char* word : {"unsafe", "", "Safe", "unknown", "safe "}) {

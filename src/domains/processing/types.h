@@ -46,10 +46,11 @@ struct Request {
   std::optional<Failure> failure;
   std::optional<std::string> session_id;         // the session it belongs to
   std::optional<std::vector<std::string>> tags;  // of its outputs
+  std::optional<OutputRequirements> output;      // absent: a PNG
 };
 BOOST_DESCRIBE_STRUCT(Request, (),
                       (request_id, kind, state, n, inference, pipeline, source, created, finished, failure, session_id,
-                       tags))
+                       tags, output))
 
 /// Whose work goes first when several sessions wait: the first by this order, then by AllocationPriority.
 enum class SessionClass { critical, interactive, batch, background };

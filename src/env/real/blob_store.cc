@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/digest.h"
+#include "base/image_header.h"
 #include "base/text.h"
 
 namespace lockstep::real {
@@ -62,13 +63,14 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
   }
 }
 
-std::string BlobStore::path_of(const std::string& sha256) const {
+std::string BlobStore::path_of(const std::string& sha256, std::string_view suffix) const {
   LOCKSTEP_CHECK(is_sha256_hex(sha256));
-  return cat(folder_, "/", sha256.substr(0, 2), "/", sha256, ".png");
+  return cat(folder_, "/", sha256.substr(0, 2), "/", sha256, suffix);
 }
 
 Status BlobStore::put(std::string_view bytes, const std::string& sha256) const {
-  const std::string path = path_of(sha256);
+  const ImageFormat* const format = image_format_of(bytes);
+  const std::string path = path_of(sha256, format == nullptr ? "" : format->suffix);
   std::error_code error;
   if (std::filesystem::exists(path, error)) return {};
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
@@ -77,7 +79,14 @@ Status BlobStore::put(std::string_view bytes, const std::string& sha256) const {
 }
 
 Result<std::string> BlobStore::get(const std::string& sha256) const {
-  std::string bytes = LOCKSTEP_TRY(read_file(path_of(sha256), 1u << 30));
+  const auto read = [&]() -> Result<std::string> {
+    for (const ImageFormat& format : image_formats) {
+      auto found = read_file(path_of(sha256, format.suffix), 1u << 30);
+      if (found || found.error().code != ErrorCode::not_found) return found;
+    }
+    return read_file(path_of(sha256, ""), 1u << 30);
+  };
+  std::string bytes = LOCKSTEP_TRY(read());
   if (sha256_hex(bytes) != sha256) {
     return fail(ErrorCode::data_loss, cat("output ", sha256, " does not hold the bytes its name promises"));
   }

@@ -1,6 +1,7 @@
 #pragma once
 
-// Outputs on disk, by content: DIR/ab/<sha256>.png. Writing one twice is writing it once. Pool threads only.
+// Outputs on disk, by content: DIR/ab/<sha256> and the suffix of their format. Writing one twice is writing it once.
+// Pool threads only.
 
 #include <string>
 #include <string_view>
@@ -15,10 +16,12 @@ class BlobStore {
   explicit BlobStore(std::string folder) : folder_(std::move(folder)) {}
 
   /// Durable when it returns: synced file, synced folder, renamed into place. unavailable names the path and reason.
+  /// The suffix tells people and their programs what the file is; bytes of no known format have none.
   Status put(std::string_view bytes, const std::string& sha256) const;
   /// not_found, or data_loss when the bytes are not the content the name promises.
   Result<std::string> get(const std::string& sha256) const;
-  std::string path_of(const std::string& sha256) const;
+  /// suffix: of base/image_header.h
+  std::string path_of(const std::string& sha256, std::string_view suffix) const;
 
  private:
   std::string folder_;

@@ -37,7 +37,20 @@ TEST_F(BlobStoreTest, what_is_put_is_got_under_its_digest) {
   const std::string name = sha256_hex(bytes);
   ASSERT_TRUE(store.put(bytes, name).has_value());
   EXPECT_EQ(*store.get(name), bytes);
-  EXPECT_EQ(store.path_of(name), (folder_ / name.substr(0, 2) / (name + ".png")).string());
+  EXPECT_EQ(store.path_of(name, ".png"), (folder_ / name.substr(0, 2) / (name + ".png")).string());
+}
+
+TEST_F(BlobStoreTest, a_file_has_the_suffix_of_its_format) {
+  const BlobStore store(folder_.string());
+  for (const auto& [bytes, suffix] : {std::pair(std::string("\x89PNG\r\n\x1a\n", 8), ".png"),
+                                      std::pair(std::string("\xff\xd8\xff\xe0", 4), ".jpg"),
+                                      std::pair(std::string("RIFF\4\0\0\0WEBP", 12), ".webp"),
+                                      std::pair(std::string("text"), "")}) {
+    const std::string name = sha256_hex(bytes);
+    ASSERT_TRUE(store.put(bytes, name).has_value());
+    EXPECT_TRUE(fs::exists(store.path_of(name, suffix))) << suffix;
+    EXPECT_EQ(store.get(name).value_or("nothing"), bytes) << suffix;
+  }
 }
 
 TEST_F(BlobStoreTest, putting_twice_is_putting_once) {
@@ -52,7 +65,7 @@ TEST_F(BlobStoreTest, damage_is_noticed_on_reading) {
   const BlobStore store(folder_.string());
   const std::string name = sha256_hex("x");
   ASSERT_TRUE(store.put("x", name).has_value());
-  std::ofstream(store.path_of(name)) << "y";
+  std::ofstream(store.path_of(name, "")) << "y";
   const auto bytes = store.get(name);
   ASSERT_FALSE(bytes.has_value());
   EXPECT_EQ(bytes.error().code, ErrorCode::data_loss);
