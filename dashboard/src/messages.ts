@@ -242,6 +242,8 @@ export interface CrossDomainCoordination {
   request_id?: string | null;
 }
 
+export type Scheduler = "euler_discrete" | "euler_ancestral_discrete" | "ddim" | "dpm_solver_multistep";
+
 export interface InferenceParameters {
   prompt: string;
   steps: number;  // 1 or more
@@ -250,6 +252,7 @@ export interface InferenceParameters {
   height: number;  // pixels; 8 or more; divisible by 8
   negative_prompt?: string | null;
   seed?: number | null;
+  scheduler?: Scheduler | null;
 }
 
 export interface ModelConfiguration {
@@ -393,6 +396,13 @@ export interface PostprocessingProgress {
   quality_metrics: QualityMetrics;
 }
 
+export interface OperationUsage {
+  operation: string;  // open: upscaling, safety_check
+  model: string;
+  seconds: number;  // seconds
+  peak: number;  // bytes
+}
+
 export interface ProcessingMetadata {
   total_processing_time: number;  // seconds
   resource_usage_peak: SizeText;
@@ -423,6 +433,7 @@ export interface PostprocessingCompleted {
   processing_metadata: ProcessingMetadata;
   output?: ImageBuffer | null;
   operations?: string[] | null;
+  usage?: OperationUsage[] | null;
 }
 
 export type Message =

@@ -286,6 +286,9 @@ class CrossDomainCoordination:
     request_id: Optional[str] = None
 
 
+Scheduler = Literal["euler_discrete", "euler_ancestral_discrete", "ddim", "dpm_solver_multistep"]
+
+
 @dataclass(kw_only=True)
 class InferenceParameters:
     prompt: str
@@ -295,6 +298,7 @@ class InferenceParameters:
     height: int  # pixels; 8 or more; divisible by 8
     negative_prompt: Optional[str] = None
     seed: Optional[int] = None
+    scheduler: Optional[Scheduler] = None
 
 
 @dataclass(kw_only=True)
@@ -460,6 +464,14 @@ class PostprocessingProgress:
 
 
 @dataclass(kw_only=True)
+class OperationUsage:
+    operation: str  # open: upscaling, safety_check
+    model: str
+    seconds: float  # seconds
+    peak: int  # bytes
+
+
+@dataclass(kw_only=True)
 class ProcessingMetadata:
     total_processing_time: float  # seconds
     resource_usage_peak: SizeText
@@ -494,6 +506,7 @@ class PostprocessingCompleted:
     processing_metadata: ProcessingMetadata
     output: Optional[ImageBuffer] = None
     operations: Optional[list[str]] = None
+    usage: Optional[list[OperationUsage]] = None
 
 
 # The class of every event_type.

@@ -315,15 +315,29 @@ def test_a_safe_picture_is_enlarged_and_delivered(handlers, format):
     assert {report["total_operations"] for report in task.reports} == {2}
 
 
+# §1.4 "Operation-specific resource usage"
+def test_each_operation_tells_its_time_and_its_peak(handlers):
+    done, (fd,) = handlers.postprocess(_postprocess_task(planted_safe_image(64, 64), [SAFETY, UPSCALE]))
+    os.close(fd)
+    usage = done["usage"]
+    assert [(each["operation"], each["model"]) for each in usage] == [
+        ("safety_check", "tiny-safety"), ("upscaling", "tiny-esrgan-x4"), ("safety_check", "tiny-safety")]
+    assert all(each["seconds"] > 0 and each["peak"] >= 0 for each in usage)
+    assert sum(each["seconds"] for each in usage) <= done["total_processing_time"]
+    assert _plain(done)
+
+
 # §1.6 "Output format validation and conversion"
-@pytest.mark.parametrize("format, quality", [("jpeg", "high"), ("jpeg", "low"), ("webp", "lossless"), ("webp", "medium")])
+@pytest.mark.parametrize(
+    "format, quality", [("jpeg", "high"), ("jpeg", "low"), ("webp", "lossless"), ("webp", "medium")])
 def test_a_picture_is_delivered_in_the_format_that_is_asked_for(handlers, monkeypatch, format, quality):
     import lockstep.diffusers.handlers as module
 
     judged = []
     monkeypatch.setattr(module, "check", lambda model, image, strictness: judged.append(image) or check(
         model, image, strictness))
-    task = _postprocess_task(planted_safe_image(48, 32), [UPSCALE, SAFETY], output_format=format, output_quality=quality)
+    asked = {"output_format": format, "output_quality": quality}
+    task = _postprocess_task(planted_safe_image(48, 32), [UPSCALE, SAFETY], **asked)
     done, (fd,) = handlers.postprocess(task)
     data = _take(fd)
     assert done["output"]["format"] == format

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import SDXL_FILES, read_tensors, run_python, write_segment
 from lockstep.diffusers.errors import Cancelled, TaskFailed
-from lockstep.diffusers.pipeline import generate, load_pipeline
+from lockstep.diffusers.pipeline import SCHEDULERS, generate, load_pipeline
 from lockstep.diffusers.segments import Segment
 
 PARAMETERS = dict(prompt="a red fox", negative_prompt="", width=64, height=64, steps=3, guidance_scale=5.0)
@@ -61,6 +61,30 @@ def test_same_seed_same_bytes_other_seed_or_prompt_other_bytes(pipe):
     assert len({_digest(image) for image in (first, other_seed, other_prompt, other_negative, largest)}) == 5
     # The prompt is visible, not only measurable.
     assert np.abs(first.astype(int) - other_prompt).mean() > 5
+
+
+# §1.5 "Model-specific inference configuration": each is another way to the picture, and each repeats.
+def test_every_scheduler_works_repeats_and_leaves_the_models_own(pipe):
+    own = pipe.scheduler
+    digests = {name: {_digest(generate(pipe, seed=7, scheduler=name, **PARAMETERS)) for _ in range(2)}
+               for name in ("", *SCHEDULERS)}
+    assert all(len(each) == 1 for each in digests.values()), digests
+    assert pipe.scheduler is own
+    # The tiny model comes with Euler: named or not, it is the same picture; the others differ.
+    assert digests[""] == digests["euler_discrete"]
+    assert len({digest for each in digests.values() for digest in each}) == len(SCHEDULERS)
+    assert _digest(generate(pipe, seed=8, scheduler="euler_ancestral_discrete", **PARAMETERS)) not in {
+        digest for each in digests.values() for digest in each}
+    with pytest.raises(TaskFailed, match="scheduler is 'lcm'; it can be euler_discrete") as failure:
+        generate(pipe, seed=7, scheduler="lcm", **PARAMETERS)
+    assert failure.value.code == "invalid_argument" and pipe.scheduler is own
+
+
+def test_a_failed_run_gives_the_models_own_scheduler_back(pipe):
+    own = pipe.scheduler
+    with pytest.raises(Cancelled):
+        generate(pipe, seed=7, scheduler="ddim", is_cancelled=iter([False, True]).__next__, **PARAMETERS)
+    assert pipe.scheduler is own
 
 
 def test_same_bytes_in_two_other_processes_from_files_and_from_segments(models, pipe):

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "cli/answer.h"
+#include "cli/govern.h"
 #include "cli/progress.h"
 #include "cli/show.h"
 #include "events/json_read.h"
@@ -69,9 +70,39 @@ Result<http::Response> watched(const http::Address& address, const std::string& 
 std::string sorted_by_worker(const ModelView& view) {
   std::string out;
   for (const ResidencyView& each : view.residencies) {
-    out += cat(out.empty() ? "" : ", ", each.worker_id.str(), each.state == "loaded" ? "" : cat(" (", each.state, ")"));
+    std::string state = each.state == "loaded" ? "" : each.state;
+    if (state.empty() && each.runtime) state = each.runtime->warmup_completed ? "warm" : "cold";
+    out += cat(out.empty() ? "" : ", ", each.worker_id.str(), state.empty() ? "" : cat(" (", state, ")"));
   }
   return out.empty() ? "no worker" : out;
+}
+
+std::string words_of(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& word : words) out += cat(out.empty() ? "" : ", ", harmless(word));
+  return out;
+}
+
+/// What it can do, what it works with, and what a person set for it.
+std::string abilities_of(const ModelView& view) {
+  std::string out;
+  if (view.capabilities) {
+    std::vector<std::string> can = view.capabilities->inference_types;
+    can.insert(can.end(), view.capabilities->operations.begin(), view.capabilities->operations.end());
+    out += cat("can do: ", can.empty() ? "nothing by itself" : words_of(can), "\n");
+    for (const CompanionView& each : view.capabilities->companions) {
+      out += cat(each.fits ? "fits " : "does not fit ", harmless(each.role), ": ", harmless(each.model_id.str()),
+                 each.problem.empty() ? "" : cat(": ", harmless(each.problem)), "\n");
+    }
+  }
+  if (view.config) {
+    const inference::Tuning& set = *view.config;
+    if (set.scheduler) out += cat("scheduler: ", json::enum_name(*set.scheduler), "\n");
+    if (set.default_steps) out += cat("default steps: ", *set.default_steps, "\n");
+    if (set.default_guidance_scale) out += cat("default guidance scale: ", *set.default_guidance_scale, "\n");
+    if (set.max_steps) out += cat("most steps: ", *set.max_steps, "\n");
+  }
+  return out;
 }
 
 std::string worker_body(const ModelOptions& options) {
@@ -89,6 +120,7 @@ std::string text_of(const ModelView& view) {
   out += cat("path: ", harmless(model.path), "\n");
   if (model.facts && !model.facts->version.empty()) out += cat("version: ", harmless(model.facts->version), "\n");
   out += cat("memory: ", to_text(model.bytes), "\n", "loaded on: ", sorted_by_worker(view), "\n");
+  out += abilities_of(view);
   if (view.usage) {
     out += cat("loaded ", view.usage->loads, " times, last ", view.usage->last_loaded.value_or("never"), "\n", "used ",
                view.usage->uses, " times, last ", view.usage->last_used.value_or("never"), "\n");
@@ -194,6 +226,14 @@ ExitCode unload_model(const http::Address& address, const ModelOptions& options)
   if (response->status != 200) return tell(http::error_from(*response));
   print(options.json ? response->body + "\n" : cat(options.id, " is unloaded; its memory is free\n"));
   return ExitCode::done;
+}
+
+ExitCode configure_model(const http::Address& address, const ModelOptions& options,
+                         const std::vector<std::string>& assignments, bool whole) {
+  if (const Status good = check_id(options.id); !good) return tell(good.error());
+  const std::string path = cat("models/", options.id, "/config");
+  if (assignments.empty() && !whole) return show_setting(address, path, options.json);
+  return set_setting(address, path, assignments, "", whole, options.json);
 }
 
 }  // namespace lockstep::cli

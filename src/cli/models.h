@@ -34,4 +34,8 @@ ExitCode verify_models(const http::Address& address, const ModelOptions& options
 ExitCode load_model(const http::Address& address, const ModelOptions& options);
 ExitCode unload_model(const http::Address& address, const ModelOptions& options);
 
+/// Without assignments (KEY=VALUE) and without `whole` it only shows.
+ExitCode configure_model(const http::Address& address, const ModelOptions& options,
+                         const std::vector<std::string>& assignments, bool whole);
+
 }  // namespace lockstep::cli

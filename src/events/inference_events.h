@@ -23,6 +23,11 @@ struct ModelConfiguration {
 };
 BOOST_DESCRIBE_STRUCT(ModelConfiguration, (), (base_model, refiner_model, lora_models))
 
+/// How noise is taken out, step by step. Closed: a worker that does not know the word must not take another. Each draws
+/// all its chance from the seed.
+enum class Scheduler { euler_discrete, euler_ancestral_discrete, ddim, dpm_solver_multistep };
+BOOST_DESCRIBE_ENUM(Scheduler, euler_discrete, euler_ancestral_discrete, ddim, dpm_solver_multistep)
+
 struct InferenceParameters {
   std::string prompt;
   std::uint32_t steps = 30;
@@ -31,6 +36,7 @@ struct InferenceParameters {
   std::uint32_t height = 1024;
   std::optional<std::string> negative_prompt;
   std::optional<std::uint64_t> seed;
+  std::optional<Scheduler> scheduler;  // absent: the model's own
   // The most that is allowed is configuration (domains/inference/rules.h).
   static constexpr json::Rule rules[] = {
       {.member = "steps", .min = 1},
@@ -39,7 +45,8 @@ struct InferenceParameters {
       {.member = "height", .min = 8, .multiple_of = 8, .unit = "pixels"},
   };
 };
-BOOST_DESCRIBE_STRUCT(InferenceParameters, (), (prompt, steps, guidance_scale, width, height, negative_prompt, seed))
+BOOST_DESCRIBE_STRUCT(InferenceParameters, (),
+                      (prompt, steps, guidance_scale, width, height, negative_prompt, seed, scheduler))
 
 /// orchestrator -> worker
 struct InferenceRequest {

@@ -152,6 +152,19 @@ struct ProcessingMetadata {
 };
 BOOST_DESCRIBE_STRUCT(ProcessingMetadata, (), (total_processing_time, resource_usage_peak))
 
+/// What one operation took on the worker: seconds, and its peak of memory as the worker measures it. §1.4
+struct OperationUsage {
+  std::string operation;
+  ModelId model;
+  double seconds = 0;
+  Bytes peak;
+  static constexpr json::Rule rules[] = {
+      {.member = "operation", .words = "upscaling, safety_check"},
+      {.member = "seconds", .min = 0, .unit = "seconds"},
+  };
+};
+BOOST_DESCRIBE_STRUCT(OperationUsage, (), (operation, model, seconds, peak))
+
 /// worker -> orchestrator. output_location is "sha256:<hex>" of the encoded image that rides with the frame, or
 /// empty when the safety check stopped the pipeline.
 struct PostprocessingCompleted {
@@ -162,8 +175,9 @@ struct PostprocessingCompleted {
   ProcessingMetadata processing_metadata;
   std::optional<ImageBuffer> output;
   std::optional<std::vector<std::string>> operations;
+  std::optional<std::vector<OperationUsage>> usage;
 };
 BOOST_DESCRIBE_STRUCT(PostprocessingCompleted, (),
-                      (request_id, final_results, output_location, processing_metadata, output, operations))
+                      (request_id, final_results, output_location, processing_metadata, output, operations, usage))
 
 }  // namespace lockstep

@@ -128,6 +128,9 @@ std::optional<Route> place_of(std::string_view path) {
   if (const auto id = name_between(path, models, "/load")) return Route{Kind::load_model, *id, {}};
   if (const auto id = name_between(path, models, "/unload")) return Route{Kind::unload_model, *id, {}};
   if (const auto id = name_between(path, models, "/verify")) return Route{Kind::verify_model, *id, {}};
+  if (const auto id = name_between(path, models, "/config")) {
+    return Route{Kind::setting, cat("models/", *id, "/config"), {}};
+  }
   if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
   for (const std::string_view view : {"status", "devices", "requests", "workers", "sessions", "workflows",
                                       "policies/safety", "outputs", "propagation"}) {

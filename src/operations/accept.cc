@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "domains/inference/capabilities.h"
+#include "domains/inference/tuning.h"
 #include "domains/model/rules.h"
 #include "domains/postprocessing/rules.h"
 #include "domains/processing/rules.h"
@@ -28,6 +30,36 @@ void add_operation(const Tables& tables, model::Kind kind, PipelineOperation ope
   if (!operation.model.empty()) into.push_back(std::move(operation));
 }
 
+/// A model that shall work beside the base (§1.5 "Model compatibility verification for inference requests"): it must be
+/// there, in order, and made for the base. No worker carries one out yet, and leaving it out silently would be a lie.
+Status read_companion(const Tables& tables, const model::Model& base, const std::string& role, std::string_view field,
+                      const ModelId& id, const std::string& pointer) {
+  const auto refuse = [&](ErrorCode code, std::string_view why) {
+    return fail(code, cat(field, " is \"", shortened(id.str()), "\": ", why), pointer);
+  };
+  const model::Model* other = tables.model.models.find(id.str());
+  if (other == nullptr) return refuse(ErrorCode::not_found, "there is no such model");
+  if (other->availability != model::Availability::available) {
+    return refuse(ErrorCode::data_loss, cat("it cannot be used: ", other->reason));
+  }
+  const std::string unfit = model::unfit_because(base, role, *other);
+  if (!unfit.empty()) return refuse(ErrorCode::invalid_argument, unfit);
+  return refuse(ErrorCode::not_yet,
+                cat("it fits ", base.model_id.str(), ", and no worker of this version runs a ", role));
+}
+
+Status read_companions(const Tables& tables, const model::Model& base, const GenerateBody& body) {
+  if (body.refiner_model) {
+    LOCKSTEP_TRY_STATUS(
+        read_companion(tables, base, "refiner", "refiner_model", *body.refiner_model, "/refiner_model"));
+  }
+  const std::vector<ModelId> loras = body.lora_models.value_or(std::vector<ModelId>{});
+  for (std::size_t i = 0; i < loras.size(); ++i) {
+    LOCKSTEP_TRY_STATUS(read_companion(tables, base, "lora", "lora_models", loras[i], cat("/lora_models/", i)));
+  }
+  return {};
+}
+
 std::string padded(std::uint64_t number) {
   std::string digits = cat(number);
   return digits.size() < 6 ? std::string(6 - digits.size(), '0') + digits : digits;
@@ -46,26 +78,35 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
                 cat("response_format is \"", shortened(*body.response_format), "\"; it must be b64_json or url"),
                 "/response_format");
   }
+  const ModelId model = body.model ? ModelId(*body.model) : model::first_of_kind(tables.model, model::Kind::sdxl);
+  const inference::Tuning tuning = inference::tuning_of(tables.inference, model);
   InferenceParameters& p = request.inference.inference_parameters;
   p.prompt = body.prompt;
   p.negative_prompt = body.negative_prompt;
-  p.steps = body.steps ? *body.steps : body.num_inference_steps.value_or(settings.default_steps);
-  p.guidance_scale = body.guidance_scale.value_or(settings.default_guidance);
+  const std::uint32_t steps_of_model = inference::default_steps(tuning, settings.default_steps);
+  p.steps = body.steps ? *body.steps : body.num_inference_steps.value_or(steps_of_model);
+  p.guidance_scale = body.guidance_scale.value_or(tuning.default_guidance_scale.value_or(settings.default_guidance));
+  p.scheduler = tuning.scheduler;
   p.seed = body.seed.value_or(seed);
   p.width = p.height = settings.default_side;
   if (body.size && *body.size != "auto") LOCKSTEP_TRY_STATUS(inference::read_size(*body.size, p));
   LOCKSTEP_TRY_STATUS(inference::validate(p, request.n, settings.limits));
+  LOCKSTEP_TRY_STATUS(inference::within_tuning(p, model, tuning));
   if (*p.seed > 0x7FFF'FFFF'FFFF'FFFFULL - request.n) {
     return fail(ErrorCode::invalid_argument, cat("seed is ", *p.seed, "; it must be below 2^63"), "/seed");
   }
 
-  ModelId model = body.model ? ModelId(*body.model) : model::first_of_kind(tables.model, model::Kind::sdxl);
   if (model.empty()) return fail(ErrorCode::not_found, "no image model is registered", "/model");
+  if (body.inference_type) request.inference.inference_type = *body.inference_type;
+  const model::Model* known = tables.model.models.find(model.str());
+  if (known != nullptr && known->availability == model::Availability::available) {
+    // Before what it lacks: a LoRA is no image model, whatever folder there were beside it.
+    LOCKSTEP_TRY_STATUS(
+        inference::validate_type(request.inference.inference_type, model, json::enum_name(known->kind)));
+  }
   const auto usable = model::usable(tables.model, model);
   if (!usable) return fail(usable.error().code, usable.error().message, "/model");
-  if (usable->kind != model::Kind::sdxl) {
-    return fail(ErrorCode::invalid_argument, cat("model ", model.str(), " is no image model"), "/model");
-  }
+  LOCKSTEP_TRY_STATUS(read_companions(tables, *usable, body));
   request.inference.model_configuration.base_model = model;
 
   add_operation(tables, model::Kind::upscaler,

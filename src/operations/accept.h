@@ -32,10 +32,14 @@ struct GenerateBody {
   std::optional<std::vector<std::string>> tags;  // of its outputs
   std::optional<std::string> output_format;      // png, jpeg or webp
   std::optional<std::string> output_quality;     // lossless, high, medium or low
+  std::optional<std::string> inference_type;     // text_to_image
+  std::optional<ModelId> refiner_model;
+  std::optional<std::vector<ModelId>> lora_models;
 };
 BOOST_DESCRIBE_STRUCT(GenerateBody, (),
                       (prompt, model, n, size, response_format, user, steps, num_inference_steps, guidance_scale, seed,
-                       negative_prompt, session_id, tags, output_format, output_quality))
+                       negative_prompt, session_id, tags, output_format, output_quality, inference_type, refiner_model,
+                       lora_models))
 
 struct AcceptSettings {
   inference::Limits limits;

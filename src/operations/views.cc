@@ -1,6 +1,8 @@
 #include "operations/views.h"
 
 #include "base/text.h"
+#include "domains/inference/capabilities.h"
+#include "domains/inference/tuning.h"
 #include "domains/memory/rules.h"
 #include "domains/processing/rules.h"
 
@@ -46,6 +48,19 @@ std::optional<std::string> text_of(const std::optional<WallTime>& time) {
   return time ? std::optional(to_rfc3339(*time)) : std::nullopt;
 }
 
+CapabilitiesView capabilities_view(const Tables& tables, const model::Model& model) {
+  const inference::Capabilities can = inference::capabilities_of(json::enum_name(model.kind));
+  CapabilitiesView view{can.inference_types, can.operations, {}};
+  if (can.inference_types.empty()) return view;
+  for (const auto& [id, entry] : tables.model.models.entries()) {
+    const std::string role = inference::capabilities_of(json::enum_name(entry.row.kind)).role;
+    if (role.empty()) continue;
+    const std::string unfit = model::unfit_because(model, role, entry.row);
+    view.companions.push_back({role, entry.row.model_id, unfit.empty(), unfit});
+  }
+  return view;
+}
+
 }  // namespace
 
 ModelView view_of(const Tables& tables, const model::Model& model) {
@@ -53,6 +68,8 @@ ModelView view_of(const Tables& tables, const model::Model& model) {
   view.model = model;
   view.needs = model::needs_of(tables.model, model);
   const model::Usage usage = model::usage_of(tables.model, model.model_id);
+  view.capabilities = capabilities_view(tables, model);
+  if (const auto* tuning = tables.inference.tunings.find(model.model_id.str())) view.config = *tuning;
   view.usage = UsageView{usage.loads, usage.uses, text_of(usage.last_loaded), text_of(usage.last_used)};
   for (const auto& [key, entry] : tables.model.residencies.entries()) {
     if (entry.row.model_id != model.model_id) continue;

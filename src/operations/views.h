@@ -100,6 +100,36 @@ struct UsageView {
 };
 BOOST_DESCRIBE_STRUCT(UsageView, (), (loads, uses, last_loaded, last_used))
 
+/// A registered model that could work beside this one, and whether it is made for it.
+struct CompanionView {
+  std::string role;
+  ModelId model_id;
+  bool fits = false;
+  std::string problem;  // why not; empty when it does
+};
+BOOST_DESCRIBE_STRUCT(CompanionView, (), (role, model_id, fits, problem))
+
+/// What can be asked of a model. §1.5
+struct CapabilitiesView {
+  std::vector<std::string> inference_types;
+  std::vector<std::string> operations;
+  std::vector<CompanionView> companions;
+};
+BOOST_DESCRIBE_STRUCT(CapabilitiesView, (), (inference_types, operations, companions))
+
+/// What an operation with a model took since the orchestrator's start. size: "512x512" of an inference, else empty.
+struct OperationCostView {
+  std::string operation;
+  std::string size;
+  std::uint64_t runs = 0;
+  double seconds_mean = 0;
+  double seconds_last = 0;
+  Bytes peak_max;
+  Bytes predicted_beside_models;  // what a run is expected to take on a device with memory of its own
+};
+BOOST_DESCRIBE_STRUCT(OperationCostView, (),
+                      (operation, size, runs, seconds_mean, seconds_last, peak_max, predicted_beside_models))
+
 struct ModelView {
   model::Model model;
   std::vector<ResidencyView> residencies;
@@ -107,8 +137,11 @@ struct ModelView {
   std::optional<std::vector<model::Need>> needs;
   std::optional<std::vector<ModelDoing>> doing;
   std::optional<UsageView> usage;
+  std::optional<CapabilitiesView> capabilities;
+  std::optional<inference::Tuning> config;  // absent: nothing is set
+  std::optional<std::vector<OperationCostView>> costs;
 };
-BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached, needs, doing, usage))
+BOOST_DESCRIBE_STRUCT(ModelView, (), (model, residencies, cached, needs, doing, usage, capabilities, config, costs))
 
 struct QueueView {
   std::size_t open = 0;

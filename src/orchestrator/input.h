@@ -196,10 +196,10 @@ struct FilesMoved {
   Status status;
 };
 /// A person sets something that is governed: PUT (whole) or PATCH of a path below /api/v1 ("routing",
-/// "memory/policy", "devices/<id>/config"). The body is read by whoever owns the fact.
+/// "memory/policy", "devices/<id>/config", "models/<id>/config"). The body is read by whoever owns the fact.
 struct Set {
   static constexpr std::array changes{ownership::Fact::device_policies, ownership::Fact::device_registry,
-                                      ownership::Fact::memory_quotas};
+                                      ownership::Fact::memory_quotas, ownership::Fact::inference_capabilities};
   ReplyId reply;
   std::string path;
   bool whole = true;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -142,6 +143,19 @@ struct Verification {
   std::vector<std::optional<ReplyId>> replies;
 };
 
+/// Of one model, operation and size ("512x512", or empty where the size says nothing). What it took, in this life.
+///
+/// peak_max    as workers report it: on CUDA with the weights, on a processor what the process grew by
+/// beyond_max  of that, what the ledger had not granted: beside the models, on devices with memory of their own
+struct OperationCost {
+  std::uint64_t runs = 0;
+  double seconds = 0;  // of all runs
+  double seconds_last = 0;
+  Bytes peak_max;
+  Bytes beyond_max;
+};
+using OperationKey = std::tuple<ModelId, std::string, std::string>;
+
 /// What a person following a request wants to see.
 struct JobProgress {
   std::string what;  // "loading tiny-sdxl", "inference", "upscaling"
@@ -186,6 +200,7 @@ struct Live {
   std::set<WorkerId> untold;  // for whom there may be something to tell; derived from the rows
   std::map<DeviceId, DeviceSamples> samples;
   Dependencies dependencies;  // derived from the table of requests
+  std::map<OperationKey, OperationCost> operation_costs;
   SystemRam ram;
   std::uint64_t allocations_made = 0;
   Counters counters;

@@ -12,6 +12,7 @@
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
+#include "orchestrator/on_tuning.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
 
@@ -221,6 +222,7 @@ void on_view(Turn& turn, const in::View& input) {
     if (const auto* worker = turn.tables.liveness.workers.find(id)) return ok(worker_view(turn, *worker));
     return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no worker ", shortened(id))));
   }
+  if (const auto text = tuning_view_text(turn, input.path)) return reply_json(turn, input.reply, 200, *text);
   if (input.path.starts_with(one_model)) {
     const std::string id = input.path.substr(one_model.size());
     if (const auto* model = turn.tables.model.models.find(id)) return ok(model_view(turn, *model));

@@ -11,6 +11,7 @@
 #include "operations/model_load.h"
 #include "operations/workflow.h"
 #include "orchestrator/coordination.h"
+#include "orchestrator/costs.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
@@ -184,6 +185,8 @@ Status on_inference_completed(Turn& turn, Arrival& arrival) {
   }
   turn.live.pixels[job->job_id] = {arrival.handles.front(), *completed.result};
   arrival.handles.clear();
+  inference_took(turn, arrival.worker, turn.tables.processing.requests.at(job->request_id.str()).inference,
+                 completed.result_metadata);
   finish_inference(turn.tables, *job, completed, turn.change);
   return {};
 }
@@ -205,6 +208,7 @@ Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
     return fail(ErrorCode::invalid_argument, "postprocessing_completed names an image that does not ride with it",
                 "/output");
   }
+  pipeline_took(turn, completed);
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
   if (finish_postprocessing(turn.tables, request, *job, completed, turn.wall, turn.change)) {
     turn.effect(out::StorePixels{job->job_id, job->attempt, arrival.handles.front(), *completed.output});

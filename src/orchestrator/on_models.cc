@@ -8,6 +8,7 @@
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
 #include "orchestrator/coordination.h"
+#include "orchestrator/costs.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -117,6 +118,7 @@ ModelView model_view(const Turn& turn, const model::Model& model) {
     doing.push_back({"verify", "", 100.0 * static_cast<double>(place->second.next) / parts});
   }
   if (!doing.empty()) view.doing = std::move(doing);
+  if (auto costs = costs_of(turn.live, model.model_id); !costs.empty()) view.costs = std::move(costs);
   return view;
 }
 

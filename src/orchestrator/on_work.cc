@@ -71,6 +71,7 @@ void on_models_scanned(Turn& turn, const in::ModelsScanned& input) {
     if (seen.contains(id) || !input.problem.empty()) continue;  // a folder that cannot be read says nothing is gone
     turn.change.erase(turn.tables.model.models, id);
     if (turn.tables.model.usages.contains(id)) turn.change.erase(turn.tables.model.usages, id);
+    if (turn.tables.inference.tunings.contains(id)) turn.change.erase(turn.tables.inference.tunings, id);
     turn.change.event("model_gone", id, entry.row);
     turn.log(cat("model ", id, " is gone"));
     forget_copies(turn, entry.row.model_id);

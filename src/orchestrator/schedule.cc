@@ -13,6 +13,7 @@
 #include "operations/limits.h"
 #include "operations/workflow.h"
 #include "orchestrator/coordination.h"
+#include "orchestrator/costs.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
@@ -312,8 +313,26 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
                    fail(ErrorCode::invalid_argument,
                         cat("this needs ", to_text(need), " in the cache; its limit is ", to_text(cache_limit(turn)))));
   }
+  const bool infers = job.stage == JobStage::queued;
+  const auto beside = [&](const DeviceId& device) {
+    return infers ? predicted_beyond(turn, request.inference, device) : Bytes{};
+  };
+  const auto& devices = turn.tables.device.devices.entries();
+  const auto holds = [&](const auto& each) {
+    const DeviceId& device = each.second.row.device_id;
+    return need + beside(device) <= limit_on(turn.tables, device).bytes;
+  };
+  if (!devices.empty() && std::ranges::none_of(devices, holds)) {
+    Bytes least = beside(devices.begin()->second.row.device_id);
+    for (const auto& [key, entry] : devices) least = std::min(least, beside(entry.row.device_id));
+    return give_up(turn, job,
+                   fail(ErrorCode::invalid_argument,
+                        cat("a run of this size took ", to_text(least), " beside its models before, which need ",
+                            to_text(need), "; the largest device has ", to_text(largest))));
+  }
   std::erase_if(workers, [&](const WorkerRecord& worker) {
-    return need > budget_of(turn, worker) || !session_allows(turn, request, worker.device_id);
+    return need + beside(worker.device_id) > budget_of(turn, worker) ||
+           !session_allows(turn, request, worker.device_id);
   });
   keep_allowed(turn, request, job, needed, pass.waiting, workers);
   if (workers.empty()) return Outcome::waits;
@@ -333,6 +352,8 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
       return load(turn, pass, job.job_id, worker, turn.tables.model.models.at(id.str()), needed);
     }
   }
+  // Idle models give way to what the run is expected to take beside its own; a grant is waited for.
+  if (beside(worker.device_id) > free_on(turn, worker)) return evict_one(turn, worker, needed);
   touch(turn, needed, worker.worker_id);
   dispatch(turn, request, job, worker);
   return Outcome::decided;

@@ -3,9 +3,12 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "domains/memory/rules.h"
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
+#include "operations/limits.h"
 #include "operations/workflow.h"
+#include "orchestrator/costs.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 
@@ -87,6 +90,28 @@ std::string nobody_works_because(const Turn& turn) {
   return all;
 }
 
+namespace {
+
+/// Why an idle worker does not run the job: what such a run takes beside its models is not free. §1.2
+std::string no_room_because(const Turn& turn, const processing::Request& request, const processing::Job& job) {
+  if (job.stage != processing::JobStage::queued) return "";
+  std::string all;
+  for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
+    const auto live = turn.live.workers.find(entry.row.worker_id);
+    if (live == turn.live.workers.end() || !live->second.task.empty()) continue;
+    if (entry.row.state != WorkerState::ready) continue;
+    const DeviceId& device = entry.row.device_id;
+    const Bytes beside = predicted_beyond(turn, request.inference, device);
+    const Bytes free = limit_on(turn.tables, device).bytes - memory::allocated_on(turn.tables.memory, device);
+    if (beside <= free) continue;
+    all += cat(all.empty() ? "a run of this size takes " : "; ", to_text(beside), " beside its models, and ",
+               device.str(), " has ", to_text(free), " free");
+  }
+  return all;
+}
+
+}  // namespace
+
 std::string waits_for(const Turn& turn, const processing::Job& job) {
   if (processing::is_terminal(job.stage) || !job.worker_id.empty() || turn.live.progress.contains(job.job_id) ||
       job.stage == processing::JobStage::storing) {
@@ -126,6 +151,7 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
   if (const std::string no_device = no_device_because(turn, request, job); usable && !no_device.empty()) {
     return no_device;
   }
+  if (const std::string no_room = no_room_because(turn, request, job); !no_room.empty()) return no_room;
   if (usable) return "the workers are busy with other images";
   if (!starting.empty()) return cat("it waits until a worker is ready; starting: ", starting);
   return cat("it needs ", to_text(need), " on one device, and every worker that has it is set aside: ", aside);

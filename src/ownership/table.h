@@ -68,7 +68,8 @@ constexpr bool people_may_change(Fact fact) {
   return fact == Fact::requests || fact == Fact::worker_lives || fact == Fact::device_policies ||
          fact == Fact::device_registry || fact == Fact::memory_quotas || fact == Fact::model_metadata ||
          fact == Fact::model_cache || fact == Fact::model_placement || fact == Fact::sessions ||
-         fact == Fact::workflows || fact == Fact::pipelines || fact == Fact::safety_policy || fact == Fact::outputs;
+         fact == Fact::workflows || fact == Fact::pipelines || fact == Fact::safety_policy || fact == Fact::outputs ||
+         fact == Fact::inference_capabilities;
 }
 
 /// Of a command that names by its path which of them it changes.

@@ -225,6 +225,21 @@ void worker_families(Families& out, const MetricsSource& from) {
   }
 }
 
+void model_families(Families& out, const Live& live) {
+  const auto for_each = [&](auto value) {
+    for (const auto& [key, cost] : live.operation_costs) {
+      const auto& [model, operation, size] = key;
+      out.add(value(cost), {{"model", model.str()}, {"operation", operation}, {"size", size}});
+    }
+  };
+  out.counter("lockstep_operation_runs_total", "Operations that completed since the start, by model and size.");
+  for_each([](const OperationCost& cost) { return real(cost.runs); });
+  out.counter("lockstep_operation_seconds_total", "Time they took on workers.");
+  for_each([](const OperationCost& cost) { return cost.seconds; });
+  out.gauge("lockstep_operation_peak_bytes", "The highest peak of memory of one, as workers measure it.");
+  for_each([](const OperationCost& cost) { return real(cost.peak_max.value); });
+}
+
 void lane_families(Families& out, const LanesCounters& lanes, const std::array<Count, 4>& redelivered) {
   const auto for_each = [&](auto value) {
     for (std::size_t i = 0; i < lanes.size(); ++i) out.add(value(lanes[i]), {{"lane", cat("P", i)}});
@@ -367,6 +382,7 @@ std::string metrics_text(const MetricsSource& source) {
   server_families(out, source);
   work_families(out, source);
   worker_families(out, source);
+  model_families(out, source.machine.live());
   lane_families(out, source.driver.lanes, source.machine.live().counters.redelivered);
   memory_families(out, source);
   governed_families(out, source);

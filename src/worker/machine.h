@@ -203,13 +203,15 @@ class Machine {
   struct Task {
     std::string kind;
     Operation operation;
-    ModelId model_id;    // load, release, inference
-    std::string run_id;  // inference, postprocess
+    ModelId model_id;                  // load, release, inference
+    std::string run_id;                // inference, postprocess
+    std::vector<ModelId> models = {};  // postprocess: of its operations, in order
   };
   /// How a loaded model has done since it was loaded.
   struct ModelRuntime {
     std::uint64_t inferences = 0;
     double inference_seconds = 0;  // of all of them
+    bool warm = false;             // it did its work once here: what is made at the first use is there
   };
   /// The answer of a task, kept while there is no link to send it over.
   struct Answer {

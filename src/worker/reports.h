@@ -60,10 +60,11 @@ struct InferenceTask {
   std::uint32_t height = 0;
   std::uint64_t seed = 0;
   std::optional<std::string> session_id;
+  std::string scheduler;  // empty: the model's own
 };
 BOOST_DESCRIBE_STRUCT(InferenceTask, (),
                       (request_id, model_id, prompt, negative_prompt, steps, guidance_scale, width, height, seed,
-                       session_id))
+                       session_id, scheduler))
 
 struct InferenceReport {
   std::uint32_t step = 0;
@@ -120,8 +121,10 @@ struct PostprocessDone {  // descriptor: the encoded output, when there is one
   std::optional<PostprocessOutput> output;
   double total_processing_time = 0;
   Bytes peak_bytes;
+  std::optional<std::vector<OperationUsage>> usage;  // of each operation that ran, in order
   static constexpr json::Rule rules[] = {{.member = "total_processing_time", .min = 0, .unit = "seconds"}};
 };
-BOOST_DESCRIBE_STRUCT(PostprocessDone, (), (operations, safety, quality, output, total_processing_time, peak_bytes))
+BOOST_DESCRIBE_STRUCT(PostprocessDone, (),
+                      (operations, safety, quality, output, total_processing_time, peak_bytes, usage))
 
 }  // namespace lockstep

@@ -1,6 +1,7 @@
 // The main path of a worker: frames, timers and handlers' reports in; messages, tasks and the end out.
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -365,7 +366,8 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       }
       start(turn, {"inference", task.operation, model, request.request_id},
             InferenceTask{request.request_id, model, p.prompt, p.negative_prompt.value_or(""), p.steps,
-                          p.guidance_scale, p.width, p.height, p.seed.value_or(0), envelope.correlation.session},
+                          p.guidance_scale, p.width, p.height, p.seed.value_or(0), envelope.correlation.session,
+                          p.scheduler ? json::enum_name(*p.scheduler) : std::string()},
             handles);
       return {};
     }
@@ -378,7 +380,9 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       if (!request.source || handles.size() != 1) {
         return fail(ErrorCode::invalid_argument, "postprocessing without exactly one source", "/source");
       }
-      start(turn, {"postprocess", task.operation, {}, request.request_id},
+      std::vector<ModelId> models;
+      for (const PipelineOperation& each : request.postprocessing_pipeline) models.push_back(each.model);
+      start(turn, {"postprocess", task.operation, {}, request.request_id, models},
             PostprocessTask{
                 request.request_id, *request.source, request.postprocessing_pipeline, request.parameters.value_or(""),
                 request.metadata.value_or(std::map<std::string, RawJson>{}), request.output_requirements.format,
@@ -588,8 +592,7 @@ void Machine::tell_runtime(Turn& turn, const ModelId& model) {
   const double average =
       runtime.inferences == 0 ? 0 : runtime.inference_seconds / static_cast<double>(runtime.inferences);
   send(turn, FrameType::model_runtime_update,
-       ModelRuntimeUpdate{
-           model, {true, runtime.inferences > 0, "none", average}, plan == nullptr ? Bytes{} : plan->bytes});
+       ModelRuntimeUpdate{model, {true, runtime.warm, "none", average}, plan == nullptr ? Bytes{} : plan->bytes});
 }
 
 void Machine::progress(Turn& turn, const in::TaskProgress& input) {
@@ -664,6 +667,7 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     answer(turn, task, FrameType::inference_completed, message, std::move(handles));
     if (const auto runtime = loaded_.find(task.model_id); runtime != loaded_.end()) {
       ++runtime->second.inferences;
+      runtime->second.warm = true;
       runtime->second.inference_seconds += report->execution_time;
       if (report->total_steps_executed > 0) {
         baselines_.add(cat("step_time:", task.model_id.str(), ":", report->width, "x", report->height),
@@ -679,13 +683,20 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     }
     PostprocessingCompleted message{task.run_id,  {report->safety, report->quality},
                                     "",           {report->total_processing_time, SizeText::of(report->peak_bytes)},
-                                    std::nullopt, report->operations};
+                                    std::nullopt, report->operations,
+                                    report->usage};
     if (report->output) {
       message.output_location = cat("sha256:", report->output->sha256);
       message.output = ImageBuffer{report->output->format.value_or("png"), report->output->width,
                                    report->output->height, report->output->bytes, report->output->sha256};
     }
     answer(turn, task, FrameType::postprocessing_completed, message, std::move(handles));
+    // A pipeline that an unsafe picture stopped has not used the models behind the check.
+    const std::size_t used = std::min(task.models.size(), report->operations.size());
+    for (std::size_t i = 0; i < used; ++i) {
+      const auto runtime = loaded_.find(task.models[i]);
+      if (runtime != loaded_.end() && !std::exchange(runtime->second.warm, true)) tell_runtime(turn, task.models[i]);
+    }
   }
   handles.clear();
   if (!task.operation.correlation.session) return;

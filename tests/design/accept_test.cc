@@ -77,6 +77,228 @@ TEST(Design_1_6_output_format, an_impossible_one_is_refused_before_anything_is_a
   EXPECT_EQ(stage.tables().processing.requests.size(), 0u);
 }
 
+/// The one answer of the stage.
+std::string body_of_reply(const Stage& stage, ReplyId id) {
+  for (const out::Reply& each : stage.all<out::Reply>()) {
+    if (each.reply == id) return cat(each.status, " ", each.body);
+  }
+  return "";
+}
+
+/// A stage with a LoRA of the same architecture, one of another, and a safety classifier beside "tiny".
+class Companions : public Stage {
+ public:
+  Companions() : Stage(settings_of(1)) {
+    ready();
+    in::ModelsScanned scan;
+    const auto add = [&](const std::string& id, model::Kind kind, const std::string& architecture) {
+      in::ScannedModel scanned;
+      scanned.model.model_id = ModelId(id);
+      scanned.model.kind = kind;
+      scanned.model.availability = model::Availability::available;
+      scanned.model.facts = model::Facts{architecture, {}, "1", {}, kind == model::Kind::lora};
+      scan.models.push_back(scanned);
+    };
+    in::ScannedModel base;
+    base.model = tables().model.models.at("tiny");
+    for (std::size_t i = 0; i < base.model.components.size(); ++i) {
+      base.layouts.push_back(std::make_shared<const model::SegmentLayout>());
+    }
+    scan.models.push_back(base);
+    add("style", model::Kind::lora, "sdxl");
+    add("style-15", model::Kind::lora, "sd15");
+    add("safety", model::Kind::safety_classifier, "vit");
+    input(scan);
+  }
+};
+
+// §1.5 "Inference type capability tracking and validation".
+TEST(Design_1_5_capabilities, a_type_that_the_model_cannot_do_is_refused_with_what_it_can) {
+  Companions stage;
+  stage.generate_with(90, {.inference_type = "image_to_image"});
+  EXPECT_NE(body_of_reply(stage, 90).find(R"(400 )"), std::string::npos);
+  EXPECT_NE(body_of_reply(stage, 90).find(R"(inference_type is \"image_to_image\"; model tiny can do text_to_image)"),
+            std::string::npos)
+      << body_of_reply(stage, 90);
+  stage.generate_with(91, {.model = "safety"});
+  EXPECT_NE(body_of_reply(stage, 91).find("is no image model but safety_classifier; it does safety_check"),
+            std::string::npos)
+      << body_of_reply(stage, 91);
+  stage.generate_with(92, {.model = "style"});
+  EXPECT_NE(body_of_reply(stage, 92).find("is no image model but lora; it goes with a base model"), std::string::npos)
+      << body_of_reply(stage, 92);
+  EXPECT_EQ(stage.tables().processing.requests.size(), 0u);
+  stage.generate_with(93, {.inference_type = "text_to_image"}, false);
+  EXPECT_TRUE(body_of_reply(stage, 93).starts_with("202 "));
+}
+
+// §1.5 "Model compatibility verification for inference requests".
+TEST(Design_1_5_capabilities, companions_are_named_one_by_one_when_they_cannot_work_with_the_base) {
+  Companions stage;
+  const auto refused = [&](ReplyId id, GenerateBody body) {
+    stage.generate_with(id, std::move(body));
+    return body_of_reply(stage, id);
+  };
+  const std::vector<ModelId> other{ModelId("style-15")};
+  EXPECT_NE(refused(90, {.lora_models = other}).find("lora style-15 is for sd15, tiny is sdxl"), std::string::npos)
+      << body_of_reply(stage, 90);
+  EXPECT_TRUE(body_of_reply(stage, 90).starts_with("400 "));
+  EXPECT_NE(body_of_reply(stage, 90).find("\"param\":\"lora_models/0\""), std::string::npos);
+  EXPECT_NE(refused(91, {.refiner_model = ModelId("safety")}).find("safety is safety_classifier, no refiner"),
+            std::string::npos)
+      << body_of_reply(stage, 91);
+  EXPECT_TRUE(refused(92, {.refiner_model = ModelId("none")}).starts_with("404 ")) << body_of_reply(stage, 92);
+  const std::vector<ModelId> fitting{ModelId("style")};
+  EXPECT_TRUE(refused(93, {.lora_models = fitting}).starts_with("501 ")) << body_of_reply(stage, 93);
+  EXPECT_NE(body_of_reply(stage, 93).find("it fits tiny, and no worker of this version runs a lora"),
+            std::string::npos);
+  EXPECT_EQ(stage.tables().processing.requests.size(), 0u);
+
+  stage.input(in::View{94, "models/tiny"});
+  const std::string view = body_of_reply(stage, 94);
+  EXPECT_NE(view.find(R"("inference_types":["text_to_image"])"), std::string::npos) << view;
+  EXPECT_NE(view.find(R"({"role":"lora","model_id":"style","fits":true)"), std::string::npos) << view;
+  EXPECT_NE(view.find(R"({"role":"lora","model_id":"style-15","fits":false)"), std::string::npos) << view;
+}
+
+// §1.3 and §1.5 "Model-specific configuration and parameter tuning".
+TEST(Design_1_5_tuning, what_is_set_for_a_model_is_the_default_and_the_limit_and_reaches_the_worker) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  const auto set = [&](ReplyId id, const std::string& body, bool whole = false, const std::string& model = "tiny") {
+    stage.input(in::Set{id, cat("models/", model, "/config"), whole, body});
+    return body_of_reply(stage, id);
+  };
+  EXPECT_EQ(set(90, R"({"scheduler":"ddim","default_steps":12,"max_steps":30})"),
+            R"(200 {"scheduler":"ddim","default_steps":12,"max_steps":30})");
+  EXPECT_EQ(set(91, R"({"default_guidance_scale":7.5})"),
+            R"(200 {"scheduler":"ddim","default_steps":12,"default_guidance_scale":7.5,"max_steps":30})");
+  ReplyId next_reply = 200;
+  for (const auto& [body, words] :
+       {std::pair(R"({"scheduler":"lcm"})", "euler_ancestral_discrete"), std::pair(R"({"max_steps":0})", "1 to 500"),
+        std::pair(R"({"default_steps":31})", "default_steps is 31; it must be 1 to 30"),
+        std::pair(R"({"default_guidance_scale":101})", "0 to 100"), std::pair(R"({"colour":1})", "colour")}) {
+    const std::string answer = set(next_reply++, body);
+    EXPECT_TRUE(answer.starts_with("400 ") && answer.find(words) != std::string::npos) << answer;
+  }
+  EXPECT_TRUE(set(93, "{}", false, "none").starts_with("404 "));
+  EXPECT_EQ(stage.tables().inference.tunings.at("tiny").default_steps, 12u);
+
+  stage.generate_with(94, {.steps = 31});
+  EXPECT_NE(body_of_reply(stage, 94).find("steps is 31; it must be 1 to 30 with model tiny"), std::string::npos)
+      << body_of_reply(stage, 94);
+  stage.generate(95, false);
+  stage.until_inferring();
+  const auto request =
+      json::from_text<InferenceRequest>(stage.sent(FrameType::inference_request).back().envelope.body.text);
+  ASSERT_TRUE(request.has_value());
+  EXPECT_EQ(request->inference_parameters.steps, 12u);
+  EXPECT_EQ(request->inference_parameters.guidance_scale, 7.5);
+  EXPECT_EQ(request->inference_parameters.scheduler, Scheduler::ddim);
+
+  // PUT is the whole: the rest is the default again. It is journaled, and shown with the model.
+  EXPECT_EQ(set(96, R"({"max_steps":10})", true), R"(200 {"max_steps":10})");
+  Stage later(settings_of(1), stage.journal);
+  EXPECT_EQ(later.tables().inference.tunings.at("tiny").max_steps, 10u);
+  stage.input(in::View{97, "models/tiny/config"});
+  EXPECT_EQ(body_of_reply(stage, 97), R"(200 {"max_steps":10})");
+  stage.input(in::View{98, "models/tiny"});
+  EXPECT_NE(body_of_reply(stage, 98).find(R"("config":{"max_steps":10})"), std::string::npos);
+}
+
+// §1.2 "Inference memory usage patterns and prediction": a run that would not fit is not tried again.
+TEST(Design_1_2_prediction, a_run_that_would_exceed_the_device_with_what_it_took_before_is_refused) {
+  for (const Bytes peak : {1000_MiB, 1200_MiB}) {  // the device has 1 GiB, the model 150 MiB
+    Stage stage(settings_of(1));
+    stage.ready();
+    stage.generate(5, false);
+    stage.until_inferring();
+    const auto request = stage.sent(FrameType::inference_request).back();
+    InferenceCompleted done;
+    done.request_id = request.envelope.op_id;
+    done.result = Stage::picture("rgb8");
+    done.result_metadata.execution_time = 2;
+    done.result_metadata.final_vram_usage = SizeText::of(peak);
+    const Bytes told = done.result_metadata.final_vram_usage.bytes().value();  // in tenths of its unit
+    stage.say("w0", FrameType::inference_completed, done, request.envelope.attempt, done.request_id, {100});
+    stage.postprocessing_done("w0", 101);
+    stage.stored();
+    stage.input(in::View{90, "models/tiny"});
+    const std::string view = body_of_reply(stage, 90);
+    EXPECT_NE(view.find(R"("costs":[{"operation":"inference","size":"512x512","runs":1,"seconds_mean":2)"),
+              std::string::npos)
+        << view;
+    EXPECT_NE(view.find(cat(R"("predicted_beside_models":)", (told - 150_MiB).value)), std::string::npos) << view;
+
+    stage.generate(6, false);
+    const std::string second = "req_000001_000002/00";
+    if (peak < 1_GiB) {
+      EXPECT_EQ(stage.stage_of(second), JobStage::inferring);
+    } else {
+      ASSERT_EQ(stage.stage_of(second), JobStage::failed);
+      EXPECT_NE(stage.tables().processing.jobs.at(second).failure->message.find("beside its models before"),
+                std::string::npos);
+      stage.generate_with(7, {.size = "256x256"}, false);  // of which nothing is known
+      EXPECT_EQ(stage.stage_of("req_000001_000003/00"), JobStage::inferring);
+    }
+  }
+}
+
+// §1.2: what is granted to others meanwhile is waited for, and the image says so.
+TEST(Design_1_2_prediction, a_run_waits_until_what_it_took_before_is_free) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(5, false);
+  stage.until_inferring();
+  const auto request = stage.sent(FrameType::inference_request).back();
+  stage.say("w0", FrameType::memory_allocation_request,
+            MemoryAllocationRequest{"m1", 100_MiB, "inference", AllocationPriority::normal, DurationText{"5min"}}, 0,
+            "m1");
+  InferenceCompleted done;
+  done.request_id = request.envelope.op_id;
+  done.result = Stage::picture("rgb8");
+  done.result_metadata.final_vram_usage = SizeText::of(1020_MiB);  // 770 MiB beside the model and the grant
+  stage.say("w0", FrameType::inference_completed, done, request.envelope.attempt, done.request_id, {100});
+  stage.postprocessing_done("w0", 101);
+  stage.stored();
+  stage.say("w0", FrameType::memory_allocation_request,
+            MemoryAllocationRequest{"m2", 50_MiB, "inference", AllocationPriority::normal, DurationText{"5min"}}, 0,
+            "m2");
+  stage.generate(6, false);
+  const std::string second = "req_000001_000002/00";
+  EXPECT_EQ(stage.stage_of(second), JobStage::queued);
+  stage.input(in::View{90, "requests/req_000001_000002"});
+  EXPECT_NE(body_of_reply(stage, 90).find("a run of this size takes 770MB beside its models, and gpu_0 has 724MB free"),
+            std::string::npos)
+      << body_of_reply(stage, 90);
+  const auto answer = stage.sent(FrameType::request_answer).back().body<RequestAnswer>();
+  ASSERT_TRUE(answer.reservation.has_value());
+  stage.say("w0", FrameType::reservation_update, ReservationUpdate{answer.reservation->allocation_id, std::nullopt});
+  EXPECT_EQ(stage.stage_of(second), JobStage::inferring);
+}
+
+// §1.4 "Operation-specific resource usage", §1.6 "Model performance tracking": by model and operation.
+TEST(Design_1_4_operation_costs, times_and_peaks_are_kept_by_model_and_operation) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(5, false);
+  stage.until_inferring();
+  stage.inference_done("w0", 100);
+  const auto request = stage.sent(FrameType::postprocessing_request);
+  ASSERT_FALSE(request.empty());
+  PostprocessingCompleted done;
+  done.request_id = request.back().envelope.op_id;
+  done.output = Stage::picture("png");
+  done.usage = {{"safety_check", tiny, 0.5, 3_MiB}, {"safety_check", tiny, 1.5, 2_MiB}};
+  stage.say("w0", FrameType::postprocessing_completed, done, request.back().envelope.attempt, done.request_id, {101});
+  stage.input(in::View{90, "models/tiny"});
+  EXPECT_NE(body_of_reply(stage, 90).find(
+                R"({"operation":"safety_check","size":"","runs":2,"seconds_mean":1.0,"seconds_last":1.5,)"
+                R"("peak_max":3145728)"),
+            std::string::npos)
+      << body_of_reply(stage, 90);
+}
+
 TEST(Design_accept, the_answer_waits_for_the_disk) {
   Stage stage(settings_of(1));
   stage.ready();

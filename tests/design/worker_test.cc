@@ -470,6 +470,45 @@ TEST_F(Design_worker, a_models_runtime_is_told_after_its_load_and_after_each_inf
   EXPECT_EQ(told_all[2].runtime_metrics.average_inference_time, 3.0);
 }
 
+// §1.5 "Model warming": a model of a pipeline is warm when its operation ran, and not before.
+TEST_F(Design_worker, a_model_is_warm_once_it_did_its_work_here) {
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1.0}), {}});
+  PostprocessingRequest request;
+  request.request_id = "post:1";
+  request.source = ImageBuffer{};
+  request.postprocessing_pipeline = {{"safety_check", ModelId("other"), {}, {}}, {"upscaling", tiny, {}, {}}};
+  const auto run = [&](std::vector<std::string> operations) {
+    hear(FrameType::postprocessing_request, request, "post:1", {6});
+    PostprocessDone done;
+    done.operations = std::move(operations);
+    input(in::TaskDone{all<out::StartTask>().back().task, json::to_text(done), {}});
+    return said<ModelRuntimeUpdate>(FrameType::model_runtime_update);
+  };
+  EXPECT_EQ(run({"safety_check"}).size(), 1u);  // the check stopped the pipeline
+  const auto told_all = run({"safety_check", "upscaling"});
+  ASSERT_EQ(told_all.size(), 2u);
+  EXPECT_TRUE(told_all[1].runtime_metrics.warmup_completed);
+  EXPECT_EQ(run({"safety_check", "upscaling"}).size(), 2u);  // told once
+}
+
+// §1.5 "Model-specific inference configuration": the handler gets the scheduler by its word.
+TEST_F(Design_worker, the_scheduler_of_a_request_reaches_the_handler) {
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1.0}), {}});
+  InferenceRequest request;
+  request.request_id = "inf:1";
+  request.model_configuration.base_model = tiny;
+  request.inference_parameters.prompt = "x";
+  request.inference_parameters.scheduler = Scheduler::dpm_solver_multistep;
+  hear(FrameType::inference_request, request, "inf:1");
+  const auto task = json::from_text<InferenceTask>(all<out::StartTask>().back().body);
+  ASSERT_TRUE(task.has_value());
+  EXPECT_EQ(task->scheduler, "dpm_solver_multistep");
+}
+
 TEST_F(Design_worker, a_heartbeat_is_sent_and_armed_again) {
   join();
   now += seconds(2);

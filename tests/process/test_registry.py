@@ -95,6 +95,55 @@ def test_a_single_file_checkpoint_gives_the_image_of_its_folder(own, single):
     assert abs(images[0] - images[1]).max() <= 4  # the same weights; a last digit of the sums may differ
 
 
+def test_settings_of_a_model_reach_its_images_and_are_kept(own):
+    """§1.3, §1.5: set by the command line, used where a request says nothing, there after a restart."""
+    def config(*arguments):
+        command = [BINARY, "models", "config", "tiny-sdxl", "--url", own.url, "--json", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert json.loads(config().stdout) == {}
+    done = config("--set", "scheduler=ddim", "--set", "default_steps=3", "--set", "max_steps=6")
+    assert done.returncode == 0, done.stderr
+    refused = config("--set", "scheduler=lcm")
+    assert refused.returncode == 2 and "dpm_solver_multistep" in refused.stderr, refused
+    status, answer = own.request("PATCH", "/api/v1/models/tiny-safety/config", {"max_steps": 3})
+    assert status == 400 and "no image model" in answer["error"]["message"], answer
+
+    body = {"prompt": "a castle", "size": "64x64", "seed": 5, "response_format": "url"}
+    def picture():
+        status, answer = own.request("POST", "/v1/images/generations", body)
+        assert status == 200, answer
+        sha256 = answer["lockstep"]["images"][0]["sha256"]
+        return Image.open(io.BytesIO(own.output(sha256))), answer["lockstep"]["request_id"]
+
+    first, request = picture()
+    assert "Steps: 3, Sampler: DDIM" in first.text["parameters"], first.text
+    assert own.view(request)["parameters"]["scheduler"] == "ddim"
+    status, answer = own.request("POST", "/v1/images/generations", {**body, "steps": 7})
+    assert status == 400 and "1 to 6 with model tiny-sdxl" in answer["error"]["message"], answer
+
+    # What was done is shown: what it can do, what it took, and that it is warm now.
+    view = own.get("/api/v1/models/tiny-sdxl")
+    assert view["capabilities"]["inference_types"] == ["text_to_image"]
+    assert view["config"] == {"scheduler": "ddim", "default_steps": 3, "max_steps": 6}
+    (cost,) = view["costs"]
+    assert (cost["operation"], cost["size"], cost["runs"]) == ("inference", "64x64", 1) and cost["seconds_mean"] > 0
+    until("the worker to say that the model is warm", lambda: own.get("/api/v1/models/tiny-sdxl")["residencies"][0][
+        "runtime"]["warmup_completed"])
+    upscaler = own.get("/api/v1/models/tiny-esrgan-x4")["costs"]
+    assert [each["operation"] for each in upscaler] == ["upscaling"] and upscaler[0]["seconds_last"] > 0
+    metrics = own.request("GET", "/metrics", raw=True)[1].decode()
+    assert 'lockstep_operation_runs_total{model="tiny-safety",operation="safety_check",size=""} 1' in metrics
+
+    own.stop()
+    own.start()
+    assert json.loads(config().stdout) == {"scheduler": "ddim", "default_steps": 3, "max_steps": 6}
+    # The model's own scheduler makes another picture of the same seed.
+    assert config("--whole", "--set", "default_steps=3").returncode == 0
+    second, _ = picture()
+    assert "Sampler: Euler," in second.text["parameters"] and second.tobytes() != first.tobytes()
+
+
 def test_load_and_unload_answer_when_it_is_done(own):
     loaded = lockstep(own, "models", "load", "tiny-sdxl", "--worker", "w0", "--json")
     assert loaded.returncode == 0, loaded.stderr

@@ -262,6 +262,7 @@ class Handlers:
             steps=_count(body, "steps"),
             guidance_scale=_field(body, "guidance_scale", (int, float), "a number"),
             seed=_count(body, "seed"),
+            scheduler=body.get("scheduler") or "",
             on_step=on_step,
             is_cancelled=lambda: task.cancelled,
         )
@@ -308,6 +309,10 @@ class Handlers:
         source = _read_source(source_fd, _field(body, "source", dict, "an object"))
 
         image, verdict, names, data = source, None, [], None
+        usage, peak = [], 0
+        models = [entry["model"] for entry in body["pipeline"]]
+        # A check that was added at the end is the last one again.
+        models += [entry["model"] for entry in body["pipeline"] if entry["operation"] == "safety_check"][-1:]
 
         def written() -> bytes:
             return encode(image, format, quality, parameters, metadata)
@@ -327,6 +332,8 @@ class Handlers:
                 )
 
             report(0.0)
+            peak = max(peak, meter.bytes())
+            begun, own_meter = time.perf_counter(), PeakMeter(self.device)  # it sets the peak back
             if index == len(steps) - 1 and operation == "safety_check" and quality != "lossless":
                 # What is delivered is what was judged: the pixels that the file really has.
                 data = written()
@@ -337,6 +344,15 @@ class Handlers:
                 verdict = check(model, image, strictness)
                 report(100.0)
             names.append(operation)
+            peak = max(peak, meter.bytes())
+            usage.append(
+                {
+                    "operation": operation,
+                    "model": models[index],
+                    "seconds": time.perf_counter() - begun,
+                    "peak": own_meter.bytes(),
+                }
+            )
             if verdict is not None and verdict.classification != "safe":
                 break
 
@@ -362,7 +378,8 @@ class Handlers:
                 "enhancement_effectiveness": enhancement_effectiveness(source, image),
             },
             "output": output,
-            "peak_bytes": meter.bytes(),
+            "peak_bytes": max(peak, meter.bytes()),
+            "usage": usage,
         }
         if output is not None:
             fds.append(memfd.sealed(f"lockstep-result:{request_id}", data))

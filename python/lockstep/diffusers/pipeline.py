@@ -1,5 +1,6 @@
 """Text to image: a diffusers SDXL pipeline whose weights are views of segments."""
 
+import contextlib
 import json
 import math
 import os
@@ -19,6 +20,15 @@ WEIGHT_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 PIPELINE_CLASS = "StableDiffusionXLPipeline"
+
+# What a request or a model's settings may name, and the class that carries it out. Each draws all its chance from the
+# generator of the run, so equal seeds give equal pictures.
+SCHEDULERS = {
+    "euler_discrete": "EulerDiscreteScheduler",
+    "euler_ancestral_discrete": "EulerAncestralDiscreteScheduler",
+    "ddim": "DDIMScheduler",
+    "dpm_solver_multistep": "DPMSolverMultistepScheduler",
+}
 
 MAX_SIDE = 4096
 MAX_STEPS = 1000
@@ -143,6 +153,24 @@ def _check_parameters(pipe, prompt, negative_prompt, width, height, steps, guida
         raise TaskFailed(INVALID_ARGUMENT, f"guidance_scale is {guidance_scale!r}, not a number from 0")
 
 
+@contextlib.contextmanager
+def _scheduled(pipe, name: str):
+    """Give the pipeline another scheduler for one run, with the settings that the model's own one has."""
+    if not name:
+        yield
+        return
+    if name not in SCHEDULERS:
+        raise TaskFailed(INVALID_ARGUMENT, f"scheduler is {name!r}; it can be {', '.join(SCHEDULERS)}")
+    import diffusers
+
+    own = pipe.scheduler
+    pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
+
+
 class _WeightsKept:
     """Puts a module's own tensors back after a call that converted them.
 
@@ -172,6 +200,7 @@ def generate(
     steps: int,
     guidance_scale: float = 5.0,
     seed: int,
+    scheduler: str = "",
     on_step: Callable[[int, int, float], None] = lambda step, total, seconds: None,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
@@ -182,7 +211,7 @@ def generate(
     equal bytes on one machine with one thread count: all noise is drawn on the CPU from `seed`.
     Raises Cancelled once `is_cancelled()` is true (asked before the call and after each step),
     TaskFailed(invalid_argument) for parameters out of range, TaskFailed(internal) when the decoder
-    yields values that are no numbers.
+    yields values that are no numbers. `scheduler` is a key of SCHEDULERS; empty takes the model's own.
     """
     _check_parameters(pipe, prompt, negative_prompt, width, height, steps, guidance_scale, seed)
     if is_cancelled():
@@ -197,7 +226,7 @@ def generate(
         return tensors
 
     try:
-        with _WeightsKept(pipe.vae), torch.inference_mode():
+        with _scheduled(pipe, scheduler), _WeightsKept(pipe.vae), torch.inference_mode():
             picture = pipe(
                 prompt=prompt,
                 negative_prompt=negative_prompt,

@@ -15,6 +15,17 @@ Error out_of_range(std::string_view field, std::string value, std::string limit)
   return fail(ErrorCode::invalid_argument, cat(field, " is ", value, "; it must be ", limit), cat("/", field));
 }
 
+/// What programs that read such texts call it. The models that this version makes images with come with Euler.
+std::string_view sampler_name(const std::optional<Scheduler>& scheduler) {
+  switch (scheduler.value_or(Scheduler::euler_discrete)) {
+    case Scheduler::euler_discrete: return "Euler";
+    case Scheduler::euler_ancestral_discrete: return "Euler a";
+    case Scheduler::ddim: return "DDIM";
+    case Scheduler::dpm_solver_multistep: return "DPM++ 2M";
+  }
+  return "Euler";
+}
+
 Status validate_side(std::string_view field, std::uint32_t pixels, const Limits& limits) {
   if (pixels < 64 || pixels > limits.side_max) {
     return out_of_range(field, cat(pixels), cat("64 to ", limits.side_max, " pixels"));
@@ -81,8 +92,9 @@ std::string parameters_text(const InferenceRequest& message) {
   const InferenceParameters& p = message.inference_parameters;
   std::string out = p.prompt;
   if (p.negative_prompt && !p.negative_prompt->empty()) out += cat("\nNegative prompt: ", *p.negative_prompt);
-  out += cat("\nSteps: ", p.steps, ", Sampler: Euler, CFG scale: ", p.guidance_scale, ", Seed: ", p.seed.value_or(0),
-             ", Size: ", p.width, "x", p.height, ", Model: ", message.model_configuration.base_model.str());
+  out += cat("\nSteps: ", p.steps, ", Sampler: ", sampler_name(p.scheduler), ", CFG scale: ", p.guidance_scale,
+             ", Seed: ", p.seed.value_or(0), ", Size: ", p.width, "x", p.height,
+             ", Model: ", message.model_configuration.base_model.str());
   return out;
 }
 

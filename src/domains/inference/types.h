@@ -25,4 +25,13 @@ struct Run {
 };
 BOOST_DESCRIBE_STRUCT(Run, (), (run_id, job_id, attempt, model_id, worker_id, incarnation, state, result))
 
+/// Of one model, as a person set it; domains/inference/tuning.h.
+struct Tuning {
+  std::optional<Scheduler> scheduler;
+  std::optional<std::uint32_t> default_steps;
+  std::optional<double> default_guidance_scale;
+  std::optional<std::uint32_t> max_steps;
+};
+BOOST_DESCRIBE_STRUCT(Tuning, (), (scheduler, default_steps, default_guidance_scale, max_steps))
+
 }  // namespace lockstep::inference
