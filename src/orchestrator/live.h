@@ -193,6 +193,7 @@ struct Live {
   std::map<JobId, JobProgress> progress;
   std::multimap<RequestId, Waiting> waiting;
   std::map<JobId, ModelOrder> orders;
+  bool order_wants_cache = false;  // one of them waits for room in the cache; said by settle_models()
   std::map<ModelId, Verification> verifying;
   std::set<std::pair<ModelId, WorkerId>> stale;  // copies on devices of files that are not the model's any more
   std::set<ModelId> stale_segments;              // the same, in the cache

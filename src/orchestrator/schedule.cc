@@ -232,6 +232,9 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
   Outcome outcome = Outcome::waits;
   if (!cache_ready(turn, pass, wanted_by, wanted, needed, outcome)) return outcome;
   if (!may_begin(turn, worker, FrameType::model_load_request)) return Outcome::waits;  // §2.8
+  // One more copy in RAM would pin what an earlier one waits for: with enough workers it would never be free.
+  const auto kind = turn.tables.device.devices.at(worker.device_id.str()).kind;
+  if (pass.cache_blocked && kind == device::Kind::cpu) return Outcome::waits;
   if (wanted.bytes > free_on(turn, worker)) return evict_one(turn, worker, needed);
   const TransactionId transaction = transaction_id(turn.live.epoch, ++turn.live.transactions_made);
   const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, wanted_by, transaction);
@@ -493,6 +496,7 @@ bool settle_models(Turn& turn) {
     const Outcome outcome = order.unload ? advance_unload(turn, name, order) : advance_load(turn, pass, name, order);
     if (outcome == Outcome::decided) return true;
   }
+  turn.live.order_wants_cache = pass.cache_blocked;
   return false;
 }
 
@@ -508,6 +512,7 @@ bool drop_unpinned_segment(Turn& turn, Nanos unused_since, bool spare_queued) {
 bool settle_jobs(Turn& turn) {
   if (!turn.live.scanned || turn.live.drain_over) return false;
   Pass pass;
+  pass.cache_blocked = turn.live.order_wants_cache;
   for (const JobId& id : in_order(turn)) {
     const Job& job = turn.tables.processing.jobs.at(id.str());
     const bool waiting = job.stage == JobStage::queued || job.stage == JobStage::generated;
