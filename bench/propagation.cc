@@ -8,6 +8,7 @@
 #include "bench/idle.h"
 #include "bench/peers.h"
 #include "bench/shapes.h"
+#include "bench/urgent.h"
 
 namespace lockstep::bench {
 
@@ -34,6 +35,7 @@ class Bench {
     LOCKSTEP_TRY_STATUS(volatile_row("volatile_two_cores", two_cores));
     LOCKSTEP_TRY_STATUS(throughput_row("throughput_1", 1));
     LOCKSTEP_TRY_STATUS(throughput_row("throughput_8", 8));
+    LOCKSTEP_TRY_STATUS(urgent_row());
     LOCKSTEP_TRY_STATUS(durable_rows());
     LOCKSTEP_TRY_STATUS(durable_64());
     LOCKSTEP_TRY_STATUS(idle_rows());
@@ -105,6 +107,18 @@ class Bench {
       if (const double* redis = peers.find("redis")) row.target = 0.8 * *redis;
       if (const double* nats = peers.find("nats"); nats != nullptr && subscribers > 1) row.target = *nats;
     }
+    return {};
+  }
+
+  /// The floor is the same way when nothing waits.
+  Status urgent_row() {
+    step("p0_behind_p3");
+    const int samples = std::max(50, samples_ / 40);
+    const auto floor = LOCKSTEP_TRY(urgent_us(0, samples));
+    const auto ours = LOCKSTEP_TRY(urgent_us(100'000, samples));
+    Row& row = add("p0_behind_p3", "us", ours);
+    row.floor = percentile(floor, 0.5);
+    row.target = 2 * *row.floor;
     return {};
   }
 

@@ -16,7 +16,7 @@ namespace lockstep::real {
 
 /// Whoever has a choice of what to send next gives a link no more while this much is unsent: what is with the link can
 /// not be overtaken any more.
-inline constexpr std::size_t link_low_water = 64u << 10;
+inline constexpr std::size_t link_low_water = 8u << 10;
 
 /// All of it is called, and calls back, on the reactor's thread. A link may be destroyed from inside either hook.
 struct LinkHooks {
