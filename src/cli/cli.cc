@@ -133,6 +133,9 @@ void Client::State::add_all(CLI::App& app) {
                                "png, jpeg or webp (default: by the extension of the file, else png)");
   generate_command->add_option("--quality", body.output_quality,
                                "lossless (png, webp), high, medium or low (jpeg, webp)");
+  generate_command->add_option_function<std::string>(
+      "--timeout", [this](const std::string& text) { generate.body.timeout = DurationText{text}; },
+      "how long one image may take on a worker, as 60s or 5min (600s)");
   generate_command->add_option("--session", body.session_id, "the session it belongs to");
   generate_command->add_flag("--no-wait", generate.no_wait, "return when the request is accepted");
 

@@ -96,6 +96,15 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
     return fail(ErrorCode::invalid_argument, cat("seed is ", *p.seed, "; it must be below 2^63"), "/seed");
   }
 
+  if (body.timeout) {
+    const auto limit = body.timeout->nanos();
+    if (!limit || *limit <= 0) {
+      return fail(ErrorCode::invalid_argument,
+                  cat("timeout is \"", shortened(body.timeout->text), "\"; it must be above 0, as \"60s\" or \"5min\""),
+                  "/timeout");
+    }
+    request.inference.timeout = *body.timeout;
+  }
   if (model.empty()) return fail(ErrorCode::not_found, "no image model is registered", "/model");
   if (body.inference_type) request.inference.inference_type = *body.inference_type;
   const model::Model* known = tables.model.models.find(model.str());

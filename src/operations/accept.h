@@ -29,6 +29,7 @@ struct GenerateBody {
   std::optional<std::uint64_t> seed;
   std::optional<std::string> negative_prompt;
   std::optional<std::string> session_id;
+  std::optional<DurationText> timeout;           // of one inference on a worker, as "60s"
   std::optional<std::vector<std::string>> tags;  // of its outputs
   std::optional<std::string> output_format;      // png, jpeg or webp
   std::optional<std::string> output_quality;     // lossless, high, medium or low
@@ -38,8 +39,8 @@ struct GenerateBody {
 };
 BOOST_DESCRIBE_STRUCT(GenerateBody, (),
                       (prompt, model, n, size, response_format, user, steps, num_inference_steps, guidance_scale, seed,
-                       negative_prompt, session_id, tags, output_format, output_quality, inference_type, refiner_model,
-                       lora_models))
+                       negative_prompt, session_id, timeout, tags, output_format, output_quality, inference_type,
+                       refiner_model, lora_models))
 
 struct AcceptSettings {
   inference::Limits limits;

@@ -197,16 +197,37 @@ void expire(Turn& turn, const Session& session) {
               cat("session ", session.session_id, " passed its session_timeout of ", session.session_timeout->text)});
 }
 
+/// How long one run may take: the inference's own timeout, or its session's operation_timeout when that is shorter.
+struct RunLimit {
+  Nanos nanos = 0;
+  std::string words;
+};
+std::optional<RunLimit> run_limit(const Turn& turn, const processing::Request& request, bool inference) {
+  std::optional<RunLimit> limit;
+  if (inference) {
+    const DurationText& timeout = request.inference.timeout;
+    limit = {timeout.nanos().value_or(0), cat("the timeout of ", timeout.text)};
+  }
+  if (!request.session_id) return limit;
+  const Session& session = turn.tables.processing.sessions.at(*request.session_id);
+  if (!session.operation_timeout) return limit;
+  const Nanos of_session = session.operation_timeout->nanos().value_or(0);
+  if (limit && limit->nanos <= of_session) return limit;
+  return RunLimit{of_session, cat("the operation_timeout of ", session.operation_timeout->text, " of session ",
+                                  session.session_id)};
+}
+
 void expire_operation(Turn& turn, const std::string& subject) {
   const std::size_t colon = subject.rfind(':');
   if (colon == std::string::npos) return;
   const processing::Job* job = turn.tables.processing.jobs.find(subject.substr(0, colon));
   if (job == nullptr || job->worker_id.empty() || cat(job->attempt) != subject.substr(colon + 1)) return;
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
-  const Session& session = turn.tables.processing.sessions.at(request.session_id.value());
-  const std::string_view what = job->stage == processing::JobStage::inferring ? "the inference" : "the postprocessing";
-  const Failure why{"deadline_exceeded", cat(what, " of ", job->job_id.str(), " passed the operation_timeout of ",
-                                             session.operation_timeout->text, " of session ", session.session_id)};
+  const bool inference = job->stage == processing::JobStage::inferring;
+  const auto limit = run_limit(turn, request, inference);
+  if (!limit) return;  // the timer of a run that was replaced in the same moment
+  const Failure why{"deadline_exceeded", cat(inference ? "the inference" : "the postprocessing", " of ",
+                                             job->job_id.str(), " passed ", limit->words)};
   abandon_job(turn, *job);
   processing::Job late = *job;
   ++late.attempt;  // its result is nobody's
@@ -301,9 +322,9 @@ bool session_allows(const Turn& turn, const processing::Request& request, const 
   return allowed.empty() || std::ranges::find(allowed, device) != allowed.end();
 }
 
-std::optional<WallTime> begin_session_run(Turn& turn, const processing::Request& request, const processing::Job& job,
-                                          const WorkerRecord& worker) {
-  if (!request.session_id) return std::nullopt;
+namespace {
+
+void tell_session(Turn& turn, const processing::Request& request, const WorkerRecord& worker) {
   const Session& session = turn.tables.processing.sessions.at(*request.session_id);
   const LinkId link = turn.live.workers.at(worker.worker_id).link;
   const auto [told, first] = turn.live.sessions_told[session.session_id].emplace(worker.worker_id, link);
@@ -313,10 +334,17 @@ std::optional<WallTime> begin_session_run(Turn& turn, const processing::Request&
     send(turn, worker, FrameType::processing_session_created, message, session_operation(session));
     turn.change.event(std::string(ProcessingSessionCreated::event_type), session.session_id, message);
   }
-  if (!session.operation_timeout) return std::nullopt;
-  const Nanos limit = session.operation_timeout->nanos().value_or(0);
-  turn.effect(out::ArmTimer{cat("operation:", job.job_id.str(), ":", job.attempt + 1), turn.now + limit});
-  return WallTime{turn.wall.ms + limit / milliseconds(1)};
+}
+
+}  // namespace
+
+std::optional<WallTime> begin_run(Turn& turn, const processing::Request& request, const processing::Job& job,
+                                  const WorkerRecord& worker) {
+  if (request.session_id) tell_session(turn, request, worker);
+  const auto limit = run_limit(turn, request, job.stage == processing::JobStage::queued);
+  if (!limit) return std::nullopt;
+  turn.effect(out::ArmTimer{cat("operation:", job.job_id.str(), ":", job.attempt + 1), turn.now + limit->nanos});
+  return WallTime{turn.wall.ms + limit->nanos / milliseconds(1)};
 }
 
 Status on_session_progress(Turn& turn, const WorkerRecord& worker, const SessionProgressUpdate& update) {

@@ -48,10 +48,11 @@ void arm_session_timers(Turn& turn);
 /// Whether the request's session lets its operations run on this device.
 bool session_allows(const Turn& turn, const processing::Request& request, const DeviceId& device);
 
-/// Before a run of the request goes to the worker: the worker hears of the session, and the run gets its deadline.
+/// Before a run of the request goes to the worker: the worker hears of the session, if there is one, and the run gets
+/// its deadline: the inference's timeout, the session's operation_timeout.
 /// Returns the deadline for the job's row.
-std::optional<WallTime> begin_session_run(Turn& turn, const processing::Request& request, const processing::Job& job,
-                                          const WorkerRecord& worker);
+std::optional<WallTime> begin_run(Turn& turn, const processing::Request& request, const processing::Job& job,
+                                  const WorkerRecord& worker);
 
 /// session_progress_update of a worker that works for the session; of another it is not_owner.
 Status on_session_progress(Turn& turn, const WorkerRecord& worker, const SessionProgressUpdate& update);

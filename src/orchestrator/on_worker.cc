@@ -239,6 +239,9 @@ void expect_progress(Turn& turn, const WorkerId& worker) {
 void task_over(Turn& turn, const WorkerId& worker) {
   WorkerLive& live = turn.live.workers[worker];
   turn.live.progress.erase(live.task_job);
+  if (const auto* job = turn.tables.processing.jobs.find(live.task_job.str())) {
+    turn.effect(out::DisarmTimer{cat("operation:", job->job_id.str(), ":", job->attempt)});
+  }
   live.task.clear();
   live.task_job = {};
   turn.effect(out::DisarmTimer{timer("progress", worker)});

@@ -251,7 +251,7 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
 
 void dispatch(Turn& turn, const Request& request, Job job, const WorkerRecord& worker) {
   const std::uint32_t attempt = job.attempt + 1;
-  job.deadline = begin_session_run(turn, request, job, worker);
+  job.deadline = begin_run(turn, request, job, worker);
   const auto operation = [&](const std::string& run) {
     Operation out = run_operation(run, attempt, request.request_id);
     out.correlation.session = request.session_id;

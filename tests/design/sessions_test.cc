@@ -247,6 +247,36 @@ TEST(Design_2_4_timeouts, at_operation_timeout_the_operation_ends_and_the_sessio
   EXPECT_EQ(stage.stage_of(request + "/01"), JobStage::inferring);
 }
 
+// §2.5: the request's own timeout, in a session or in none; it ends with the run.
+TEST(Design_2_4_timeouts, an_inference_ends_at_its_own_timeout) {
+  SessionStage stage(settings_of(1));
+  stage.ready();
+  GenerateBody body;
+  body.prompt = "a lighthouse";
+  body.timeout = DurationText{"0s"};
+  stage.input(in::Generate{900, body, 7, false});
+  EXPECT_NE(stage.all<out::Reply>().back().body.find("timeout is"), std::string::npos);
+  body.timeout = DurationText{"60s"};
+  body.n = 2;
+  stage.input(in::Generate{901, body, 7, false});
+  const std::string request = stage.tables().processing.requests.entries().begin()->first;
+  stage.until_inferring();
+  const std::string name = "operation:" + request + "/00:1";
+  const auto timers = stage.all<out::ArmTimer>();
+  const auto armed = std::ranges::find(timers, name, &out::ArmTimer::name);
+  ASSERT_NE(armed, timers.end());
+  EXPECT_EQ(armed->deadline, stage.now + seconds(60));
+  stage.input(in::TimerFired{name});
+  EXPECT_EQ(stage.stage_of(request + "/00"), JobStage::failed);
+  EXPECT_NE(stage.failure_of(request + "/00").message.find("timeout of 60s"), std::string::npos);
+  EXPECT_EQ(stage.sent_count(FrameType::task_cancel), 1u);
+  stage.inference_done("w0", 100);  // the cancelled one answers
+  EXPECT_EQ(stage.stage_of(request + "/01"), JobStage::inferring);
+  stage.inference_done("w0", 100);
+  const auto disarmed = stage.all<out::DisarmTimer>();
+  EXPECT_NE(std::ranges::find(disarmed, "operation:" + request + "/01:1", &out::DisarmTimer::name), disarmed.end());
+}
+
 TEST(Design_2_4_timeouts, a_deadline_of_before_counts_on_after_a_restart) {
   SessionStage stage(settings_of(1));
   stage.ready();
