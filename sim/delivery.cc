@@ -72,9 +72,12 @@ void World::note_told(const out::SendFrame& effect) {
     const auto has = applied.find(row_of(row.type, row.subject));
     if (has != applied.end() && has->second >= row.intended_rev.value) continue;
     const auto told = told_at_.find(cat(row.worker_id.str(), "/", target->link, "/", row_of(row.type, row.subject)));
-    // Its time is over once it was told twice, of this or of what it was told before.
+    // Its time is over once it was told twice, of this or of what it was told before. What leaves now may have been
+    // decided as long ago as the disk stalls.
+    const auto seen = late_at_.find(row.worker_id);
     const auto lane = machine_->live().deliveries.find(row.worker_id);
-    const bool late = lane != machine_->live().deliveries.end() && lane->second.sent > 1;
+    const bool late = (seen != late_at_.end() && now_ - seen->second < seconds(10)) ||
+                      (lane != machine_->live().deliveries.end() && lane->second.sent > 1);
     if (late || told == told_at_.end() || now_ - told->second.second >= redelivery_first) continue;
     for (const StateEvent& event : changes->events) {  // §2.8
       const Delivery* later =
@@ -93,6 +96,7 @@ void World::check_delivered() {
     if (lane.told.size() > rows || lane.unanswered.size() > rows + 8 || lane.held.size() > 256) {
       violation(cat("what ", id.str(), " was told is kept without a bound"));
     }
+    if (lane.sent > 1) late_at_[id] = now_;
   }
   for (const auto& [pid, process] : processes_) {
     if (!process->alive) continue;

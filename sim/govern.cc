@@ -133,7 +133,9 @@ void World::govern_sessions() {
   if (sessions_.empty() || governors_.chance(700'000)) {
     waiting_replies_[reply] = "session";
     trace("person", "a session");
-    return input(command_at(reply, "sessions", governors_.chance(300'000) ? R"({"max_memory":"5GB"})" : "{}"));
+    return input(command_at(reply, "sessions",
+                            governors_.chance(300'000) ? R"({"max_memory":"5GB","session_timeout":"300s"})"
+                                                       : R"({"session_timeout":"300s"})"));
   }
   waiting_replies_[reply] = "end of a session";
   const std::string_view words[] = {"complete", "cancel"};

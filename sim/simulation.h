@@ -298,6 +298,7 @@ class World {
   std::map<std::string, std::pair<std::uint64_t, Nanos>>
       told_at_;  // by worker, link, row: rev, since
   std::map<std::pair<std::int64_t, std::string>, std::uint64_t> newest_applied_;  // by pid and row
+  std::map<WorkerId, Nanos> late_at_;  // when it was last known to be
   Rev last_published_;
   std::map<std::string, std::string> final_answers_;
   std::vector<std::string> sessions_;  // in the order they were made; several may have ended
