@@ -98,6 +98,9 @@ void World::check_delivered() {
     }
     if (lane.sent > 1) late_at_[id] = now_;
   }
+  for (const auto& [id, live] : machine_->live().workers) {
+    if (live.silent || !live.link_open || live.kill_sent) late_at_[id] = now_;
+  }
   for (const auto& [pid, process] : processes_) {
     if (!process->alive) continue;
     const auto applied = process->machine.applied_revs();

@@ -112,6 +112,11 @@ bool has_room(Turn& turn, const WorkerRecord& worker, DeliveryLane& lane) {
   return false;
 }
 
+void arm(Turn& turn, const WorkerRecord& worker, DeliveryLane& lane, Nanos wait) {
+  lane.due = turn.now + wait;
+  turn.effect(out::ArmTimer{cat("deliver:", worker.worker_id.str()), lane.due});
+}
+
 void send_rows(Turn& turn, const WorkerRecord& worker, DeliveryLane& lane, const std::vector<const Delivery*>& rows) {
   Urgency urgency = Urgency::p3_low;
   for (const Delivery* row : rows) {
@@ -135,7 +140,7 @@ void send_rows(Turn& turn, const WorkerRecord& worker, DeliveryLane& lane, const
               Placed{urgency, {"", "state"}});
   if (lane.sent == 0) {
     lane.sent = 1;
-    turn.effect(out::ArmTimer{cat("deliver:", worker.worker_id.str()), turn.now + *redelivery_wait(1)});
+    arm(turn, worker, lane, *redelivery_wait(1));
   }
 }
 
@@ -202,7 +207,7 @@ Status state_applied(Turn& turn, const WorkerRecord& worker, const std::string& 
   if (lane.unanswered.erase(op_id) > 0 && lane.sent > 0) {
     // It answers: what is still out has its full time again, and it is waited for again.
     lane.sent = 1;
-    turn.effect(out::ArmTimer{cat("deliver:", worker.worker_id.str()), turn.now + *redelivery_wait(1)});
+    arm(turn, worker, lane, *redelivery_wait(1));
   }
   for (const Delivery& row : rows) {
     turn.change.put(turn.tables.propagation.deliveries, key_of(row), row);
@@ -223,6 +228,8 @@ void delivery_due(Turn& turn, const WorkerRecord& worker) {
   const auto rows = pending(turn.tables.propagation, worker.worker_id, worker.incarnation);
   if (rows.empty() || !hears(turn, worker)) return;
   DeliveryLane& lane = turn.live.deliveries[worker.worker_id];
+  // One that was armed for an earlier link, or that an answer has moved on, while the disk was slow.
+  if (lane.sent == 0 || turn.now < lane.due) return;
   const auto wait = redelivery_wait(++lane.sent);
   lane.unanswered.clear();  // whatever they were, they are given up: an answer that still comes counts all the same
   look_again(turn);         // nobody waits for it any more
@@ -234,7 +241,7 @@ void delivery_due(Turn& turn, const WorkerRecord& worker) {
     return turn.publish("state_unconfirmed", worker.worker_id.str(), late);
   }
   lane.again = true;
-  turn.effect(out::ArmTimer{cat("deliver:", worker.worker_id.str()), turn.now + *wait});
+  arm(turn, worker, lane, *wait);
 }
 
 void begin_deliveries(Turn& turn, const WorkerRecord& worker) {

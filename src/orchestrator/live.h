@@ -76,6 +76,7 @@ struct DeliveryLane {
   std::set<std::string> unanswered;  // op_ids of the frames
   std::uint64_t frames_made = 0;
   int sent = 0;        // how often the oldest that is unanswered was sent; 0: nothing is out
+  Nanos due = 0;       // when that is sent again
   bool again = false;  // what is unanswered is to be sent once more
   double tokens = 0;
   Nanos refilled = 0;

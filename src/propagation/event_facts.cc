@@ -16,7 +16,7 @@ namespace {
 using enum Domain;
 
 // The end of a worker concerns everybody who has work there; the rest of ours tells how work goes.
-constexpr std::array<std::pair<std::string_view, Domain>, 8> beginnings{{
+constexpr std::array<std::pair<std::string_view, Domain>, 11> beginnings{{
     {"worker_", device},
     {"device_", device},
     {"memory_", memory},
@@ -25,6 +25,9 @@ constexpr std::array<std::pair<std::string_view, Domain>, 8> beginnings{{
     {"session_", processing},
     {"inference_", inference},
     {"postprocessing_", postprocessing},
+    {"output_", postprocessing},
+    {"workflow_", processing},
+    {"state_", device},  // what a worker was told and confirmed
 }};
 constexpr std::array<std::string_view, 3> urgent{"worker_gone", "worker_dying", "model_broken"};
 
