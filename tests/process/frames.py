@@ -3,9 +3,11 @@
 import array
 import datetime
 import json
+import multiprocessing
 import os
 import socket
 import struct
+import time
 
 HELLO, WELCOME, READY, HEARTBEAT, REFUSED = 1, 2, 3, 4, 15
 NAMES = {1: "hello", 2: "welcome", 3: "ready", 4: "heartbeat", 7: "transaction_vote", 10: "transaction_ack",
@@ -89,3 +91,35 @@ class Link:
 
     def close(self):
         self.socket.close()
+
+
+def let_in(path, secret, name="guest"):
+    """A link that was let in, as soon as the last process of that name is known to be gone."""
+    for _ in range(2000):
+        link = Link(path)
+        answer = link.join(secret, name)
+        if answer is None:
+            return link
+        link.close()
+        time.sleep(0.005)
+    raise TimeoutError(f"{name} was not let in; the last answer was {answer}")
+
+
+# Processes that dial come from one that was started afresh, not from the test's own: that one has the threads and the
+# libraries of every test before, which do not outlive a fork in a state that anyone promises.
+clean = multiprocessing.get_context("forkserver")
+clean.set_forkserver_preload(["frames"])
+
+
+def dialling(log, work, *arguments):
+    """Starts work(*arguments), a function of a module, in a process of its own: the server ends the process of a worker
+    that breaks the protocol. What it raises is told in the file `log`."""
+    process = clean.Process(target=_dial, args=(str(log), work, arguments), daemon=True)
+    process.start()
+    return process
+
+
+def _dial(log, work, arguments):
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(out, 2)
+    work(*arguments)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import BINARY, LIMIT, Server, until
-from frames import HELLO, READY, HEARTBEAT, REFUSED, Link, envelope, frame, header, hello
+from frames import HELLO, READY, HEARTBEAT, REFUSED, Link, dialling, envelope, frame, header, hello, let_in
 from test_malformed_http import descriptors, resident
 
 NAMES = ["../../etc/passwd", "..", ".hidden", "a/b", "a\u0000b", "", "x" * 65, "ü", "con fig", "$(id)", "' or 1=1",
@@ -108,7 +108,7 @@ def from_worker(rng):
         ("a heartbeat of nothing", lambda link: link.say(HEARTBEAT, {})),
         ("a heartbeat of text", lambda link: link.say(HEARTBEAT, {"handler_progress": "x", "tasks_running": 0})),
         ("a progress out of range", lambda link: link.say(37, {"event_type": "inference_progress"})),
-        ("a forged source", lambda link: link.say(READY, {}, incarnation=99)),
+        ("a forged source", lambda link: link.say(READY, {}, incarnation=2**40)),
         ("an image of nobody, broken", lambda link: link.say(38, {"request_id": "../x"}, [memory_file()])),
         ("health of another shape", lambda link: link.say(32, {"device_id": "guest_device", "health_metrics": {"temperature": []}})),
     ]
@@ -122,36 +122,22 @@ def wrong_life(link, field, jump):
     link.send(frame(HEARTBEAT, envelope(HEARTBEAT, {"handler_progress": 1, "tasks_running": 0}, **fields), **fields))
 
 
-def child(work):
-    """Runs it in a process of its own: the server ends the process of a worker that breaks the protocol."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    return pid
-
-
-def let_in(path, secret, name="guest"):
-    """A link that was let in, as soon as the last process of that name is known to be gone."""
-    for _ in range(2000):
-        link = Link(path)
-        if link.join(secret, name) is None:
-            return link
-        link.close()
-        time.sleep(0.005)
-    os._exit(2)
-
-
 def good_worker(path, secret):
     link = let_in(path, secret, "good")
     link.say(READY, {})
     while True:
         link.say(HEARTBEAT, {"handler_progress": 0, "tasks_running": 0})
         if not link.receive():
-            return
+            raise ConnectionError("the link of the good worker ended")
         time.sleep(1)
+
+
+def bad_worker(path, secret, seed):
+    link = let_in(path, secret)
+    from_worker(random.Random(seed))[1](link)
+    while link.receive():
+        pass
+    time.sleep(LIMIT)  # its link ended; its process is next
 
 
 def test_a_thousand_malformed_frames(tmp_path):
@@ -163,27 +149,24 @@ def test_a_thousand_malformed_frames(tmp_path):
     path = str(server.folder / "data/workers.sock")
     secret = (server.folder / "data/worker.secret").read_text().strip()
     rng = random.Random(20261126)
-    steady = child(lambda: good_worker(path, secret))
+    words = tmp_path / "dialling.log"
+    words.touch()
+    steady = dialling(words, good_worker, path, secret)
     try:
         def good_is_ready():
-            if os.waitpid(steady, os.WNOHANG)[0] != 0:
-                pytest.fail(f"the good worker ended: {server.log.read_text()}")
+            if steady.exitcode is not None:
+                pytest.fail(f"the good worker ended ({steady.exitcode}): {words.read_text()}{server.log.read_text()}")
             return server.workers().get("good", {}).get("state") == "ready"
         until("the good worker to be ready", good_is_ready)
         count = {"refused": 0, "closed": 0, "ended": 0}
 
         def one(number):
             if rng.random() < 0.2:
-                what, say = from_worker(rng)
-
-                def bad():
-                    link = let_in(path, secret)
-                    say(link)
-                    while link.receive():
-                        pass
-                    time.sleep(LIMIT)  # its link ended; its process is next
-                worker = child(bad)
-                assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGKILL, what
+                seed = rng.randrange(1 << 32)
+                what = from_worker(random.Random(seed))[0]
+                worker = dialling(words, bad_worker, path, secret, seed)
+                worker.join(LIMIT)
+                assert worker.exitcode == -signal.SIGKILL, (what, worker.exitcode, words.read_text())
                 view = until("its end to be told",
                              lambda: (w := server.workers()["guest"])["state"] in ("gone", "broken") and w)
                 assert "it sent" in view["last_end"] and len(view["last_end"]) > 20, (what, view)
@@ -227,7 +210,7 @@ def test_a_thousand_malformed_frames(tmp_path):
                                                        str(server.folder / "data")]))
         assert f"digest {verified['digest']}" in log
     finally:
-        os.kill(steady, signal.SIGKILL)
-        os.waitpid(steady, 0)
+        steady.kill()
+        steady.join()
         if server.process.poll() is None:
             server.kill()
