@@ -246,7 +246,8 @@ void Client::State::add_governed(CLI::App& app) {
   policy->require_subcommand(1);
   policy_show_command = add(*policy, "show", "show the policy");
   policy_set_command =
-      add(*policy, "set", "set max_model_cache_size=, vram_reservation_limit=, emergency_cleanup_threshold=, ...");
+      add(*policy, "set",
+          "set max_model_cache_size=, system_reserve=, vram_reservation_limit=, emergency_cleanup_threshold=, ...");
 
   propagation_command = add(app, "propagation", "what each worker shall know, and what it has confirmed");
   propagation_command->add_option("WORKER", id, "only this worker");

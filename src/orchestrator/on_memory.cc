@@ -126,8 +126,9 @@ memory::PoolState pool_of(const Turn& turn, const WorkerRecord& worker, const st
   memory::PoolState pool;
   if (!memory::is_device_purpose(purpose)) {
     pool.name = memory::system_ram;
-    pool.total = cache_limit(turn);
-    pool.limit_name = pool.total < turn.settings.cache_limit ? "max_model_cache_size" : "cache limit";
+    const memory::CacheLimit limit = cache_limit_of(turn);
+    pool.total = limit.bytes;
+    pool.limit_name = limit.name;
     pool.used = sum_of(ram_ledger(turn));
     pool.held_for_purpose = memory::granted_for(turn.tables.memory, {}, purpose);
     if (purpose == "model_cache") pool.held_for_purpose += cache_used(turn);
@@ -295,8 +296,15 @@ void note_high_water(Turn& turn, const std::string& pool, const std::map<std::st
 
 }  // namespace
 
-Bytes cache_limit(const Turn& turn) {
-  return memory::cache_limit(turn.tables.memory.policy(), turn.settings.cache_limit);
+memory::CacheLimit cache_limit_of(const Turn& turn) {
+  return memory::cache_limit(turn.tables.memory.policy(), turn.settings.cache_limit, ram_of(turn.live.ram));
+}
+
+Bytes cache_limit(const Turn& turn) { return cache_limit_of(turn).bytes; }
+
+Bytes ram_of(const SystemRam& ram) {
+  if (!ram.sample) return {};
+  return ram.sample->group_limit ? std::min(ram.sample->total, *ram.sample->group_limit) : ram.sample->total;
 }
 
 void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first) {
@@ -509,10 +517,9 @@ std::optional<std::string> memory_view_text(const Turn& turn, const std::string&
   if (path == "memory/policy") return json::to_text(turn.tables.memory.policy());
   if (path != "memory") return std::nullopt;
   MemoryView view{turn.live.rev, {}, {}, turn.live.ram.steps};
-  const Bytes limit = cache_limit(turn);
-  view.pools.push_back(pool_view(turn, std::string(memory::system_ram), limit,
-                                 limit < turn.settings.cache_limit ? "max_model_cache_size" : "cache limit",
-                                 ram_ledger(turn)));
+  const memory::CacheLimit limit = cache_limit_of(turn);
+  view.pools.push_back(
+      pool_view(turn, std::string(memory::system_ram), limit.bytes, std::string(limit.name), ram_ledger(turn)));
   if (turn.live.ram.sample) view.pools.back().used_share = Ratio{std::min(1.0, ram_share(*turn.live.ram.sample))};
   for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
     const DeviceLimit on = limit_on(turn.tables, entry.row.device_id);
@@ -528,7 +535,9 @@ std::optional<std::string> memory_view_text(const Turn& turn, const std::string&
 
 void on_system_memory(Turn& turn, const in::SystemMemory& input) {
   SystemRam& ram = turn.live.ram;
+  const Bytes there_was = ram_of(ram);
   ram.sample = input;
+  if (ram_of(ram) != there_was) ram.cache_told = false;  // so has the limit of the cache
   note_high_water(turn, std::string(memory::system_ram), ram_ledger(turn));
   const memory::Policy policy = turn.tables.memory.policy();
   const double share = std::min(1.0, ram_share(input));

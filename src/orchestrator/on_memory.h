@@ -13,6 +13,9 @@ namespace lockstep {
 
 /// The cache's limit now: the configured one, or the policy's when that is smaller.
 Bytes cache_limit(const Turn& turn);
+memory::CacheLimit cache_limit_of(const Turn& turn);
+/// What the last sample says there is, for this machine or for its group of processes; 0 before the first.
+Bytes ram_of(const SystemRam& ram);
 
 /// A sample of a device's memory: pressure, high-water mark, and what its worker holds beyond its ledger.
 /// first: of this life of its worker.

@@ -312,9 +312,10 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
                         cat("this needs ", to_text(need), " on one device; the largest has ", to_text(largest))));
   }
   if (need > cache_limit(turn)) {
-    return give_up(turn, job,
-                   fail(ErrorCode::invalid_argument,
-                        cat("this needs ", to_text(need), " in the cache; its limit is ", to_text(cache_limit(turn)))));
+    return give_up(
+        turn, job,
+        fail(ErrorCode::invalid_argument, cat("this needs ", to_text(need), " in the cache; its limit is ",
+                                              to_text(cache_limit(turn)), " (", cache_limit_of(turn).name, ")")));
   }
   const bool infers = job.stage == JobStage::queued;
   const auto beside = [&](const DeviceId& device) {

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "domains/memory/rules.h"
 #include "events/json_write.h"
+#include "orchestrator/on_memory.h"
 
 namespace lockstep::server {
 
@@ -278,7 +279,7 @@ void memory_families(Families& out, const MetricsSource& from) {
   }
   constexpr std::array states{SegmentState::filling, SegmentState::ready, SegmentState::failed};
   out.gauge("lockstep_cache_limit_bytes", "RAM for segments.");
-  out.add(real(memory::cache_limit(tables.memory.policy(), from.settings.cache_limit).value));
+  out.add(real(memory::cache_limit(tables.memory.policy(), from.settings.cache_limit, ram_of(live.ram)).bytes.value));
   out.gauge("lockstep_cache_bytes", "Bytes of segments, by state.");
   for (const SegmentState state : states) {
     out.add(real(segments.at(static_cast<std::size_t>(state)).first.value), {{"state", json::enum_name(state)}});

@@ -206,6 +206,27 @@ TEST_F(Design_2_2_memory, a_smaller_cache_limit_evicts_at_once_what_is_not_pinne
   EXPECT_EQ(stage.all<out::DropSegment>().size(), 1u);
 }
 
+// §1.2 "Memory reservation for system operations and buffers".
+TEST_F(Design_2_2_memory, the_cache_leaves_the_reserve_to_the_system) {
+  const auto limit = [&](const std::string& reserve) {
+    if (!reserve.empty()) set(cat("{\"system_reserve\":\"", reserve, "\"}"));
+    return view("memory");
+  };
+  sample(0.5);  // of 1000 MB
+  EXPECT_NE(limit("").find(R"("limited_by":"system_reserve")"), std::string::npos) << limit("");
+  EXPECT_EQ(set(R"({"system_reserve":"much"})").status, 400);
+  limit("870MB");  // leaves 130 MB; the model needs 150
+  stage.generate(1);
+  EXPECT_EQ(stage.all<out::Reply>().back().status, 400);
+  EXPECT_NE(stage.all<out::Reply>().back().body.find("(system_reserve)"), std::string::npos)
+      << stage.all<out::Reply>().back().body;
+  EXPECT_NE(limit("0B").find(R"("limit":1048576000)"), std::string::npos);
+  fill_cache();
+  const auto told = stage.told("system_memory_allocated");
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told.back().body<SystemMemoryAllocated>().available_after_allocation, 1000_MiB - 150_MiB);
+}
+
 TEST_F(Design_2_2_memory, workers_hear_when_the_cache_pool_changes) {
   fill_cache();
   const auto told = stage.told("system_memory_allocated");

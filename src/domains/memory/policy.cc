@@ -41,6 +41,11 @@ Status check(const PressureLimits& limits) {
 Result<Policy> changed(Policy policy, const PolicyBody& body, bool whole) {
   if (whole) policy = Policy{.revision = policy.revision, .confirmed_by = std::move(policy.confirmed_by)};
   LOCKSTEP_TRY_STATUS(check_size(body.max_model_cache_size, "max_model_cache_size"));
+  if (body.system_reserve) {  // 0 is a reserve as well: none
+    const auto bytes = body.system_reserve->bytes();
+    if (!bytes) return fail(ErrorCode::invalid_argument, bytes.error().message, "/system_reserve");
+    policy.system_reserve = body.system_reserve;
+  }
   LOCKSTEP_TRY_STATUS(check_size(body.vram_reservation_limit, "vram_reservation_limit"));
   if (body.max_model_cache_size) policy.max_model_cache_size = body.max_model_cache_size;
   if (body.vram_reservation_limit) policy.vram_reservation_limit = body.vram_reservation_limit;
@@ -61,7 +66,23 @@ Result<Policy> changed(Policy policy, const PolicyBody& body, bool whole) {
   return policy;
 }
 
-Bytes cache_limit(const Policy& policy, Bytes configured) { return at_most(configured, policy.max_model_cache_size); }
+Bytes system_reserve(const Policy& policy, Bytes ram) {
+  constexpr Bytes usual{1ULL << 30};
+  if (!policy.system_reserve) return std::min(usual, Bytes{ram.value / 10});
+  const auto bytes = policy.system_reserve->bytes();
+  LOCKSTEP_CHECK(bytes.has_value());
+  return *bytes;
+}
+
+CacheLimit cache_limit(const Policy& policy, Bytes configured, Bytes ram) {
+  CacheLimit limit{configured, "cache limit"};
+  if (const Bytes allowed = at_most(configured, policy.max_model_cache_size); allowed < limit.bytes) {
+    limit = {allowed, "max_model_cache_size"};
+  }
+  if (ram.value == 0) return limit;
+  const Bytes left = ram - std::min(ram, system_reserve(policy, ram));
+  return left < limit.bytes ? CacheLimit{left, "system_reserve"} : limit;
+}
 Bytes device_limit(const Policy& policy, Bytes budget) { return at_most(budget, policy.vram_reservation_limit); }
 
 std::optional<Bytes> quota(const Policy& policy, std::string_view purpose) {

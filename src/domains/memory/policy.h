@@ -24,6 +24,8 @@ enum class GrantOrder { priority, arrival };
 BOOST_DESCRIBE_ENUM(GrantOrder, priority, arrival)
 
 /// max_model_cache_size         of the cache in RAM; the configured limit holds as well
+/// system_reserve               RAM that the cache leaves to the system, its buffers and the workers; absent: 1GB, or a
+///                              tenth of the RAM where that is less
 /// vram_reservation_limit       what may be granted on one device; its budget holds as well
 /// emergency_cleanup_threshold  the used share of RAM from which unpinned cache is given up
 /// quotas                       the most that one purpose may hold in one pool
@@ -32,6 +34,7 @@ BOOST_DESCRIBE_ENUM(GrantOrder, priority, arrival)
 struct Policy {
   std::uint64_t revision = 0;
   std::optional<SizeText> max_model_cache_size;
+  std::optional<SizeText> system_reserve;
   std::optional<SizeText> vram_reservation_limit;
   std::optional<Ratio> emergency_cleanup_threshold;
   PressureLimits pressure;
@@ -41,12 +44,13 @@ struct Policy {
   std::map<std::string, std::uint64_t> confirmed_by;
 };
 BOOST_DESCRIBE_STRUCT(Policy, (),
-                      (revision, max_model_cache_size, vram_reservation_limit, emergency_cleanup_threshold, pressure,
-                       quotas, grant_order, idle_segment_seconds, confirmed_by))
+                      (revision, max_model_cache_size, system_reserve, vram_reservation_limit,
+                       emergency_cleanup_threshold, pressure, quotas, grant_order, idle_segment_seconds, confirmed_by))
 
 /// The body of PUT and PATCH /api/v1/memory/policy. PUT: what is absent becomes the default again.
 struct PolicyBody {
   std::optional<SizeText> max_model_cache_size;
+  std::optional<SizeText> system_reserve;
   std::optional<SizeText> vram_reservation_limit;
   std::optional<Ratio> emergency_cleanup_threshold;
   std::optional<PressureLimits> pressure;
@@ -56,14 +60,24 @@ struct PolicyBody {
   static constexpr json::Rule rules[] = {{.member = "idle_segment_seconds", .min = 1, .unit = "seconds"}};
 };
 BOOST_DESCRIBE_STRUCT(PolicyBody, (),
-                      (max_model_cache_size, vram_reservation_limit, emergency_cleanup_threshold, pressure, quotas,
-                       grant_order, idle_segment_seconds))
+                      (max_model_cache_size, system_reserve, vram_reservation_limit, emergency_cleanup_threshold,
+                       pressure, quotas, grant_order, idle_segment_seconds))
 
 /// The policy after a person's change, with the next revision; invalid_argument names field, value and limit.
 Result<Policy> changed(Policy policy, const PolicyBody& body, bool whole);
 
-/// The smaller of what is configured and what the policy allows.
-Bytes cache_limit(const Policy& policy, Bytes configured);
+/// What the policy keeps back from a machine, or a group of processes, with so much RAM.
+Bytes system_reserve(const Policy& policy, Bytes ram);
+
+/// How much, and which rule says so: "cache limit" (configured), "max_model_cache_size" or "system_reserve".
+struct CacheLimit {
+  Bytes bytes;
+  std::string_view name;
+};
+/// The smallest of what is configured, what the policy allows, and what its reserve leaves of `ram`; ram 0: not known
+/// yet.
+CacheLimit cache_limit(const Policy& policy, Bytes configured, Bytes ram);
+/// The smaller of what the device has and what the policy allows.
 Bytes device_limit(const Policy& policy, Bytes budget);
 std::optional<Bytes> quota(const Policy& policy, std::string_view purpose);
 

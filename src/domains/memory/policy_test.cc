@@ -51,8 +51,15 @@ TEST(MemoryPolicy, a_change_rises_the_revision_and_bad_values_name_their_field) 
   const auto policy = changed({}, body, false);
   ASSERT_TRUE(policy.has_value());
   EXPECT_EQ(policy->revision, 1u);
-  EXPECT_EQ(cache_limit(*policy, 16_GiB), 8_GiB);
-  EXPECT_EQ(cache_limit(*policy, 4_GiB), 4_GiB);  // a policy never raises what is configured
+  EXPECT_EQ(cache_limit(*policy, 16_GiB, {}).bytes, 8_GiB);
+  EXPECT_EQ(cache_limit(*policy, 16_GiB, {}).name, "max_model_cache_size");
+  EXPECT_EQ(cache_limit(*policy, 4_GiB, {}).bytes, 4_GiB);  // a policy never raises what is configured
+  EXPECT_EQ(cache_limit(*policy, 4_GiB, {}).name, "cache limit");
+  EXPECT_EQ(cache_limit(*policy, 16_GiB, 8_GiB).bytes, 8_GiB - Bytes{(8_GiB).value / 10});
+  EXPECT_EQ(cache_limit(*policy, 16_GiB, 64_GiB).name, "max_model_cache_size");
+  EXPECT_EQ(system_reserve({}, 64_GiB), 1_GiB);
+  EXPECT_EQ(system_reserve({.system_reserve = SizeText{"3GB"}}, 64_GiB), 3_GiB);
+  EXPECT_EQ(cache_limit({.system_reserve = SizeText{"9GB"}}, 16_GiB, 8_GiB).bytes, Bytes{});
   body.max_model_cache_size = SizeText{"0B"};
   EXPECT_EQ(changed({}, body, false).error().pointer, "/max_model_cache_size");
   body = {};
