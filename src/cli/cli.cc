@@ -66,6 +66,7 @@ struct Client::State {
   CLI::App* models_verify_command = nullptr;
   CLI::App* models_load_command = nullptr;
   CLI::App* models_unload_command = nullptr;
+  CLI::App* models_queue_command = nullptr;
   CLI::App* models_config_command = nullptr;
   CLI::App* requests_command = nullptr;
   CLI::App* cancel_command = nullptr;
@@ -198,6 +199,8 @@ void Client::State::add_models(CLI::App& models) {
   models_verify_command->add_option("ID", options.names, "which models (default: all)");
   models_load_command = add(models, "load", "load a model now, and return when it is loaded");
   models_unload_command = add(models, "unload", "release a model's memory, and return when it is proven free");
+  models_queue_command =
+      add(models, "queue", "loads and unloads that were asked for and have not ended, in their order");
   models_config_command = add(models, "config", "show or set what requests that say nothing get from a model");
   models_config_command->add_option(
       "--set", assignments, "scheduler=, default_steps=, default_guidance_scale= or max_steps=; may be repeated");
@@ -207,6 +210,10 @@ void Client::State::add_models(CLI::App& models) {
     each->add_option("ID", options.id, "the model")->required();
   }
   models_load_command->add_option("--worker", options.worker, "on this worker (default: the one with most room)");
+  models_load_command
+      ->add_option("--priority", options.priority,
+                   "which loads are taken first; while memory is short only critical ones")
+      ->check(CLI::IsMember({"critical", "high", "normal", "low"}));
   models_unload_command->add_option("--worker", options.worker, "from this worker only (default: from all)");
 }
 
@@ -219,6 +226,7 @@ std::optional<ExitCode> Client::State::execute_models(const http::Address& addre
   if (models_verify_command->parsed()) return verify_models(address, model_options);
   if (models_load_command->parsed()) return load_model(address, model_options);
   if (models_unload_command->parsed()) return unload_model(address, model_options);
+  if (models_queue_command->parsed()) return show_load_queue(address, model_options);
   if (models_config_command->parsed()) return configure_model(address, model_options, assignments, whole);
   return std::nullopt;
 }

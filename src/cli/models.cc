@@ -25,10 +25,11 @@ Status check_id(const std::string& id) {
   return fail(ErrorCode::not_found, cat("there is no model ", shortened(harmless(id))));
 }
 
-struct WorkerBody {
+struct OrderBody {
   std::optional<std::string> worker;
+  std::optional<std::string> priority;
 };
-BOOST_DESCRIBE_STRUCT(WorkerBody, (), (worker))
+BOOST_DESCRIBE_STRUCT(OrderBody, (), (worker, priority))
 
 struct VerifyProgress {
   std::string component;
@@ -105,8 +106,21 @@ std::string abilities_of(const ModelView& view) {
   return out;
 }
 
-std::string worker_body(const ModelOptions& options) {
-  return json::to_text(WorkerBody{options.worker.empty() ? std::nullopt : std::optional(options.worker)});
+std::string order_body(const ModelOptions& options) {
+  const auto given = [](const std::string& word) { return word.empty() ? std::nullopt : std::optional(word); };
+  return json::to_text(OrderBody{given(options.worker), given(options.priority)});
+}
+
+std::string text_of(const LoadQueueView& view) {
+  if (view.loads.empty()) return "no load waits\n";
+  std::string out;
+  for (const QueuedLoad& each : view.loads) {
+    out += cat(each.action, " ", each.model_id.str(), each.worker_id.empty() ? "" : cat(" on ", each.worker_id.str()),
+               "  ", json::enum_name(each.priority), "  ", each.state);
+    if (each.percent > 0) out += cat(" ", static_cast<int>(each.percent), " %");
+    out += cat("  (", each.asked_by, " asked)\n");
+  }
+  return out;
 }
 
 }  // namespace
@@ -212,8 +226,8 @@ ExitCode verify_models(const http::Address& address, const ModelOptions& options
 ExitCode load_model(const http::Address& address, const ModelOptions& options) {
   if (const Status good = check_id(options.id); !good) return tell(good.error());
   return tell_view<ModelView>(
-      watched(address, options.id, cat("/api/v1/models/", options.id, "/load"), worker_body(options)), 200,
-      options.json, [](const ModelView& view) {
+      watched(address, options.id, cat("/api/v1/models/", options.id, "/load"), order_body(options)), 200, options.json,
+      [](const ModelView& view) {
         return cat(view.model.model_id.str(), " is loaded on ", sorted_by_worker(view), "\n");
       });
 }
@@ -221,11 +235,16 @@ ExitCode load_model(const http::Address& address, const ModelOptions& options) {
 ExitCode unload_model(const http::Address& address, const ModelOptions& options) {
   if (const Status good = check_id(options.id); !good) return tell(good.error());
   const auto response =
-      watched(address, options.id, cat("/api/v1/models/", options.id, "/unload"), worker_body(options));
+      watched(address, options.id, cat("/api/v1/models/", options.id, "/unload"), order_body(options));
   if (!response) return tell(response.error());
   if (response->status != 200) return tell(http::error_from(*response));
   print(options.json ? response->body + "\n" : cat(options.id, " is unloaded; its memory is free\n"));
   return ExitCode::done;
+}
+
+ExitCode show_load_queue(const http::Address& address, const ModelOptions& options) {
+  return tell_view<LoadQueueView>(http::request(address, "GET", "/api/v1/loads"), 200, options.json,
+                                  [](const LoadQueueView& view) { return text_of(view); });
 }
 
 ExitCode configure_model(const http::Address& address, const ModelOptions& options,

@@ -1,6 +1,7 @@
 #pragma once
 
-// `lockstep models show|add|remove|verify|load|unload`: what is registered, what it needs, and where it is loaded.
+// `lockstep models show|add|remove|verify|load|unload|queue`: what is registered, what it needs, and where it is
+// loaded.
 
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ struct ModelOptions {
   bool link = false;               // add
   bool force = false;              // remove
   std::string worker;              // load, unload: empty for any, or all
+  std::string priority;            // load: empty for normal
   std::vector<std::string> names;  // verify: empty for all
   bool json = false;
 };
@@ -33,6 +35,8 @@ ExitCode verify_models(const http::Address& address, const ModelOptions& options
 /// Each answers when it is done, with progress on stderr.
 ExitCode load_model(const http::Address& address, const ModelOptions& options);
 ExitCode unload_model(const http::Address& address, const ModelOptions& options);
+/// Loads and unloads that wait or run, in the order in which they are served.
+ExitCode show_load_queue(const http::Address& address, const ModelOptions& options);
 
 /// Without assignments (KEY=VALUE) and without `whole` it only shows.
 ExitCode configure_model(const http::Address& address, const ModelOptions& options,

@@ -437,11 +437,16 @@ void Server::State::Connection::model_route() {
   }
   const bool wait_for_it = wants_wait();
   if (route.kind == Route::Kind::verify_model) return submit(in::VerifyModel{expect(wait_for_it), model, wait_for_it});
-  const auto worker = read_worker_choice(parser->get().body());
-  if (!worker) return send(error_answer(worker.error()));
+  const bool loads = route.kind == Route::Kind::load_model;
+  const auto choice = read_load_choice(parser->get().body());
+  if (!choice) return send(error_answer(choice.error()));
+  if (!loads && choice->priority) {
+    return send(error_answer(400, "invalid_argument", "an unload has no priority", "/priority"));
+  }
   const ReplyId number = expect(wait_for_it);
-  if (route.kind == Route::Kind::load_model) return submit(in::LoadModel{number, model, *worker, wait_for_it});
-  submit(in::UnloadModel{number, model, *worker, wait_for_it});
+  const WorkerId worker = choice->worker.value_or(WorkerId{});
+  if (!loads) return submit(in::UnloadModel{number, model, worker, wait_for_it});
+  submit(in::LoadModel{number, model, worker, wait_for_it, choice->priority.value_or(AllocationPriority::normal)});
 }
 
 void Server::State::Connection::generate() {
@@ -474,10 +479,10 @@ void Server::State::Connection::output() {
     if (!bytes) return self->send(error_answer(bytes.error()));
     const ImageFormat* const format = image_format_of(*bytes);
     if (self->route.format != nullptr && self->route.format != format) {
-      return self->send(error_answer(404, "not_found",
-                                     cat("output ", self->route.name, " is ",
-                                         format == nullptr ? std::string_view("no image") : format->name, ", not ",
-                                         self->route.format->name)));
+      return self->send(error_answer(
+          404, "not_found",
+          cat("output ", self->route.name, " is ", format == nullptr ? std::string_view("no image") : format->name,
+              ", not ", self->route.format->name)));
     }
     found.content_type = format == nullptr ? "application/octet-stream" : format->media_type;
     if (known) {

@@ -133,7 +133,7 @@ std::optional<Route> place_of(std::string_view path) {
   }
   if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
   for (const std::string_view view : {"status", "devices", "requests", "workers", "sessions", "workflows",
-                                      "policies/safety", "outputs", "propagation"}) {
+                                      "policies/safety", "outputs", "propagation", "loads"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
@@ -319,11 +319,6 @@ Result<GenerateBody> read_generate_body(std::string_view text) {
 
 namespace {
 
-struct WorkerChoice {
-  std::optional<WorkerId> worker;
-};
-BOOST_DESCRIBE_STRUCT(WorkerChoice, (), (worker))
-
 template <class Body>
 Result<Body> read_strictly(std::string_view text) {
   json::ReadNotes notes;
@@ -359,9 +354,9 @@ Result<in::AddModel> read_add_model(std::string_view text) {
       "/name");
 }
 
-Result<WorkerId> read_worker_choice(std::string_view text) {
-  if (text.empty()) return WorkerId{};
-  return LOCKSTEP_TRY(read_strictly<WorkerChoice>(text)).worker.value_or(WorkerId{});
+Result<LoadChoice> read_load_choice(std::string_view text) {
+  if (text.empty()) return LoadChoice{};
+  return read_strictly<LoadChoice>(text);
 }
 
 bool has_token(std::string_view header, std::string_view token) {

@@ -89,8 +89,13 @@ BOOST_DESCRIBE_STRUCT(AddModelBody, (), (path, name, mode))
 /// The input that it asks for; without a name, that of the file or folder.
 Result<in::AddModel> read_add_model(std::string_view text);
 
-/// The worker that the body of a load or unload names; an empty body, or one without it, names none.
-Result<WorkerId> read_worker_choice(std::string_view text);
+/// What the body of a load or unload names; an empty body names nothing.
+struct LoadChoice {
+  std::optional<WorkerId> worker;
+  std::optional<AllocationPriority> priority;  // of loads: which are taken first
+};
+BOOST_DESCRIBE_STRUCT(LoadChoice, (), (worker, priority))
+Result<LoadChoice> read_load_choice(std::string_view text);
 
 /// Whether a comma-separated header has this word, whatever its case.
 bool has_token(std::string_view header, std::string_view token);

@@ -143,8 +143,9 @@ void finish_release(const Tables& tables, const model::Residency& residency, Cha
   announce(tables, residency, "model_released", "", change);
 }
 
-ModelLoadRequest load_message(const LoadIntent& intent) {
+ModelLoadRequest load_message(const LoadIntent& intent, AllocationPriority priority) {
   ModelLoadRequest message;
+  message.loading_priority = priority;
   message.model_id = intent.plan.model_id;
   message.estimated_vram_usage = intent.plan.bytes;
   for (const ComponentPlan& component : intent.plan.components) {

@@ -51,6 +51,6 @@ void begin_release(const Tables& tables, const model::Residency& residency, Chan
 void finish_release(const Tables& tables, const model::Residency& residency, Change& change);
 
 /// What the orchestrator tells the worker once the decision is durable.
-ModelLoadRequest load_message(const LoadIntent& intent);
+ModelLoadRequest load_message(const LoadIntent& intent, AllocationPriority priority);
 
 }  // namespace lockstep

@@ -91,6 +91,25 @@ struct ModelDoing {
 };
 BOOST_DESCRIBE_STRUCT(ModelDoing, (), (what, detail, percent))
 
+/// A load or an unload that was asked for and has not ended; loads that requests need have no place here.
+struct QueuedLoad {
+  std::string order_id;
+  ModelId model_id;
+  WorkerId worker_id;  // empty: whichever fits, or all
+  std::string action;  // "load", "unload"
+  AllocationPriority priority = AllocationPriority::normal;
+  std::string state;     // "loading", "waiting", "held: memory is short"
+  double percent = 0;    // of the load
+  std::string asked_by;  // "a person", "a worker"
+};
+BOOST_DESCRIBE_STRUCT(QueuedLoad, (), (order_id, model_id, worker_id, action, priority, state, percent, asked_by))
+
+/// In the order in which they are served.
+struct LoadQueueView {
+  std::vector<QueuedLoad> loads;
+};
+BOOST_DESCRIBE_STRUCT(LoadQueueView, (), (loads))
+
 /// Loads that ended well, images made with it, and when it was last (RFC 3339).
 struct UsageView {
   std::uint64_t loads = 0;

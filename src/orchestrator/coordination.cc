@@ -236,9 +236,10 @@ bool settle_coordination(Turn& turn) {
     if (!now.loads || is_ordered(turn, key)) continue;
     const ModelId& model = *wish.needs().requires_model_loading;
     turn.log(cat(wish.worker->worker_id.str(), " asks for ", model.str(), " for session ", wish.message.session_id));
-    turn.live.orders.emplace(
-        JobId(cat("order_", turn.live.epoch.value, "_", ++turn.live.orders_made)),
-        ModelOrder{.unload = false, .model_id = model, .worker_id = wish.worker->worker_id, .request_key = key});
+    add_order(turn, {.model_id = model,
+                     .worker_id = wish.worker->worker_id,
+                     .request_key = key,
+                     .priority = wish.needs().coordination_priority});
     return true;
   }
   return false;

@@ -147,13 +147,15 @@ struct RestartWorker {
   ReplyId reply;
   WorkerId worker_id;
 };
-/// A person wants the model on a device, or off it; without a worker: on any, off all.
+/// A person wants the model on a device, or off it; without a worker: on any, off all. Loads are taken in the order of
+/// their priority, and of their arrival.
 struct LoadModel {
   static constexpr auto changes = ownership::Fact::model_placement;
   ReplyId reply;
   ModelId model_id;
   WorkerId worker_id;
   bool wait;
+  AllocationPriority priority = AllocationPriority::normal;
 };
 struct UnloadModel {
   static constexpr auto changes = ownership::Fact::model_placement;

@@ -136,6 +136,9 @@ struct ModelOrder {
   std::optional<ReplyId> reply;  // who waits
   std::uint32_t tries = 0;       // loads that were begun
   std::string request_key;       // of the worker's request that it is for; empty: a person's
+  AllocationPriority priority = AllocationPriority::normal;
+  std::uint64_t number = 0;  // in the order of arrival
+  bool held = false;         // memory is short: only critical loads begin; said by settle_models()
 };
 
 /// Whose files are being read, component by component.

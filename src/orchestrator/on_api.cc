@@ -241,7 +241,7 @@ void on_view(Turn& turn, const in::View& input) {
     return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no request ", shortened(id))));
   }
   for (const auto& text : {device_view_text(turn, input.path), memory_view_text(turn, input.path),
-                           propagation_view_text(turn, input.path)}) {
+                           propagation_view_text(turn, input.path), load_queue_text(turn, input.path)}) {
     if (text) return reply_json(turn, input.reply, 200, *text);
   }
   reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no ", shortened(input.path))));

@@ -139,8 +139,8 @@ Status on_vote(Turn& turn, Arrival& arrival) {
   for (const ComponentPlan& component : intent.plan.components) {
     segments.push_back({intent.plan.model_id, component.name, 0});
   }
-  send(turn, arrival.worker, FrameType::model_load_request, load_message(intent), load_operation(intent.transaction_id),
-       std::move(segments));
+  send(turn, arrival.worker, FrameType::model_load_request, load_message(intent, load_priority(turn, intent.wanted_by)),
+       load_operation(intent.transaction_id), std::move(segments));
   expect_progress(turn, intent.worker_id);
   return {};
 }

@@ -52,9 +52,8 @@ void take_order(Turn& turn, ReplyId reply, bool wait, ModelOrder order) {
   if (turn.live.stopping) return reply_error(turn, reply, fail(ErrorCode::unavailable, "the server is stopping"));
   if (const Status fit = fit_worker(turn, order.worker_id); !fit) return reply_error(turn, reply, fit.error());
   if (wait) order.reply = reply;
-  const JobId id(cat("order_", turn.live.epoch.value, "_", ++turn.live.orders_made));
   if (!wait) turn.effect(out::Reply{reply, 202, json::to_text(OrderBody{order.model_id, "accepted"})});
-  turn.live.orders.emplace(id, std::move(order));
+  add_order(turn, std::move(order));
 }
 
 bool needed_by_open_job(const Turn& turn, const ModelId& model) {
@@ -95,6 +94,54 @@ Status loadable(const model::Model& model) {
   return {};
 }
 
+void add_order(Turn& turn, ModelOrder order) {
+  order.number = ++turn.live.orders_made;
+  const JobId id(cat("order_", turn.live.epoch.value, "_", order.number));
+  turn.live.orders.emplace(id, std::move(order));
+}
+
+std::vector<JobId> orders_in_turn(const Turn& turn) {
+  std::vector<std::pair<JobId, const ModelOrder*>> queue;
+  for (const auto& [id, order] : turn.live.orders) queue.emplace_back(id, &order);
+  std::ranges::sort(queue, {}, [](const auto& each) { return std::pair(each.second->priority, each.second->number); });
+  std::vector<JobId> out;
+  for (const auto& [id, order] : queue) out.push_back(id);
+  return out;
+}
+
+AllocationPriority load_priority(const Turn& turn, const JobId& wanted_by) {
+  if (const auto order = turn.live.orders.find(wanted_by); order != turn.live.orders.end()) {
+    return order->second.priority;
+  }
+  const processing::Job* job = turn.tables.processing.jobs.find(wanted_by.str());
+  const processing::Request* request =
+      job == nullptr ? nullptr : turn.tables.processing.requests.find(job->request_id.str());
+  return request == nullptr ? AllocationPriority::normal : request->inference.priority;
+}
+
+std::optional<std::string> load_queue_text(const Turn& turn, const std::string& path) {
+  if (path != "loads") return std::nullopt;
+  LoadQueueView view;
+  for (const JobId& id : orders_in_turn(turn)) {
+    const ModelOrder& order = turn.live.orders.at(id);
+    QueuedLoad& each = view.loads.emplace_back();
+    each.order_id = id.str();
+    each.model_id = order.model_id;
+    each.worker_id = order.worker_id;
+    each.action = order.unload ? "unload" : "load";
+    each.priority = order.priority;
+    each.asked_by = order.request_key.empty() ? "a person" : "a worker";
+    const auto progress = turn.live.progress.find(id);
+    if (load_in_flight(turn, id)) {
+      each.state = "loading";
+      if (progress != turn.live.progress.end()) each.percent = progress->second.percent;
+    } else {
+      each.state = order.held ? "held: memory is short" : "waiting";
+    }
+  }
+  return json::to_text(view);
+}
+
 ModelView model_view(const Turn& turn, const model::Model& model) {
   ModelView view = view_of(turn.tables, model);
   for (ResidencyView& each : view.residencies) {
@@ -110,7 +157,10 @@ ModelView model_view(const Turn& turn, const model::Model& model) {
     if (order.model_id != model.model_id) continue;
     const auto progress = turn.live.progress.find(id);
     const bool reports = progress != turn.live.progress.end();
-    doing.push_back({order.unload ? "unload" : "load", reports ? progress->second.what : "",
+    doing.push_back({order.unload ? "unload" : "load",
+                     reports      ? progress->second.what
+                     : order.held ? "held: memory is short"
+                                  : "",
                      reports ? progress->second.percent : 0});
   }
   if (const auto place = turn.live.verifying.find(model.model_id); place != turn.live.verifying.end()) {
@@ -146,7 +196,7 @@ void on_load_model(Turn& turn, const in::LoadModel& input) {
   if (!model) return reply_error(turn, input.reply, model.error());
   if (const Status can = loadable(*model); !can) return reply_error(turn, input.reply, can.error());
   take_order(turn, input.reply, input.wait,
-             {.unload = false, .model_id = input.model_id, .worker_id = input.worker_id});
+             {.model_id = input.model_id, .worker_id = input.worker_id, .priority = input.priority});
 }
 
 void on_unload_model(Turn& turn, const in::UnloadModel& input) {

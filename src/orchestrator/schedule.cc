@@ -272,13 +272,6 @@ void dispatch(Turn& turn, const Request& request, Job job, const WorkerRecord& w
   expect_progress(turn, worker.worker_id);
 }
 
-/// Whether this job already has a load, a fill or a release under way that it waits for.
-bool load_in_flight(const Turn& turn, const JobId& job) {
-  return std::ranges::any_of(turn.live.workers, [&](const auto& each) {
-    return each.second.task_job == job && each.second.task.starts_with("load:");
-  });
-}
-
 Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   const Request& request = turn.tables.processing.requests.at(job.request_id.str());
   if (job.stage == JobStage::generated && !turn.live.pixels.contains(job.job_id)) {
@@ -479,11 +472,17 @@ void forget_copies(Turn& turn, const ModelId& id) {
   if (cached) turn.live.stale_segments.insert(id);
 }
 
+bool load_in_flight(const Turn& turn, const JobId& job) {
+  return std::ranges::any_of(turn.live.workers, [&](const auto& each) {
+    return each.second.task_job == job && each.second.task.starts_with("load:");
+  });
+}
+
 bool settle_models(Turn& turn) {
   if (!turn.live.scanned) return false;
   if (turn.live.stopping) {
     if (turn.live.orders.empty()) return false;
-    end_order(turn, JobId(turn.live.orders.begin()->first), fail(ErrorCode::unavailable, "the server is stopping"));
+    end_order(turn, orders_in_turn(turn).front(), fail(ErrorCode::unavailable, "the server is stopping"));
     return true;
   }
   if (drop_stale(turn)) return true;
@@ -492,9 +491,12 @@ bool settle_models(Turn& turn) {
     const WorkerRecord& worker = turn.tables.liveness.workers.at(wanted->worker_id.str());
     if (is_idle(turn, worker) && evict_one(turn, worker, {wanted->spared}) == Outcome::decided) return true;
   }
-  for (auto& [id, order] : turn.live.orders) {
-    const JobId name = id;  // it may end here
-    const Outcome outcome = order.unload ? advance_unload(turn, name, order) : advance_load(turn, pass, name, order);
+  const bool short_of_memory = step_is_on(turn, memory::EmergencyStep::stop_background_loads);
+  for (const JobId& id : orders_in_turn(turn)) {
+    ModelOrder& order = turn.live.orders.at(id);
+    order.held = short_of_memory && !order.unload && order.priority != AllocationPriority::critical;
+    if (order.held && !load_in_flight(turn, id)) continue;
+    const Outcome outcome = order.unload ? advance_unload(turn, id, order) : advance_load(turn, pass, id, order);
     if (outcome == Outcome::decided) return true;
   }
   turn.live.order_wants_cache = pass.cache_blocked;

@@ -95,6 +95,16 @@ void on_check(Turn& turn, const in::Check& input);
 void on_view(Turn& turn, const in::View& input);
 void on_cancel(Turn& turn, const in::Cancel& input);
 void on_restart_worker(Turn& turn, const in::RestartWorker& input);
+/// Into the queue of loads and unloads, behind those of its priority.
+void add_order(Turn& turn, ModelOrder order);
+/// By priority, then by arrival.
+std::vector<JobId> orders_in_turn(const Turn& turn);
+/// Whether a load runs that this job or order waits for.
+bool load_in_flight(const Turn& turn, const JobId& job);
+/// Of the order or of the request that a load is for.
+AllocationPriority load_priority(const Turn& turn, const JobId& wanted_by);
+/// "loads": the queue of loads and unloads that were asked for, as JSON.
+std::optional<std::string> load_queue_text(const Turn& turn, const std::string& path);
 void on_load_model(Turn& turn, const in::LoadModel& input);
 void on_unload_model(Turn& turn, const in::UnloadModel& input);
 void on_verify_model(Turn& turn, const in::VerifyModel& input);

@@ -159,12 +159,17 @@ class Stage {
   // ---- what the world does --------------------------------------------------------------------------------------
 
   void start() { input(in::Started{"cluster", sha256_hex("sesame")}); }
-  /// One model, "tiny", of two components.
-  void scan() {
+  /// Models of two components each.
+  void scan(const std::vector<ModelId>& models = {tiny}) {
+    in::ModelsScanned scan;
+    for (const ModelId& id : models) scan.models.push_back(scanned(id));
+    input(scan);
+  }
+  static in::ScannedModel scanned(const ModelId& id) {
     in::ScannedModel scanned;
-    scanned.model = {.model_id = tiny,
+    scanned.model = {.model_id = id,
                      .kind = model::Kind::sdxl,
-                     .path = "/models/tiny",
+                     .path = cat("/models/", id.str()),
                      .availability = model::Availability::available,
                      .reason = "",
                      .bytes = 150_MiB,
@@ -175,7 +180,7 @@ class Stage {
           {.name = name, .files = {}, .tensors = 1, .dtypes = {"F16"}, .segment_bytes = bytes, .sha256 = ""});
       scanned.layouts.push_back(std::make_shared<const model::SegmentLayout>());
     }
-    input(in::ModelsScanned{{scanned}, "", {}});
+    return scanned;
   }
   /// The newest incarnation that was ordered for this worker.
   Incarnation incarnation(const std::string& worker) const {
@@ -282,10 +287,10 @@ class Stage {
     say(worker, FrameType::transaction_vote, TransactionVote{transaction, vote, std::move(reason)}, 0,
         transaction.str());
   }
-  void loaded(const std::string& worker, const TransactionId& transaction) {
+  void loaded(const std::string& worker, const TransactionId& transaction, const ModelId& model = tiny) {
     say(worker, FrameType::transaction_ack, TransactionAck{transaction}, 0, transaction.str());
     say(worker, FrameType::model_loading_progress,
-        ModelLoadingProgress{tiny, "loaded", Percent{100}, 150_MiB, Timestamp{}, {}}, 0,
+        ModelLoadingProgress{model, "loaded", Percent{100}, 150_MiB, Timestamp{}, {}}, 0,
         cat("load:", transaction.str()));
   }
   /// From an accepted request to its inference running on w0.

@@ -54,6 +54,69 @@ TEST_F(Design_1_3_registry, a_load_is_answered_when_it_is_loaded) {
   EXPECT_TRUE(stage.machine.live().orders.empty());
 }
 
+// §1.3 "Model loading priority and queue management": the order of what is asked, and what the worker is told of it.
+TEST_F(Design_1_3_registry, loads_are_taken_by_priority_and_then_by_arrival) {
+  const auto order = [&](const char* model, AllocationPriority priority) {
+    stage.input(in::LoadModel{1, ModelId(model), {}, false, priority});
+  };
+  std::vector<ModelId> models{tiny};
+  for (int i = 0; i < 12; ++i) models.emplace_back(cat("m", i));
+  stage.scan(models);
+  order("tiny", AllocationPriority::critical);
+  stage.fill_segments();  // the worker has a load now: what comes waits
+  for (int i = 0; i < 11; ++i)
+    order(cat("m", i).c_str(), i == 9 ? AllocationPriority::low : AllocationPriority::normal);
+  order("m11", AllocationPriority::high);
+  stage.input(in::View{2, "loads"});
+  const std::string queue = stage.all<out::Reply>().back().body;
+  const auto place = [&](const char* model) { return queue.find(cat("\"model_id\":\"", model, "\"")); };
+  EXPECT_NE(queue.find(R"("model_id":"tiny","worker_id":"","action":"load","priority":"critical","state":"loading")"),
+            std::string::npos)
+      << queue;
+  EXPECT_LT(place("m11"), place("m0"));
+  EXPECT_LT(place("m2"), place("m10"));  // by number, not by the letters of its name
+  EXPECT_LT(place("m10"), place("m9"));
+  EXPECT_NE(place("m9"), std::string::npos);
+
+  for (const char* model : {"tiny", "m11", "m0", "m1"}) {
+    stage.fill_segments();
+    const TransactionId transaction = stage.prepared();
+    stage.vote("w0", transaction, Vote::vote_commit);
+    const auto told = stage.sent(FrameType::model_load_request).back().body<ModelLoadRequest>();
+    EXPECT_EQ(told.model_id, ModelId(model));
+    EXPECT_EQ(told.loading_priority, model == std::string("tiny")  ? AllocationPriority::critical
+                                     : model == std::string("m11") ? AllocationPriority::high
+                                                                   : AllocationPriority::normal);
+    stage.loaded("w0", transaction, ModelId(model));
+  }
+}
+
+// §1.2, §1.3: while memory is short, what nobody waits for urgently does not begin; it is there to see, and goes on
+// later.
+TEST_F(Design_1_3_registry, only_critical_loads_begin_while_memory_is_short) {
+  const auto sample = [&](std::uint64_t free) {
+    stage.input(in::SystemMemory{1000_MiB, Bytes{free << 20}, {}, {}, 0});
+  };
+  stage.scan({tiny, ModelId("urgent")});
+  sample(80);
+  load(9);
+  EXPECT_TRUE(stage.all<out::FillSegment>().empty());
+  stage.input(in::View{2, "loads"});
+  EXPECT_NE(reply(2)->body.find(R"("state":"held: memory is short")"), std::string::npos) << reply(2)->body;
+  stage.input(in::LoadModel{10, ModelId("urgent"), {}, true, AllocationPriority::critical});
+  ASSERT_FALSE(stage.all<out::FillSegment>().empty());
+  EXPECT_EQ(stage.all<out::FillSegment>().front().model_id, ModelId("urgent"));
+  stage.fill_segments();
+  const TransactionId transaction = stage.prepared();
+  stage.vote("w0", transaction, Vote::vote_commit);
+  stage.loaded("w0", transaction, ModelId("urgent"));
+  EXPECT_EQ(reply(10)->status, 200);
+  EXPECT_FALSE(reply(9).has_value());
+  sample(500);
+  until_loaded();
+  EXPECT_EQ(reply(9)->status, 200);
+}
+
 // §1.3 "Model usage tracking": what was made of a model outlives its loads and a restart, and goes with the model.
 TEST_F(Design_1_3_registry, loads_and_uses_of_a_model_are_counted_and_kept) {
   EXPECT_EQ(stage.tables().model.usages.find("tiny"), nullptr);

@@ -158,6 +158,14 @@ def test_load_and_unload_answer_when_it_is_done(own):
 
 
 def test_load_refuses_with_a_sentence(own):
+    urgent = lockstep(own, "models", "load", "tiny-sdxl", "--priority", "critical", "--json")
+    assert urgent.returncode == 0, urgent.stderr
+    assert lockstep(own, "models", "queue").stdout == "no load waits\n"
+    assert own.get("/api/v1/loads") == {"loads": []}
+    status, body = own.request("POST", "/api/v1/models/tiny-sdxl/load", {"priority": "soon"})
+    assert status == 400 and "priority" in json.dumps(body) and "critical" in json.dumps(body), body
+    status, body = own.request("POST", "/api/v1/models/tiny-sdxl/unload", {"priority": "high"})
+    assert status == 400 and "an unload has no priority" in json.dumps(body), body
     assert lockstep(own, "models", "load", "nothing").returncode == 3
     missing = lockstep(own, "models", "load", "tiny-sdxl", "--worker", "w9")
     assert missing.returncode == 3 and "there is no worker w9" in missing.stderr
