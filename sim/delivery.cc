@@ -152,6 +152,11 @@ void World::check_told() {
     if ((limit ? limit->text : wanted) != (applied ? applied->text : wanted)) {
       violation(cat(process->worker_id.str(), " ends with another memory policy than was set"));
     }
+    const device::Config* config =
+        tables.device.configs.find(tables.liveness.workers.at(process->worker_id.str()).device_id.str());
+    if (config != nullptr && config->confirmed.power_limit != worker.settings().power_limit) {
+      violation(cat(process->worker_id.str(), " ends with another power limit than was confirmed"));
+    }
     for (const auto& [id, entry] : tables.model.models.entries()) {
       bool cached = true;
       for (const model::Component& each : entry.row.components) {

@@ -196,7 +196,10 @@ void World::check_governed() {
   for (const auto& [key, entry] : tables.device.configs.entries()) {
     const device::Config& config = entry.row;
     if (config.confirmed_revision > config.revision) violation(cat(key, " confirmed what was never intended"));
-    if (config.confirmed.power_limit) violation(cat(key, " confirmed a power limit that every worker here rejects"));
+    if (config.confirmed.power_limit.value_or(0) >= power_allowed) {
+      violation(
+          cat(key, " confirmed a power limit of ", *config.confirmed.power_limit, " W, which the driver refused"));
+    }
   }
 }
 

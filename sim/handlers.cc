@@ -30,6 +30,17 @@ void World::carry_out(Process& process, wout::SampleTelemetry&) {
   worker_input_soon(process, std::move(reading));
 }
 
+/// A driver that allows less than power_allowed watts.
+void World::carry_out(Process& process, wout::SetPowerLimit& effect) {
+  const bool refuses = effect.watts && *effect.watts >= power_allowed;
+  const bool slow = strikes(handlers_, 200'000);
+  if (slow) fault("driver_slow");
+  const Nanos duration = milliseconds(slow ? handlers_.between(500, 4000) : handlers_.between(1, 20));
+  after(duration, [this, pid = process.pid, number = effect.number, refuses] {
+    if (living(pid) != nullptr) worker_input(pid, win::PowerLimitSet{number, refuses ? "the driver refuses it" : ""});
+  });
+}
+
 void World::carry_out(Process& process, wout::StartTask& effect) {
   std::vector<Content> contents;
   for (const worker::HandleId id : effect.handles) {

@@ -37,6 +37,9 @@ struct SimModel {
   std::vector<std::string> components;
 };
 
+/// Watts from which on the driver of every simulated device refuses a limit.
+inline constexpr std::uint32_t power_allowed = 250;
+
 class World {
  public:
   explicit World(const Options& options);
@@ -205,6 +208,7 @@ class World {
   void carry_out(Process& process, wout::CancelTask& effect) { process.cancelled[effect.task] = true; }
   void carry_out(Process& process, wout::DropHandle& effect) { process.handles.erase(effect.handle); }
   void carry_out(Process& process, wout::SampleTelemetry&);
+  void carry_out(Process& process, wout::SetPowerLimit& effect);
   void carry_out(Process& process, wout::Exit& effect);
   template <class What>
   void worker_input_soon(const Process& process, What what) {
@@ -295,10 +299,9 @@ class World {
 
   Random governors_{options_.seed ^ 0x676F7665726EULL};  // of its own, so that older seeds draw as they did
   Random tellers_{options_.seed ^ 0x74656C6C657273ULL};
-  std::map<std::string, std::pair<std::uint64_t, Nanos>>
-      told_at_;  // by worker, link, row: rev, since
+  std::map<std::string, std::pair<std::uint64_t, Nanos>> told_at_;                // by worker, link, row: rev, since
   std::map<std::pair<std::int64_t, std::string>, std::uint64_t> newest_applied_;  // by pid and row
-  std::map<WorkerId, Nanos> late_at_;  // when it was last known to be
+  std::map<WorkerId, Nanos> late_at_;                                             // when it was last known to be
   Rev last_published_;
   std::map<std::string, std::string> final_answers_;
   std::vector<std::string> sessions_;  // in the order they were made; several may have ended

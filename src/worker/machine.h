@@ -86,6 +86,11 @@ struct Coordinate {
 struct UpdateReservation {
   ReservationUpdate update;
 };
+/// The answer to the SetPowerLimit of this number. refused: why it is not set; empty when it is.
+struct PowerLimitSet {
+  std::uint64_t number;
+  std::string refused;
+};
 }  // namespace in
 
 struct Input {
@@ -93,7 +98,7 @@ struct Input {
   WallTime wall;
   std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
                in::HandlersReady, in::TaskProgress, in::TaskDone, in::TaskFailed, in::Telemetry, in::AskMemory,
-               in::Coordinate, in::UpdateReservation>
+               in::Coordinate, in::UpdateReservation, in::PowerLimitSet>
       what;
 };
 
@@ -135,6 +140,11 @@ struct ArmTimer {
   Nanos deadline;
 };
 struct SampleTelemetry {};
+/// Asks the driver; PowerLimitSet follows, at some time. Without watts: the driver's own limit again.
+struct SetPowerLimit {
+  std::uint64_t number;
+  std::optional<std::uint32_t> watts;
+};
 /// The process ends, at once: nothing of it is durable and its memory goes back with it.
 struct Exit {
   int status;
@@ -144,7 +154,7 @@ struct Exit {
 
 struct Effect {
   std::variant<out::Send, out::Dial, out::DropLink, out::KeepSegment, out::ForgetSegments, out::StartTask,
-               out::CancelTask, out::DropHandle, out::ArmTimer, out::SampleTelemetry, out::Exit>
+               out::CancelTask, out::DropHandle, out::ArmTimer, out::SampleTelemetry, out::SetPowerLimit, out::Exit>
       what;
 };
 
@@ -255,8 +265,10 @@ class Machine {
   void apply_budget();
   /// Applies the changes, all of them or, when one cannot be read, none; and answers each.
   Status change_state(Turn& turn, const StateChanges& changes, const Operation& operation);
-  AppliedResult apply(const StateEvent& event);
-  std::vector<RejectedSetting> configure(const DeviceConfigUpdate& update);
+  AppliedResult apply(Turn& turn, const StateEvent& event);
+  void configure(Turn& turn, const DeviceConfigUpdate& update);
+  /// What the driver said; the answers that waited for it leave.
+  void power_limit_set(Turn& turn, const in::PowerLimitSet& input);
   void session_command(Turn& turn, const SessionControlCommand& message);
   /// What this worker did for the session, if it was told of it.
   void report_session(Turn& turn, const Task& task);
@@ -288,6 +300,10 @@ class Machine {
   DeviceId device_id_;
   Bytes memory_budget_;  // of the welcome
   State state_;
+  std::uint64_t power_orders_ = 0;                                // given to the driver
+  bool power_awaited_ = false;                                    // it has not answered the last one
+  bool power_limited_ = false;                                    // one was set in this process's life
+  std::vector<std::pair<StateApplied, Operation>> held_answers_;  // tell of it, so they wait
   std::uint64_t beats_ = 0;
   Participant participant_{Bytes{}};
   std::map<TaskId, Task> tasks_;

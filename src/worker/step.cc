@@ -100,6 +100,7 @@ Plan<Effect> Machine::step(const Input& input) {
                  [&](const in::Telemetry& x) { telemetry(turn, x); },
                  [&](const in::AskMemory& x) { ask(turn, x.request.request_id, x.request); },
                  [&](const in::Coordinate& x) { ask(turn, coordination_id(x.request), x.request); },
+                 [&](const in::PowerLimitSet& x) { power_limit_set(turn, x); },
                  [&](const in::UpdateReservation& x) { send(turn, FrameType::reservation_update, x.update); },
              },
              input.what);
@@ -195,6 +196,7 @@ void Machine::link_opened(Turn& turn) {
 void Machine::link_closed(Turn& turn, const std::string& reason) {
   link_open_ = false;
   welcomed_ = false;
+  held_answers_.clear();  // they are asked for again over the next one
   if (identity_.reconnect_limit == 0) return leave(turn, 0, cat("the link ended: ", reason));
   // A link that was refused or broke before its welcome is one more failed try, not a new beginning.
   if (dial_until_ != 0) return dial_failed(turn, reason);
@@ -429,13 +431,20 @@ Status Machine::change_state(Turn& turn, const StateChanges& changes, const Oper
   }
   if (changes.snapshot) state_ = {};
   StateApplied answer{changes.rev, {}};
-  for (const StateEvent& event : changes.events) answer.results.push_back(apply(event));
+  for (const StateEvent& event : changes.events) answer.results.push_back(apply(turn, event));
   apply_budget();
-  if (changes.requires_confirmation) send(turn, FrameType::state_applied, answer, operation);
+  if (!changes.requires_confirmation) return {};
+  // The driver can take seconds: what does not tell of it is answered at once.
+  const auto waits = [](const AppliedResult& each) { return each.type == DeviceConfigUpdate::event_type; };
+  if (power_awaited_ && std::ranges::any_of(answer.results, waits)) {
+    held_answers_.emplace_back(std::move(answer), operation);
+  } else {
+    send(turn, FrameType::state_applied, answer, operation);
+  }
   return {};
 }
 
-AppliedResult Machine::apply(const StateEvent& event) {
+AppliedResult Machine::apply(Turn& turn, const StateEvent& event) {
   AppliedResult& known = state_.applied[{event.type, event.subject}];
   if (event.rev <= known.rev) {  // it came again, or was overtaken by a newer one
     AppliedResult again = known;
@@ -459,11 +468,7 @@ AppliedResult Machine::apply(const StateEvent& event) {
                    if (update.device_id != device_id_) {
                      return refuse(AppliedOutcome::not_owner, cat("this worker has ", device_id_.str()));
                    }
-                   const auto rejected = configure(update);
-                   if (rejected.empty()) return;
-                   known.outcome = AppliedOutcome::rejected;
-                   known.reason = cat(rejected.front().setting, ": ", rejected.front().reason);
-                   known.settings = rejected;
+                   configure(turn, update);
                  },
                  [&](const DeviceRoutingUpdate& update) { state_.routing = update.routing_table; },
                  [&](const MemoryPolicyUpdate& update) { state_.memory_policy = update.policy_changes; },
@@ -490,15 +495,38 @@ std::map<std::string, std::uint64_t> Machine::applied_revs() const {
   return out;
 }
 
-std::vector<RejectedSetting> Machine::configure(const DeviceConfigUpdate& update) {
-  std::vector<RejectedSetting> rejected;
+void Machine::configure(Turn& turn, const DeviceConfigUpdate& update) {
   // The whole of what is intended comes each time: a setting that is absent is the default again.
   state_.settings = update.changes;
-  if (state_.settings.power_limit) {
-    rejected.push_back({"power_limit", "it needs rights, or a driver, that this worker does not have"});
+  if (!update.changes.power_limit && !power_limited_ && !power_awaited_) return;
+  power_awaited_ = true;
+  turn.effect(out::SetPowerLimit{++power_orders_, update.changes.power_limit});
+}
+
+void Machine::power_limit_set(Turn& turn, const in::PowerLimitSet& input) {
+  if (input.number != power_orders_) return;  // a newer limit is on its way to the driver
+  power_awaited_ = false;
+  const bool wanted = state_.settings.power_limit.has_value();
+  if (input.refused.empty()) {
+    power_limited_ = wanted;
+  } else {
     state_.settings.power_limit.reset();
   }
-  return rejected;
+  AppliedResult& known = state_.applied[{std::string(DeviceConfigUpdate::event_type), device_id_.str()}];
+  if (!input.refused.empty() && wanted) {
+    known.outcome = AppliedOutcome::rejected;
+    known.reason = cat("power_limit: ", input.refused);
+    known.settings = {{"power_limit", input.refused}};
+  }
+  for (auto& [answer, operation] : std::exchange(held_answers_, {})) {
+    for (AppliedResult& each : answer.results) {
+      if (each.type != known.type || each.subject != known.subject) continue;
+      const std::uint64_t rev = each.rev;
+      each = known;
+      each.rev = rev;
+    }
+    send(turn, FrameType::state_applied, answer, operation);
+  }
 }
 
 template <class Request>

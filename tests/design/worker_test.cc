@@ -96,6 +96,87 @@ class Design_worker : public testing::Test {
   std::vector<Effect> effects;
 };
 
+// §2.1: a power limit is confirmed when the driver has it, and not before; a refusal is told with its reason.
+class Design_2_1_power_limit : public Design_worker {
+ protected:
+  Design_2_1_power_limit() { join(); }
+  /// The whole of what is intended for the device, told as change number `rev`.
+  void intend(std::uint64_t rev, std::optional<std::uint32_t> watts) {
+    DeviceConfigUpdate update;
+    update.device_id = DeviceId("gpu_0");
+    update.changes.optimization_profile = "balanced";
+    update.changes.power_limit = watts;
+    StateChanges changes;
+    changes.rev = rev;
+    changes.events = {{std::string(DeviceConfigUpdate::event_type), "gpu_0", rev, RawJson{json::to_text(update)}}};
+    hear(FrameType::state_changes, changes, "change");
+  }
+  std::vector<AppliedResult> answered() const {
+    std::vector<AppliedResult> out;
+    for (const StateApplied& each : said<StateApplied>(FrameType::state_applied)) {
+      out.insert(out.end(), each.results.begin(), each.results.end());
+    }
+    return out;
+  }
+};
+
+TEST_F(Design_2_1_power_limit, it_is_confirmed_when_the_driver_has_it) {
+  intend(1, 350);
+  const auto orders = all<out::SetPowerLimit>();
+  ASSERT_EQ(orders.size(), 1u);
+  EXPECT_EQ(orders[0].watts, 350u);
+  EXPECT_TRUE(answered().empty());
+  input(in::PowerLimitSet{orders[0].number, ""});
+  ASSERT_EQ(answered().size(), 1u);
+  EXPECT_EQ(answered()[0].outcome, AppliedOutcome::applied);
+  EXPECT_EQ(machine.settings().power_limit, 350u);
+}
+
+TEST_F(Design_2_1_power_limit, a_refusal_is_told_with_the_drivers_reason_also_when_asked_again) {
+  intend(1, 350);
+  input(in::PowerLimitSet{all<out::SetPowerLimit>()[0].number, "the driver refuses 350 W: no permission"});
+  intend(1, 350);  // its answer was lost
+  ASSERT_EQ(answered().size(), 2u);
+  for (const AppliedResult& each : answered()) {
+    EXPECT_EQ(each.outcome, AppliedOutcome::rejected);
+    ASSERT_TRUE(each.settings.has_value());
+    EXPECT_EQ(each.settings->front().setting, "power_limit");
+    EXPECT_NE(each.reason.find("no permission"), std::string::npos);
+  }
+  EXPECT_FALSE(machine.settings().power_limit.has_value());
+  EXPECT_EQ(machine.settings().optimization_profile, "balanced");
+}
+
+TEST_F(Design_2_1_power_limit, a_newer_limit_makes_the_answers_of_older_ones_wait) {
+  intend(1, 350);
+  intend(2, 300);
+  const auto orders = all<out::SetPowerLimit>();
+  ASSERT_EQ(orders.size(), 2u);
+  input(in::PowerLimitSet{orders[0].number, "too late"});
+  EXPECT_TRUE(answered().empty());
+  input(in::PowerLimitSet{orders[1].number, ""});
+  ASSERT_EQ(answered().size(), 2u);
+  EXPECT_EQ(answered()[0].rev, 1u);
+  EXPECT_EQ(answered()[1].rev, 2u);
+  EXPECT_EQ(answered()[0].outcome, AppliedOutcome::applied);
+  EXPECT_EQ(machine.settings().power_limit, 300u);
+}
+
+TEST_F(Design_2_1_power_limit, without_one_the_drivers_own_comes_back_once) {
+  intend(1, std::nullopt);
+  EXPECT_TRUE(all<out::SetPowerLimit>().empty());  // nothing was set: nothing is asked of the driver
+  EXPECT_EQ(answered().size(), 1u);
+  intend(2, 350);
+  input(in::PowerLimitSet{1, ""});
+  intend(3, std::nullopt);
+  ASSERT_EQ(all<out::SetPowerLimit>().size(), 2u);
+  EXPECT_FALSE(all<out::SetPowerLimit>()[1].watts.has_value());
+  input(in::PowerLimitSet{2, ""});
+  intend(4, std::nullopt);
+  EXPECT_EQ(all<out::SetPowerLimit>().size(), 2u);
+  EXPECT_EQ(answered().size(), 4u);
+}
+
 TEST_F(Design_worker, it_says_hello_first_and_ready_when_its_handlers_are_there) {
   input(in::LinkOpened{});
   ASSERT_EQ(all<out::Send>().size(), 1u);

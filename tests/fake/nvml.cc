@@ -57,7 +57,13 @@ int nvmlDeviceGetPowerUsage(void*, unsigned* out) {
   return 0;
 }
 // nvmlDeviceGetEnforcedPowerLimit is missing, as from an older driver.
-int nvmlDeviceSetPowerManagementLimit(void*, unsigned milliwatts) { return milliwatts < 100000 ? 2 : 4; }
+int nvmlDeviceSetPowerManagementLimit(void*, unsigned milliwatts) {
+  return milliwatts < 100000 ? 2 : milliwatts == 200000 ? 0 : 4;  // 200 W was allowed to everybody
+}
+int nvmlDeviceGetPowerManagementDefaultLimit(void*, unsigned* milliwatts) {
+  *milliwatts = 400000;
+  return 0;
+}
 int nvmlDeviceGetUtilizationRates(void*, Utilization* out) {
   out->gpu = 85;
   out->memory = 40;

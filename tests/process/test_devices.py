@@ -39,7 +39,7 @@ def test_settings_are_confirmed_by_the_worker_and_kept(server):
     config = until("the worker to confirm", lambda: (c := server.get(path))["confirmed_revision"] == 1 and c)
     assert config["confirmed"] == {"optimization_profile": "performance"}, config
     assert config["intended"]["power_limit"] == 350
-    assert config["rejected"][0]["setting"] == "power_limit" and "rights" in config["rejected"][0]["reason"]
+    assert config["rejected"][0]["setting"] == "power_limit" and "no power limit" in config["rejected"][0]["reason"]
 
     for body, word in (({"optimization_profile": "turbo"}, "balanced"), ({"power": 1}, "unknown"),
                        ({"power_limit": 0}, "power_limit")):

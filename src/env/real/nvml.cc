@@ -68,6 +68,7 @@ struct NvmlGpu::Library {
   Return (*power)(void*, unsigned*) = nullptr;
   Return (*power_limit)(void*, unsigned*) = nullptr;
   Return (*set_power_limit)(void*, unsigned) = nullptr;
+  Return (*default_power_limit)(void*, unsigned*) = nullptr;
   Return (*utilization)(void*, Utilization*) = nullptr;
   Return (*memory)(void*, Memory*) = nullptr;
   Return (*processes)(void*, unsigned*, Process*) = nullptr;
@@ -120,6 +121,7 @@ Result<std::unique_ptr<NvmlGpu>> NvmlGpu::open(const std::string& which, const s
   nvml->find(nvml->power, "nvmlDeviceGetPowerUsage");
   nvml->find(nvml->power_limit, "nvmlDeviceGetEnforcedPowerLimit");
   nvml->find(nvml->set_power_limit, "nvmlDeviceSetPowerManagementLimit");
+  nvml->find(nvml->default_power_limit, "nvmlDeviceGetPowerManagementDefaultLimit");
   nvml->find(nvml->utilization, "nvmlDeviceGetUtilizationRates");
   nvml->find(nvml->memory, "nvmlDeviceGetMemoryInfo");
   nvml->find(nvml->processes, "nvmlDeviceGetComputeRunningProcesses_v3");
@@ -194,6 +196,12 @@ Status NvmlGpu::set_power_limit(double limit) {
                          : code == invalid_argument ? ErrorCode::invalid_argument
                                                     : ErrorCode::unavailable;
   return fail(what, cat("the driver refuses a power limit of ", limit, " W: ", library_->sentence(code)));
+}
+
+Status NvmlGpu::reset_power_limit() {
+  const auto usual = watts(library_->default_power_limit, device_);
+  if (!usual) return fail(ErrorCode::unavailable, "this driver does not tell its default power limit");
+  return set_power_limit(*usual);
 }
 
 }  // namespace lockstep::real

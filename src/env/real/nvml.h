@@ -45,6 +45,8 @@ class NvmlGpu {
   GpuReading read(std::int64_t pid) const;
   /// not_owner when this process may not (it needs root), invalid_argument outside the GPU's range. §2.1 power_limit
   Status set_power_limit(double watts);
+  /// Back to the driver's own; the same errors.
+  Status reset_power_limit();
 
  private:
   struct Library;

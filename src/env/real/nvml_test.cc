@@ -66,6 +66,8 @@ TEST(Nvml, a_power_limit_needs_rights_and_a_sensible_value) {
   EXPECT_EQ(refused.error().code, ErrorCode::not_owner);
   EXPECT_NE(refused.error().message.find("350"), std::string::npos);
   EXPECT_EQ((*gpu)->set_power_limit(50).error().code, ErrorCode::invalid_argument);
+  EXPECT_TRUE((*gpu)->set_power_limit(200).has_value());
+  EXPECT_NE((*gpu)->reset_power_limit().error().message.find("400 W"), std::string::npos);
   EXPECT_EQ((*gpu)->set_power_limit(-1).error().code, ErrorCode::invalid_argument);
 }
 

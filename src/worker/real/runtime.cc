@@ -219,6 +219,11 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
     reactor.arm(arm.name, arm.deadline, [this, name = arm.name] { input(in::TimerFired{name}); });
   }
   void carry_out(out::SampleTelemetry&) { sensors->sample(); }
+  void carry_out(out::SetPowerLimit& order) {
+    sensors->set_power_limit(order.watts, [this, number = order.number](std::string refused) {
+      reactor.post([this, number, refused = std::move(refused)] { input(in::PowerLimitSet{number, refused}); });
+    });
+  }
   void carry_out(out::Exit& exit) {
     std::fprintf(stderr, "lockstep worker: ending: %s\n", exit.reason.c_str());
     std::fflush(nullptr);

@@ -52,6 +52,11 @@ double cpu_seconds() {
 }  // namespace
 
 struct Sensors::State {
+  struct PowerOrder {
+    std::optional<std::uint32_t> watts;
+    std::function<void(std::string)> done;
+  };
+
   std::string device;
   std::function<void(in::Telemetry)> sampled;
   real::HostSensors host;
@@ -63,6 +68,7 @@ struct Sensors::State {
   std::mutex mutex;  // guards what follows
   std::condition_variable changed;
   bool wanted = false;
+  std::optional<PowerOrder> power_order;
   bool over = false;
   std::optional<AllocatorStatistics> told;
 
@@ -140,14 +146,27 @@ struct Sensors::State {
     return out;
   }
 
+  std::string set_power_limit(std::optional<std::uint32_t> watts) {
+    if (!device.starts_with("cuda")) return cat("a device \"", device, "\" has no power limit that a worker can set");
+    if (!gpu) return "there is no NVIDIA driver that this worker can ask";
+    const Status set = watts ? gpu->set_power_limit(*watts) : gpu->reset_power_limit();
+    return set ? "" : set.error().message;
+  }
+
   void run() {
     open();
     for (;;) {
+      std::optional<PowerOrder> order;
+      bool reads = false;
       {
         std::unique_lock lock(mutex);
-        changed.wait(lock, [this] { return wanted || over; });
+        changed.wait(lock, [this] { return wanted || power_order || over; });
         if (over) return;
+        order = std::exchange(power_order, std::nullopt);
+        reads = wanted;
       }
+      if (order) order->done(set_power_limit(order->watts));
+      if (!reads) continue;
       in::Telemetry reading = read();
       sampled(std::move(reading));
       const std::scoped_lock lock(mutex);
@@ -175,6 +194,14 @@ void Sensors::sample() {
   {
     const std::scoped_lock lock(state_->mutex);
     state_->wanted = true;
+  }
+  state_->changed.notify_one();
+}
+
+void Sensors::set_power_limit(std::optional<std::uint32_t> watts, std::function<void(std::string)> done) {
+  {
+    const std::scoped_lock lock(state_->mutex);
+    state_->power_order = State::PowerOrder{watts, std::move(done)};
   }
   state_->changed.notify_one();
 }

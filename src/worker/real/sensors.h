@@ -1,10 +1,11 @@
 #pragma once
 
-// What a worker reads of its device: the GPU through its driver, a processor through the kernel. A driver can take
-// seconds to answer, or hang; so a thread of its own reads, and a request while it reads is dropped.
+// What a worker reads of its device, and sets: the GPU through its driver, a processor through the kernel. A driver can
+// take seconds to answer, or hang; so a thread of its own talks to it, and a request to read while it reads is dropped.
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "events/device_events.h"
@@ -24,6 +25,10 @@ class Sensors {
 
   /// Reads soon, unless it reads already. Any thread.
   void sample();
+  /// Sets the GPU's power limit, or with none the driver's own again; then calls `done` on the sensors' thread with why
+  /// it is not set, or with nothing. An order that has not begun is replaced by the next, and its `done` not called.
+  /// Any thread.
+  void set_power_limit(std::optional<std::uint32_t> watts, std::function<void(std::string refused)> done);
   /// What the framework's allocator says, where mappings do not tell. Any thread.
   void tell(AllocatorStatistics statistics);
 
