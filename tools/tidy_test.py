@@ -27,7 +27,7 @@ DOMAINS = ["device", "memory", "model", "processing", "inference", "postprocessi
 # A file format that one domain owns; it has no twin in the others.
 OF_ONE_DOMAIN = {f"{stem}.{ending}" for ending in ("h", "cc")
                  for stem in ("dtype", "guess", "safetensors", "config", "health", "routing", "throttle", "policy",
-                              "grants", "capabilities", "tuning")}
+                              "grants", "history", "capabilities", "tuning")}
 
 CODE = {".h", ".cc", ".py", ".sh", ".ts", ".tsx"}
 EXTENSIONS = {"h", "cc", "py", "md", "txt", "json", "sh", "toml", "ts", "tsx", "yml", "yaml", "sql", "cmake"}

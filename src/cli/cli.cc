@@ -83,6 +83,7 @@ struct Client::State {
   CLI::App* routing_show_command = nullptr;
   CLI::App* routing_set_command = nullptr;
   CLI::App* memory_show_command = nullptr;
+  CLI::App* memory_history_command = nullptr;
   CLI::App* propagation_command = nullptr;
   CLI::App* policy_show_command = nullptr;
   CLI::App* policy_set_command = nullptr;
@@ -250,6 +251,8 @@ void Client::State::add_governed(CLI::App& app) {
   CLI::App* memory = app.add_subcommand("memory", "who holds which memory, and the policy for it");
   memory->require_subcommand(1);
   memory_show_command = add(*memory, "show", "show the pools, who holds what in them, and the pressure");
+  memory_history_command = add(
+      *memory, "history", "show how full each pool was in the last hour and the last day (since the server started)");
   CLI::App* policy = memory->add_subcommand("policy", "limits and quotas");
   policy->require_subcommand(1);
   policy_show_command = add(*policy, "show", "show the policy");
@@ -285,6 +288,7 @@ std::optional<ExitCode> Client::State::governed(const http::Address& address) {
   if (routing_show_command->parsed()) return show_setting(address, "routing", json);
   if (routing_set_command->parsed()) return set_setting(address, "routing", assignments, "routing_table", whole, json);
   if (memory_show_command->parsed()) return show_setting(address, "memory", json);
+  if (memory_history_command->parsed()) return show_memory_history(address, json);
   if (policy_show_command->parsed()) return show_setting(address, "memory/policy", json);
   if (policy_set_command->parsed()) return set_setting(address, "memory/policy", assignments, "", whole, json);
   return std::nullopt;

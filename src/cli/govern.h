@@ -31,6 +31,8 @@ ExitCode list_devices(const http::Address& address, bool as_json);
 ExitCode show_propagation(const http::Address& address, const std::string& worker, bool as_json);
 /// The server's JSON for one path below /api/v1, for people as an outline.
 ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json);
+/// How full each pool was in the last hour and day.
+ExitCode show_memory_history(const http::Address& address, bool as_json);
 /// PATCH of the words, or PUT when `whole`; with `under`, inside that key. Prints what is set now.
 ExitCode set_setting(const http::Address& address, const std::string& path, const std::vector<std::string>& words,
                      std::string_view under, bool whole, bool as_json);

@@ -137,6 +137,7 @@ std::optional<Route> place_of(std::string_view path) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
+  if (path == "/api/v1/memory/history") return Route{Kind::view, "memory/history", {}};
   if (path == "/api/v1/memory/policy") return Route{Kind::setting, "memory/policy", {}};
   if (path == "/api/v1/routing") return Route{Kind::setting, "routing", {}};
   if (const auto id = name_between(path, devices, "/config")) {

@@ -141,6 +141,7 @@ TEST(HttpShapes, models_have_their_routes_and_methods) {
   EXPECT_EQ(kind("POST", "/api/v1/models"), Route::Kind::models);
   EXPECT_EQ(kind("DELETE", "/api/v1/models/tiny"), Route::Kind::model);
   EXPECT_EQ(kind("GET", "/api/v1/loads"), Route::Kind::view);
+  EXPECT_EQ(kind("GET", "/api/v1/memory/history"), Route::Kind::view);
   EXPECT_EQ(kind("POST", "/api/v1/models/tiny/load"), Route::Kind::load_model);
   EXPECT_EQ(kind("POST", "/api/v1/models/tiny/unload"), Route::Kind::unload_model);
   EXPECT_EQ(kind("POST", "/api/v1/models/tiny/verify"), Route::Kind::verify_model);

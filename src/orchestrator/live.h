@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "domains/memory/history.h"
 #include "events/device_events.h"
 #include "events/envelope.h"
 #include "events/link_messages.h"
@@ -100,7 +101,8 @@ struct SystemRam {
   std::optional<in::SystemMemory> sample;
   std::vector<memory::EmergencyStep> steps;
   std::map<std::string, Bytes> high_water;  // by purpose
-  bool cache_told = false;                  // workers know what the cache holds
+  memory::UsageHistory history;
+  bool cache_told = false;  // workers know what the cache holds
 };
 
 enum class SegmentState { filling, ready, failed };

@@ -513,8 +513,30 @@ bool set_memory(Turn& turn, const in::Set& input) {
   return true;
 }
 
+namespace {
+
+/// What its worker said last of this device; nothing where nobody did.
+std::optional<double> used_share_on(const Turn& turn, const WorkerId& worker) {
+  const auto live = turn.live.workers.find(worker);
+  if (live == turn.live.workers.end() || !live->second.memory) return std::nullopt;
+  const VramMetrics& told = live->second.memory->vram_metrics;
+  return std::min(1.0, share_of(told.used_vram, told.total_vram));
+}
+
+void note_history(Turn& turn, double ram_used, PressureLevel ram_level) {
+  memory::UsageHistory& history = turn.live.ram.history;
+  history.note(std::string(memory::system_ram), turn.wall, sum_of(ram_ledger(turn)), ram_used, ram_level);
+  for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
+    history.note(key, turn.wall, sum_of(device_ledger(turn, entry.row.device_id)),
+                 used_share_on(turn, entry.row.worker_id), turn.tables.memory.level_of(key));
+  }
+}
+
+}  // namespace
+
 std::optional<std::string> memory_view_text(const Turn& turn, const std::string& path) {
   if (path == "memory/policy") return json::to_text(turn.tables.memory.policy());
+  if (path == "memory/history") return json::to_text(turn.live.ram.history.report());
   if (path != "memory") return std::nullopt;
   MemoryView view{turn.live.rev, {}, {}, turn.live.ram.steps};
   const memory::CacheLimit limit = cache_limit_of(turn);
@@ -524,10 +546,7 @@ std::optional<std::string> memory_view_text(const Turn& turn, const std::string&
   for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
     const DeviceLimit on = limit_on(turn.tables, entry.row.device_id);
     view.pools.push_back(pool_view(turn, key, on.bytes, on.name, device_ledger(turn, entry.row.device_id)));
-    const auto live = turn.live.workers.find(entry.row.worker_id);
-    if (live == turn.live.workers.end() || !live->second.memory) continue;
-    const VramMetrics& told = live->second.memory->vram_metrics;
-    view.pools.back().used_share = Ratio{std::min(1.0, share_of(told.used_vram, told.total_vram))};
+    if (const auto share = used_share_on(turn, entry.row.worker_id)) view.pools.back().used_share = Ratio{*share};
   }
   for (const auto& [key, entry] : turn.tables.memory.grants.entries()) view.grants.push_back(entry.row);
   return json::to_text(view);
@@ -544,6 +563,7 @@ void on_system_memory(Turn& turn, const in::SystemMemory& input) {
   PressureLevel level = pressure_of(share, policy.pressure, turn.tables.memory.level_of(memory::system_ram));
   if (input.stall >= stall_high) level = std::max(level, PressureLevel::high);
   note_pressure(turn, std::string(memory::system_ram), share, level);
+  note_history(turn, share, level);
   const auto steps = memory::emergency_steps(share, policy, ram.steps);
   if (steps == ram.steps) return;
   const bool alert = std::ranges::find(steps, EmergencyStep::alert) != steps.end();

@@ -269,6 +269,17 @@ TEST_F(Design_2_2_memory, a_workers_report_makes_its_devices_pressure) {
   EXPECT_EQ(stage.tables().memory.level_of("gpu_0"), PressureLevel::moderate);
 }
 
+// §1.2 "Memory usage reporting and analytics": what each pool held and how full it was, also when nobody asked.
+TEST_F(Design_2_2_memory, each_sample_is_noted_for_every_pool) {
+  fill_cache();
+  sample(0.85);
+  const std::string history = view("memory/history");
+  EXPECT_NE(history.find(R"({"pool":"gpu_0","hour":{"minutes":1,"held_mean":157286400)"), std::string::npos) << history;
+  EXPECT_NE(history.find(R"("pressed":{"moderate":1})"), std::string::npos) << history;
+  EXPECT_NE(history.find(R"({"pool":"system_ram","hour":{"minutes":1,"held_mean":157286400)"), std::string::npos)
+      << history;
+}
+
 // Emergency: nothing new is accepted, and what was accepted before goes on when the pressure is gone.
 TEST_F(Design_2_2_memory, an_emergency_refuses_admissions_and_is_undone) {
   sample(0.97);

@@ -75,6 +75,9 @@ def test_a_policy_is_confirmed_kept_and_effective_at_once(server):
     server.start()
     assert server.get("/api/v1/memory/policy")["vram_reservation_limit"] == "6GB"
     assert "system_ram" in cli(server, "memory", "show").stdout
+    history = until("a sample of memory", lambda: (h := cli(server, "memory", "history").stdout) and "system_ram" in h and h)
+    assert "hour (" in history and "on average" in history, history
+    assert {"system_ram"} <= {p["pool"] for p in json.loads(cli(server, "memory", "history", "--json").stdout)["pools"]}
 
 
 def test_a_worker_asks_for_memory_and_gets_one_final_answer(tmp_path):
