@@ -11,7 +11,7 @@
 
 namespace lockstep {
 
-/// The cache's limit now: the configured one, or the policy's when that is smaller.
+/// The cache's limit now: the smallest of what is configured, what the policy allows, and what its reserve leaves.
 Bytes cache_limit(const Turn& turn);
 memory::CacheLimit cache_limit_of(const Turn& turn);
 /// What the last sample says there is, for this machine or for its group of processes; 0 before the first.

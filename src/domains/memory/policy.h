@@ -74,8 +74,8 @@ struct CacheLimit {
   Bytes bytes;
   std::string_view name;
 };
-/// The smallest of what is configured, what the policy allows, and what its reserve leaves of `ram`; ram 0: not known
-/// yet.
+/// The smallest of what is configured, what the policy allows, and what its reserve leaves of `ram`.
+/// ram  0: not known yet
 CacheLimit cache_limit(const Policy& policy, Bytes configured, Bytes ram);
 /// The smaller of what the device has and what the policy allows.
 Bytes device_limit(const Policy& policy, Bytes budget);
