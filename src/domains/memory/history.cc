@@ -24,6 +24,12 @@ void UsageHistory::note(const std::string& pool, WallTime now, Bytes held, std::
   while (minutes.front().number <= minutes.back().number - usage_minutes) minutes.pop_front();
 }
 
+std::size_t UsageHistory::size() const {
+  std::size_t sum = 0;
+  for (const auto& [name, minutes] : pools_) sum += minutes.size();
+  return sum;
+}
+
 UsedSpan UsageHistory::span(const std::deque<Minute>& minutes, std::int64_t length) {
   UsedSpan out;
   std::vector<Bytes> fullest;

@@ -58,6 +58,8 @@ class UsageHistory {
   void note(const std::string& pool, WallTime now, Bytes held, std::optional<double> used_share, PressureLevel level);
   /// Spans end with the newest minute of each pool.
   UsageReport report() const;
+  /// Minutes that are kept, of all pools.
+  std::size_t size() const;
 
  private:
   struct Minute {

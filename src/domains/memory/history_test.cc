@@ -41,6 +41,7 @@ TEST(UsageHistory, an_hour_and_a_day_end_with_the_newest_minute_and_older_ones_a
   EXPECT_EQ(pool.hour.held_max, Bytes{1999});
   EXPECT_EQ(pool.hour.held_p95, Bytes{1996});  // the 57th of 1940 to 1999
   EXPECT_EQ(pool.day.minutes, 1440u);
+  EXPECT_EQ(history.size(), 1440u);
   EXPECT_EQ(pool.day.held_mean, Bytes{(560 + 1999) / 2});
 }
 
