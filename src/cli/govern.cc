@@ -48,6 +48,25 @@ ExitCode shown(const Result<http::Response>& response, bool as_json) {
   return ExitCode::done;
 }
 
+std::string text_of(const memory::UsageReport& report) {
+  if (report.pools.empty()) return "nothing was measured yet\n";
+  std::string out;
+  const auto line = [&](std::string_view name, const memory::UsedSpan& span) {
+    out += cat("  ", name, " (", span.minutes, " min): held ", to_text(span.held_mean), " on average, ",
+               to_text(span.held_p95), " in 95 of 100 minutes, ", to_text(span.held_max), " at most");
+    if (span.used_share_max) out += cat("; used to ", static_cast<int>(span.used_share_max->value * 100), " % at most");
+    for (const auto& [level, minutes] : span.pressed)
+      out += cat("; ", harmless(level), " pressure in ", minutes, " min");
+    out += "\n";
+  };
+  for (const memory::PoolUse& pool : report.pools) {
+    out += cat(harmless(pool.pool), "\n");
+    line("hour", pool.hour);
+    line("day", pool.day);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string outline_of(const std::string& json, std::size_t indent) {
@@ -122,25 +141,6 @@ ExitCode list_devices(const http::Address& address, bool as_json) {
 
 ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json) {
   return shown(http::request(address, "GET", cat("/api/v1/", path)), as_json);
-}
-
-std::string text_of(const memory::UsageReport& report) {
-  if (report.pools.empty()) return "nothing was measured yet\n";
-  std::string out;
-  const auto line = [&](std::string_view name, const memory::UsedSpan& span) {
-    out += cat("  ", name, " (", span.minutes, " min): held ", to_text(span.held_mean), " on average, ",
-               to_text(span.held_p95), " in 95 of 100 minutes, ", to_text(span.held_max), " at most");
-    if (span.used_share_max) out += cat("; used to ", static_cast<int>(span.used_share_max->value * 100), " % at most");
-    for (const auto& [level, minutes] : span.pressed)
-      out += cat("; ", harmless(level), " pressure in ", minutes, " min");
-    out += "\n";
-  };
-  for (const memory::PoolUse& pool : report.pools) {
-    out += cat(harmless(pool.pool), "\n");
-    line("hour", pool.hour);
-    line("day", pool.day);
-  }
-  return out;
 }
 
 ExitCode show_memory_history(const http::Address& address, bool as_json) {

@@ -155,13 +155,13 @@ def test_load_and_unload_answer_when_it_is_done(own):
     assert unloaded.returncode == 0, unloaded.stderr
     assert model(own, "tiny-sdxl")["residencies"] == []
     assert own.get("/api/v1/devices")["devices"][0]["memory_allocated"] == 0
-
-
-def test_load_refuses_with_a_sentence(own):
     urgent = lockstep(own, "models", "load", "tiny-sdxl", "--priority", "critical", "--json")
     assert urgent.returncode == 0, urgent.stderr
     assert lockstep(own, "models", "queue").stdout == "no load waits\n"
     assert own.get("/api/v1/loads") == {"loads": []}
+
+
+def test_load_refuses_with_a_sentence(own):
     status, body = own.request("POST", "/api/v1/models/tiny-sdxl/load", {"priority": "soon"})
     assert status == 400 and "priority" in json.dumps(body) and "critical" in json.dumps(body), body
     status, body = own.request("POST", "/api/v1/models/tiny-sdxl/unload", {"priority": "high"})
