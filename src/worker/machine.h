@@ -302,7 +302,7 @@ class Machine {
   State state_;
   std::uint64_t power_orders_ = 0;                                // given to the driver
   bool power_awaited_ = false;                                    // it has not answered the last one
-  bool power_limited_ = false;                                    // one was set in this process's life
+  std::optional<std::uint32_t> power_limit_;                      // that this process has set, and the driver has
   std::vector<std::pair<StateApplied, Operation>> held_answers_;  // tell of it, so they wait
   std::uint64_t beats_ = 0;
   Participant participant_{Bytes{}};

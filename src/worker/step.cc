@@ -498,7 +498,7 @@ std::map<std::string, std::uint64_t> Machine::applied_revs() const {
 void Machine::configure(Turn& turn, const DeviceConfigUpdate& update) {
   // The whole of what is intended comes each time: a setting that is absent is the default again.
   state_.settings = update.changes;
-  if (!update.changes.power_limit && !power_limited_ && !power_awaited_) return;
+  if (!update.changes.power_limit && !power_limit_ && !power_awaited_) return;
   power_awaited_ = true;
   turn.effect(out::SetPowerLimit{++power_orders_, update.changes.power_limit});
 }
@@ -506,14 +506,11 @@ void Machine::configure(Turn& turn, const DeviceConfigUpdate& update) {
 void Machine::power_limit_set(Turn& turn, const in::PowerLimitSet& input) {
   if (input.number != power_orders_) return;  // a newer limit is on its way to the driver
   power_awaited_ = false;
-  const bool wanted = state_.settings.power_limit.has_value();
-  if (input.refused.empty()) {
-    power_limited_ = wanted;
-  } else {
-    state_.settings.power_limit.reset();
-  }
+  // What the driver refuses leaves it as it was, a limit of before included.
+  if (input.refused.empty()) power_limit_ = state_.settings.power_limit;
+  state_.settings.power_limit = power_limit_;
   AppliedResult& known = state_.applied[{std::string(DeviceConfigUpdate::event_type), device_id_.str()}];
-  if (!input.refused.empty() && wanted) {
+  if (!input.refused.empty()) {
     known.outcome = AppliedOutcome::rejected;
     known.reason = cat("power_limit: ", input.refused);
     known.settings = {{"power_limit", input.refused}};

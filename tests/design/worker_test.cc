@@ -162,6 +162,20 @@ TEST_F(Design_2_1_power_limit, a_newer_limit_makes_the_answers_of_older_ones_wai
   EXPECT_EQ(machine.settings().power_limit, 300u);
 }
 
+// Intended and confirmed stay apart: what the driver has is what it last took.
+TEST_F(Design_2_1_power_limit, what_is_refused_leaves_the_limit_of_before) {
+  intend(1, 200);
+  input(in::PowerLimitSet{1, ""});
+  intend(2, 350);
+  input(in::PowerLimitSet{2, "too much"});
+  EXPECT_EQ(machine.settings().power_limit, 200u);
+  intend(3, std::nullopt);
+  input(in::PowerLimitSet{3, "no permission"});
+  ASSERT_EQ(answered().size(), 3u);
+  EXPECT_EQ(answered()[2].outcome, AppliedOutcome::rejected);
+  EXPECT_EQ(machine.settings().power_limit, 200u);
+}
+
 TEST_F(Design_2_1_power_limit, without_one_the_drivers_own_comes_back_once) {
   intend(1, std::nullopt);
   EXPECT_TRUE(all<out::SetPowerLimit>().empty());  // nothing was set: nothing is asked of the driver
