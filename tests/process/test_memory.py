@@ -79,6 +79,12 @@ def test_a_policy_is_confirmed_kept_and_effective_at_once(server):
     assert "hour (" in history and "on average" in history, history
     assert {"system_ram"} <= {p["pool"] for p in json.loads(cli(server, "memory", "history", "--json").stdout)["pools"]}
 
+    cli(server, "memory", "policy", "set", "system_reserve=1000TB")  # more than there is: nothing is left to the cache
+    ram = server.get("/api/v1/memory")["pools"][0]
+    assert (ram["limit"], ram["limited_by"]) == (0, "system_reserve"), ram
+    metrics = server.request("GET", "/metrics", raw=True)[1].decode()
+    assert "\nlockstep_cache_limit_bytes 0\n" in metrics, metrics
+
 
 def test_a_worker_asks_for_memory_and_gets_one_final_answer(tmp_path):
     program = tmp_path / "asking.py"
