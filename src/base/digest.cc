@@ -1,6 +1,11 @@
 #include "base/digest.h"
 
 #include <algorithm>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <nmmintrin.h>
+#endif
 
 #include <openssl/evp.h>
 #include <boost/crc.hpp>
@@ -47,7 +52,25 @@ bool is_sha256_hex(std::string_view text) {
          std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
-std::uint32_t crc32c(std::string_view bytes, std::uint32_t previous) {
+namespace {
+
+#if defined(__x86_64__)
+/// The processor's own instruction for this polynomial: a journal's record costs a tenth of what the table costs.
+__attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(std::string_view bytes, std::uint32_t previous) {
+  std::uint64_t crc = _mm_crc32_u32(0xFFFFFFFF, previous);
+  std::size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, 8);
+    crc = _mm_crc32_u64(crc, word);
+  }
+  auto last = static_cast<std::uint32_t>(crc);
+  for (; at < bytes.size(); ++at) last = _mm_crc32_u8(last, static_cast<std::uint8_t>(bytes[at]));
+  return ~last;
+}
+#endif
+
+std::uint32_t crc32c_by_table(std::string_view bytes, std::uint32_t previous) {
   boost::crc_optimal<32, 0x1EDC6F41, 0xFFFFFFFF, 0xFFFFFFFF, true, true> crc;
   const std::array<std::uint8_t, 4> head{static_cast<std::uint8_t>(previous), static_cast<std::uint8_t>(previous >> 8),
                                          static_cast<std::uint8_t>(previous >> 16),
@@ -55,6 +78,16 @@ std::uint32_t crc32c(std::string_view bytes, std::uint32_t previous) {
   crc.process_bytes(head.data(), head.size());
   crc.process_bytes(bytes.data(), bytes.size());
   return crc.checksum();
+}
+
+}  // namespace
+
+std::uint32_t crc32c(std::string_view bytes, std::uint32_t previous) {
+#if defined(__x86_64__)
+  static const bool has_instruction = __builtin_cpu_supports("sse4.2");
+  if (has_instruction) return crc32c_sse42(bytes, previous);
+#endif
+  return crc32c_by_table(bytes, previous);
 }
 
 }  // namespace lockstep

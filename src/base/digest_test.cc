@@ -1,6 +1,7 @@
 #include "base/digest.h"
 
 #include <gtest/gtest.h>
+#include <boost/crc.hpp>
 
 namespace lockstep {
 namespace {
@@ -35,6 +36,19 @@ TEST(Digest, a_chained_checksum_notices_a_missing_or_swapped_row) {
   EXPECT_NE(crc32c("two", one), two);
   EXPECT_NE(crc32c("two", one), crc32c("one", two));
   EXPECT_EQ(crc32c("two", one), crc32c("two", crc32c("one")));
+}
+
+// docs/formats/journal.md; lengths around the words that the processor takes at once.
+TEST(Digest, a_checksum_is_crc_32c_of_the_one_before_and_the_bytes) {
+  EXPECT_EQ(crc32c("body", crc32c("1")), 3105965402u);
+  std::string text;
+  for (int length = 0; length < 40; ++length) {
+    boost::crc_optimal<32, 0x1EDC6F41, 0xFFFFFFFF, 0xFFFFFFFF, true, true> crc;
+    crc.process_bytes("\x78\x56\x34\x12", 4);
+    crc.process_bytes(text.data(), text.size());
+    EXPECT_EQ(crc32c(text, 0x12345678), crc.checksum()) << length;
+    text += static_cast<char>(length * 37);
+  }
 }
 
 TEST(Digest, a_checksum_notices_any_flipped_bit) {

@@ -2,6 +2,8 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/text.h"
@@ -12,6 +14,12 @@ namespace {
 
 constexpr int application_id = 0x4C4B5354;  // "LKST"
 
+// The log is longer than what is in it, by zeros: a commit then changes no size and its sync is only a sync, which is a
+// third cheaper. SQLite takes no frame from zeros: each names the salt of the log's header.
+constexpr sqlite3_int64 log_piece = 4 << 20;  // bytes
+constexpr sqlite3_int64 log_frame = 4096 + 24;
+constexpr sqlite3_int64 log_spare = 1 << 20;  // less than this is left: one more piece
+
 std::uint32_t record_crc(Lsn lsn, std::string_view body, std::uint32_t previous) {
   return crc32c(body, crc32c(cat(lsn.value), previous));
 }
@@ -19,6 +27,42 @@ std::uint32_t record_crc(Lsn lsn, std::string_view body, std::uint32_t previous)
 std::uint32_t row_crc(std::string_view table, std::string_view key, std::string_view value, std::uint64_t rev) {
   return crc32c(value, crc32c(cat(table, "\n", key, "\n", rev)));
 }
+
+/// Text is bound without a copy and must outlive the step.
+class Statement {
+ public:
+  Statement(sqlite3* db, const char* sql) { sqlite3_prepare_v2(db, sql, -1, &statement_, nullptr); }
+  ~Statement() { sqlite3_finalize(statement_); }
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+
+  bool prepared() const { return statement_ != nullptr; }
+  void bind(int at, std::uint64_t number) {
+    LOCKSTEP_CHECK(sqlite3_bind_int64(statement_, at, static_cast<sqlite3_int64>(number)) == SQLITE_OK);
+  }
+  void bind(int at, std::string_view text) {
+    LOCKSTEP_CHECK(sqlite3_bind_text64(statement_, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8) ==
+                   SQLITE_OK);
+  }
+  /// One that gives no rows, whole.
+  bool run() {
+    const bool done = sqlite3_step(statement_) == SQLITE_DONE;
+    return sqlite3_reset(statement_) == SQLITE_OK && done;
+  }
+  int step() { return sqlite3_step(statement_); }
+  void reset() { sqlite3_reset(statement_); }
+  std::uint64_t number(int column) const {
+    return static_cast<std::uint64_t>(sqlite3_column_int64(statement_, column));
+  }
+  std::string text(int column) const {
+    const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    return bytes == nullptr ? std::string()
+                            : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
+  }
+
+ private:
+  sqlite3_stmt* statement_ = nullptr;
+};
 
 }  // namespace
 
@@ -29,8 +73,15 @@ struct SqliteStore::Connection {
   std::uint32_t last_crc = 0;
   std::uint32_t past_crc = 0;  // of the past record that was read last
   Lsn last;
+  sqlite3_int64 log_size = 0;  // of the file
+  sqlite3_int64 log_used = 0;  // by the newest commit
+  // Of append(), which is what a request waits for: prepared once.
+  std::optional<Statement> begin, insert, commit;
 
-  ~Connection() { sqlite3_close_v2(db); }
+  ~Connection() {
+    for (auto* each : {&begin, &insert, &commit}) each->reset();  // before their handle
+    sqlite3_close_v2(db);
+  }
 
   Error error(std::string_view what, ErrorCode code = ErrorCode::data_loss) const {
     return fail(code, cat("journal ", path, ": ", what, ": ", sqlite3_errmsg(db)));
@@ -41,38 +92,10 @@ struct SqliteStore::Connection {
     return error(sql);
   }
 
-  /// A statement for one use; text is bound without a copy and must outlive it.
-  class Statement {
-   public:
-    Statement(sqlite3* db, const char* sql) { sqlite3_prepare_v2(db, sql, -1, &statement_, nullptr); }
-    ~Statement() { sqlite3_finalize(statement_); }
-    Statement(const Statement&) = delete;
-    Statement& operator=(const Statement&) = delete;
-
-    bool prepared() const { return statement_ != nullptr; }
-    void bind(int at, std::uint64_t number) {
-      LOCKSTEP_CHECK(sqlite3_bind_int64(statement_, at, static_cast<sqlite3_int64>(number)) == SQLITE_OK);
-    }
-    void bind(int at, std::string_view text) {
-      LOCKSTEP_CHECK(sqlite3_bind_text64(statement_, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8) ==
-                     SQLITE_OK);
-    }
-    int step() { return sqlite3_step(statement_); }
-    void reset() { sqlite3_reset(statement_); }
-    std::uint64_t number(int column) const {
-      return static_cast<std::uint64_t>(sqlite3_column_int64(statement_, column));
-    }
-    std::string text(int column) const {
-      const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
-      return bytes == nullptr ? std::string()
-                              : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
-    }
-
-   private:
-    sqlite3_stmt* statement_ = nullptr;
-  };
-
   Status check_past(const Recovered& before, const Record& record, std::uint32_t crc, std::uint32_t snapshot_crc);
+
+  Status prepare_append();
+  Status reserve_log();
 
   Result<std::uint64_t> number_of(const char* sql) {
     Statement query(db, sql);
@@ -98,6 +121,40 @@ Status SqliteStore::Connection::check_past(const Recovered& before, const Record
   if (record.lsn != before.snapshot_at || crc == snapshot_crc) return {};
   return fail(ErrorCode::data_loss,
               cat("journal ", path, ": record ", record.lsn.value, " is not the one that the snapshot was made at"));
+}
+
+Status SqliteStore::Connection::prepare_append() {
+  begin.emplace(db, "BEGIN IMMEDIATE");
+  insert.emplace(db, "INSERT INTO record(lsn, body, crc) VALUES(?, ?, ?)");
+  commit.emplace(db, "COMMIT");
+  if (!begin->prepared() || !insert->prepared() || !commit->prepared()) return error("cannot prepare to append");
+  const auto committed = [](void* self, sqlite3*, const char*, int pages) {
+    static_cast<Connection*>(self)->log_used = static_cast<sqlite3_int64>(pages) * log_frame;
+    return SQLITE_OK;
+  };
+  sqlite3_wal_hook(db, committed, this);
+  // What was committed before goes into the database first: else every start would lengthen the log once more.
+  LOCKSTEP_TRY_STATUS(run("PRAGMA wal_checkpoint(RESTART)"));
+  return reserve_log();
+}
+
+/// Only what lies behind the end of the file is written, so nothing that was committed is touched.
+Status SqliteStore::Connection::reserve_log() {
+  sqlite3_file* log = nullptr;
+  if (sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) != SQLITE_OK || log == nullptr ||
+      log->pMethods == nullptr || log->pMethods->xFileSize(log, &log_size) != SQLITE_OK) {
+    return error("cannot find its log");
+  }
+  if (log_size >= log_used + log_piece) return {};
+  static const std::string zeros(64 << 10, '\0');  // SQLite's files take less than 128 KiB at a time
+  for (const sqlite3_int64 end = log_used + log_piece; log_size < end;) {
+    const int size =
+        static_cast<int>(std::min<sqlite3_int64>(end - log_size, static_cast<sqlite3_int64>(zeros.size())));
+    if (log->pMethods->xWrite(log, zeros.data(), size, log_size) != SQLITE_OK) return error("cannot lengthen its log");
+    log_size += size;
+  }
+  if (log->pMethods->xSync(log, SQLITE_SYNC_NORMAL) == SQLITE_OK) return {};
+  return error("cannot sync its log");
 }
 
 SqliteStore::SqliteStore(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
@@ -146,7 +203,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) 
 
 Result<Recovered> SqliteStore::recover() {
   Connection& c = *connection_;
-  Connection::Statement integrity(c.db, "PRAGMA quick_check(1)");
+  Statement integrity(c.db, "PRAGMA quick_check(1)");
   if (!integrity.prepared() || integrity.step() != SQLITE_ROW || integrity.text(0) != "ok") {
     return c.error("failed its integrity check");
   }
@@ -156,7 +213,7 @@ Result<Recovered> SqliteStore::recover() {
       static_cast<std::uint32_t>(LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_crc'")));
   c.last = out.snapshot_at;
 
-  Connection::Statement rows(c.db, "SELECT tbl, key, value, mod_rev, crc FROM snapshot_row ORDER BY tbl, key");
+  Statement rows(c.db, "SELECT tbl, key, value, mod_rev, crc FROM snapshot_row ORDER BY tbl, key");
   int step = SQLITE_DONE;
   while ((step = rows.step()) == SQLITE_ROW) {
     SnapshotRow row{rows.text(0), rows.text(1), rows.text(2), Rev{rows.number(3)}};
@@ -168,7 +225,7 @@ Result<Recovered> SqliteStore::recover() {
   }
   if (step != SQLITE_DONE) return c.error("cannot read the snapshot");
 
-  Connection::Statement records(c.db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
+  Statement records(c.db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
   const std::uint32_t snapshot_crc = c.last_crc;
   while ((step = records.step()) == SQLITE_ROW) {
     Record record{Lsn{records.number(0)}, records.text(1)};
@@ -195,21 +252,22 @@ Result<Recovered> SqliteStore::recover() {
 
 Status SqliteStore::append(std::span<const Record> records) {
   Connection& c = *connection_;
-  LOCKSTEP_TRY_STATUS(c.run("BEGIN IMMEDIATE"));
-  Connection::Statement insert(c.db, "INSERT INTO record(lsn, body, crc) VALUES(?, ?, ?)");
-  if (!insert.prepared()) return c.error("cannot append");
+  if (!c.insert) LOCKSTEP_TRY_STATUS(c.prepare_append());
+  if (c.log_size - c.log_used < log_spare) LOCKSTEP_TRY_STATUS(c.reserve_log());
+  // One record is a transaction by itself.
+  if (records.size() > 1 && !c.begin->run()) return c.error("cannot begin to append");
   for (const Record& record : records) {
     LOCKSTEP_CHECK(record.lsn == c.last.next());
     const std::uint32_t crc = record_crc(record.lsn, record.body, c.last_crc);
-    insert.bind(1, record.lsn.value);
-    insert.bind(2, record.body);
-    insert.bind(3, crc);
-    if (insert.step() != SQLITE_DONE) return c.error("cannot append");
-    insert.reset();
+    c.insert->bind(1, record.lsn.value);
+    c.insert->bind(2, record.body);
+    c.insert->bind(3, crc);
+    if (!c.insert->run()) return c.error("cannot append");
     c.last = record.lsn;
     c.last_crc = crc;
   }
-  return c.run("COMMIT");
+  if (records.size() > 1 && !c.commit->run()) return c.error("cannot commit");
+  return {};
 }
 
 Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
@@ -217,11 +275,11 @@ Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
   LOCKSTEP_CHECK(at == c.last);  // the chain continues from the last record's checksum
   LOCKSTEP_TRY_STATUS(c.run("BEGIN IMMEDIATE"));
   {
-    Connection::Statement put(c.db, "INSERT OR REPLACE INTO snapshot_row VALUES(?, ?, ?, ?, ?)");
-    Connection::Statement erase(c.db, "DELETE FROM snapshot_row WHERE tbl=? AND key=?");
+    Statement put(c.db, "INSERT OR REPLACE INTO snapshot_row VALUES(?, ?, ?, ?, ?)");
+    Statement erase(c.db, "DELETE FROM snapshot_row WHERE tbl=? AND key=?");
     if (!put.prepared() || !erase.prepared()) return c.error("cannot write the snapshot");
     for (const SnapshotRow& row : changed) {
-      Connection::Statement& statement = row.value ? put : erase;
+      Statement& statement = row.value ? put : erase;
       statement.bind(1, row.table);
       statement.bind(2, row.key);
       if (row.value) {
@@ -232,8 +290,8 @@ Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
       if (statement.step() != SQLITE_DONE) return c.error("cannot write the snapshot");
       statement.reset();
     }
-    Connection::Statement mark(c.db, "UPDATE mark SET value=? WHERE name=?");
-    Connection::Statement forget(c.db, "DELETE FROM record WHERE lsn<=?");
+    Statement mark(c.db, "UPDATE mark SET value=? WHERE name=?");
+    Statement forget(c.db, "DELETE FROM record WHERE lsn<=?");
     if (!mark.prepared() || !forget.prepared()) return c.error("cannot write the snapshot");
     mark.bind(1, at.value);
     mark.bind(2, std::string_view("snapshot_at"));
@@ -246,7 +304,10 @@ Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
     if (forget.step() != SQLITE_DONE) return c.error("cannot forget old records");
   }
   LOCKSTEP_TRY_STATUS(c.run("COMMIT"));
-  return c.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  // The next commit begins the log anew, in the file as it is.
+  LOCKSTEP_TRY_STATUS(c.run("PRAGMA wal_checkpoint(RESTART)"));
+  c.log_used = 0;
+  return {};
 }
 
 }  // namespace lockstep

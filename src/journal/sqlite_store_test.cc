@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -289,13 +290,66 @@ TEST_F(SqliteStoreTest, after_a_crash_everything_appended_is_there) {
   }
 }
 
+/// How much of a file stands before the zeros at its end.
+std::uintmax_t written(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  return bytes.find_last_not_of('\0') + 1;
+}
+
+// A commit that lengthens the log costs a sync of the file system's own records beside its own.
+TEST_F(SqliteStoreTest, a_commit_does_not_lengthen_the_log) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  const Status first = store->append(records(1, 1));
+  ASSERT_TRUE(first.has_value()) << first.error().message;
+  const std::string log = path() + "-wal";
+  const auto size = fs::file_size(log);
+  for (std::uint64_t lsn = 2; lsn <= 100; ++lsn) ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
+  EXPECT_GT(written(log), 400'000u);
+  EXPECT_EQ(fs::file_size(log), size);
+  ASSERT_TRUE(store->snapshot(Lsn{100}, {}).has_value());
+  const auto before = written(log);
+  for (std::uint64_t lsn = 101; lsn <= 150; ++lsn) ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
+  EXPECT_EQ(written(log), before);  // from its begin again
+  EXPECT_EQ(fs::file_size(log), size);
+}
+
+TEST_F(SqliteStoreTest, a_log_that_is_nearly_full_grows_and_starts_do_not_lengthen_it) {
+  const std::string big(1u << 20, 'x');
+  std::string from = path();
+  std::unique_ptr<SqliteStore> store = open(from);
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  for (std::uint64_t lsn = 1; lsn <= 9; ++lsn) {
+    const std::vector<Record> one{{Lsn{lsn}, big}};
+    ASSERT_TRUE(store->append(one).has_value());
+    EXPECT_GE(fs::file_size(from + "-wal"), written(from + "-wal"));
+  }
+  const auto size = fs::file_size(from + "-wal");
+  EXPECT_GT(size, 9u << 20);
+  for (std::uint64_t start = 0; start < 3; ++start) {  // each leaves its log behind
+    const std::string copy = (folder_ / cat("start_", start, ".db")).string();
+    copy_as_crashed(from, copy);
+    from = copy;
+    store = open(from);
+    ASSERT_NE(store, nullptr);
+    const auto recovered = store->recover();
+    ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+    ASSERT_EQ(recovered->records.size(), 9 + start);
+    ASSERT_TRUE(store->append(records(10 + start, 10 + start)).has_value());
+    EXPECT_EQ(fs::file_size(from + "-wal"), size);
+  }
+}
+
 // A torn write: the log ends anywhere. What is recovered is a prefix of what was appended, whole batches only.
 TEST_F(SqliteStoreTest, after_a_torn_write_whole_batches_remain) {
   const auto store = open(path());
   ASSERT_NE(store, nullptr);
   ASSERT_TRUE(store->recover().has_value());
   for (std::uint64_t lsn = 1; lsn <= 6; lsn += 3) ASSERT_TRUE(store->append(records(lsn, lsn + 2)).has_value());
-  const auto size = fs::file_size(path() + "-wal");
+  const auto size = written(path() + "-wal");
   std::size_t shorter = 0;
   std::size_t number = 0;
   for (std::uintmax_t cut = 0; cut <= size; cut += 512) {
