@@ -474,15 +474,18 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
       ->check(CLI::Range(100, 1'000'000));
   state_->propagation->add_option("--messages", state_->messages, "deliveries in each throughput row")
       ->check(CLI::Range(10'000, 100'000'000));
+  state_->propagation->add_option("--only", state_->only, "one row instead of all")
+      ->check(CLI::IsMember(std::vector<std::string>(propagation_rows.begin(), propagation_rows.end())));
   state_->propagation->add_flag("--json", state_->json, "print one object");
 }
 Command::~Command() = default;
 
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
-  const Result<Report> report = state_->codec->parsed()         ? codec(state_->rounds)
-                                : state_->propagation->parsed() ? propagation(state_->samples, state_->messages)
-                                                                : path(state_->runs, state_->only);
+  const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds)
+                                : state_->propagation->parsed()
+                                    ? propagation(state_->samples, state_->messages, state_->only)
+                                    : path(state_->runs, state_->only);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";
     return 1;

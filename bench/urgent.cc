@@ -41,49 +41,61 @@ Frame event(Urgency urgency) {
   return to_frame(FrameType::inference_progress, std::move(envelope), 0);
 }
 
-/// The other worker: reads every event, checks it, and tells when it saw a P0.
-void read_all_events(int socket, Seen& seen) {
-  FrameReader reader(socket);
-  while (reader.fill()) {
-    while (const auto frame = reader.next()) {
-      Frame whole{frame->header, std::string(frame->body)};
-      const auto envelope = from_frame(whole);
-      const bool good = envelope && json::from_text<InferenceProgress>(envelope->body.text).has_value();
-      if (!good) seen.failed = true;
-      if (frame->header.urgency == Urgency::p0_critical) seen.at.store(now_ns());
-    }
-  }
+/// The other worker: its end of the link reads every event, checks it, and says that it saw a P0.
+void read_all_events(int socket, int answers, Seen& seen) {
+  real::Reactor reactor;
+  real::FrameLink link(reactor, real::Fd(socket),
+                       {[&](Frame frame, std::vector<real::Fd>) {
+                          const auto envelope = from_frame(frame);
+                          const bool good =
+                              envelope && json::from_text<InferenceProgress>(envelope->body.text).has_value();
+                          if (!good) seen.failed = true;
+                          if (frame.header.urgency != Urgency::p0_critical) return;
+                          seen.at = now_ns();
+                          LOCKSTEP_CHECK(write_all(answers, "!"));
+                        },
+                        [&](std::string) { reactor.stop(); }});
+  reactor.run();
 }
 
 /// The orchestrator's end of the link, as the server drives it.
 class Hub {
  public:
-  explicit Hub(int socket)
+  Hub(int socket, int answers)
       : lanes_(counters_),
         link_(reactor_, real::Fd(socket),
-              {[](Frame, std::vector<real::Fd>) {}, [this](std::string) { reactor_.stop(); }, [this] { feed(); }}) {}
-
-  void push(Urgency urgency) {
-    Frame frame = event(urgency);
-    LOCKSTEP_CHECK(lanes_.push(std::move(frame), {}, 0, real::Reactor::now()).has_value());
+              {[](Frame, std::vector<real::Fd>) {}, [this](std::string) { reactor_.stop(); }, [this] { feed(); }}) {
+    reactor_.watch_readable(answers, [this, answers] {
+      char answer = 0;
+      LOCKSTEP_CHECK(read_all(answers, &answer, 1));
+      reactor_.stop();
+    });
   }
+
+  /// Lets so many events of no urgency wait, and lets the link work on them for a moment.
+  void fill(std::size_t events) {
+    while (lanes_.frames() < events) push(Urgency::p3_low);
+    feed();
+    reactor_.arm("moment", real::Reactor::now() + milliseconds(1), [this] { reactor_.stop(); });
+    reactor_.run();
+  }
+  /// Until the other worker has read it, or the link has ended.
+  void send_p0() {
+    push(Urgency::p0_critical);
+    feed();
+    reactor_.run();
+  }
+
+ private:
+  void push(Urgency urgency) { LOCKSTEP_CHECK(lanes_.push(event(urgency), {}, 0, real::Reactor::now()).has_value()); }
   void feed() {
-    while (link_.unsent() < real::link_low_water) {
+    while (link_.unsent() == 0) {
       auto leaving = lanes_.pop(real::Reactor::now());
       if (!leaving) return;
       link_.send(leaving->frame, {});
     }
   }
-  /// Lets the link work until `done`.
-  template <class Done>
-  void run_until(Done&& done) {
-    const std::function<void()> look = [&] { done() ? reactor_.stop() : reactor_.post(look); };
-    reactor_.post(look);
-    reactor_.run();
-  }
-  std::size_t waiting() const { return lanes_.frames(); }
 
- private:
   LanesCounters counters_;
   Lanes<int> lanes_;
   real::Reactor reactor_;
@@ -92,36 +104,31 @@ class Hub {
 
 }  // namespace
 
-Result<std::vector<double>> urgent_us(int queued, int samples) {
+Result<std::vector<double>> urgent_us(Placement placement, int queued, int samples) {
   const Pair ends = socket_pair();
+  const Pair answers = socket_pair();
   Seen& seen = *new (shared_memory(sizeof(Seen))) Seen;
-  const pid_t reader = in_process(-1, [&] {
+  std::uint64_t* const took = shared<std::uint64_t>(static_cast<std::size_t>(samples));
+  const pid_t reader = in_process(placement.workers, [&] {
     ::close(ends.a);
-    read_all_events(ends.b, seen);
+    read_all_events(ends.b, answers.b, seen);
   });
-  ::close(ends.b);
-  if (reader < 0) return fail(ErrorCode::resource_exhausted, "no room for another process");
-  std::vector<double> out;
-  {
-    Hub hub(ends.a);
-    const auto top_up = [&] {
-      while (hub.waiting() < static_cast<std::size_t>(queued)) hub.push(Urgency::p3_low);
-      hub.feed();
-    };
-    top_up();
+  const pid_t hub_process = in_process(placement.hub, [&] {
+    ::close(ends.b);
+    Hub hub(ends.a, answers.a);
     for (int i = 0; i < samples && !seen.failed; ++i) {
-      const std::uint64_t pause = now_ns() + 300'000;
-      hub.run_until([&] { return now_ns() >= pause; });
-      top_up();
+      hub.fill(static_cast<std::size_t>(queued));
       const std::uint64_t begin = now_ns();
-      hub.push(Urgency::p0_critical);
-      hub.feed();
-      hub.run_until([&] { return seen.at.load() >= begin || seen.failed; });
-      out.push_back(static_cast<double>(seen.at.load() - begin) / 1000);
+      hub.send_p0();
+      took[i] = seen.at - begin;
     }
-  }
-  if (seen.failed) return fail(ErrorCode::internal, "an event arrived broken");
-  LOCKSTEP_CHECK(wait_for(reader));
+  });
+  for (const int each : {ends.a, ends.b}) ::close(each);
+  const bool ran = wait_for(hub_process) && wait_for(reader) && !seen.failed;
+  for (const int each : {answers.a, answers.b}) ::close(each);
+  if (!ran) return fail(ErrorCode::internal, "a process of the measurement failed, or an event arrived broken");
+  std::vector<double> out;
+  for (int i = 0; i < samples; ++i) out.push_back(static_cast<double>(took[i]) / 1000);
   return out;
 }
 

@@ -13,8 +13,9 @@ namespace lockstep::real {
 FrameLink::FrameLink(Reactor& reactor, Fd socket, Hooks hooks)
     : reactor_(reactor), socket_(std::move(socket)), hooks_(std::make_shared<Hooks>(std::move(hooks))) {
   ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
-  // What the system has taken can not be overtaken any more either; it doubles the number.
-  const int send_buffer = 16 << 10;
+  // What the system has taken can not be overtaken any more either: as little as it allows, which is two or three
+  // events. A large frame passes in pieces.
+  const int send_buffer = 1;
   ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
   reading_ = reactor_.watch_readable(socket_.get(), [this] { read(); });
 }
@@ -43,8 +44,8 @@ void FrameLink::hold(bool held) {
 void FrameLink::read() {
   const auto alive = alive_;
   // Bounded rounds: one busy peer must not starve the other links of this thread.
-  for (int rounds = 0; rounds < 16 && *alive && socket_ && reading_ != 0; ++rounds) {
-    char bytes[65536];
+  for (int rounds = 0; rounds < 64 && *alive && socket_ && reading_ != 0; ++rounds) {
+    char bytes[4096];  // about what the other side's system buffer holds
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * frame_descriptors_max)];
     iovec piece{bytes, sizeof bytes};
     msghdr message{};
@@ -153,7 +154,7 @@ void FrameLink::write() {
         reactor_.unwatch(std::exchange(writing_, 0));
         const auto alive = alive_;
         write();
-        if (!*alive || !socket_ || unsent_ >= link_low_water) return;
+        if (!*alive || !socket_ || unsent_ > 0) return;
         const auto hooks = hooks_;
         if (hooks->drained) hooks->drained();
       });

@@ -14,16 +14,12 @@
 
 namespace lockstep::real {
 
-/// Whoever has a choice of what to send next gives a link no more while this much is unsent: what is with the link can
-/// not be overtaken any more.
-inline constexpr std::size_t link_low_water = 8u << 10;
-
 /// All of it is called, and calls back, on the reactor's thread. A link may be destroyed from inside either hook.
 struct LinkHooks {
   std::function<void(Frame, std::vector<Fd>)> frame;
   /// Once; nothing is called after it.
   std::function<void(std::string reason)> closed;
-  /// Less than link_low_water is unsent, after more was. May be empty.
+  /// Nothing is unsent, after something was. May be empty.
   std::function<void()> drained = {};
 };
 
@@ -32,7 +28,8 @@ class Link {
   virtual ~Link() = default;
   /// In order; a peer that does not read is lost, through closed().
   virtual void send(const Frame& frame, std::vector<SharedFd> descriptors) = 0;
-  /// Bytes that the link has and the system has not taken yet.
+  /// Bytes that the link has and the system has not taken yet. Whoever has a choice of what to send next gives it
+  /// nothing while there are any: what is with the link can not be overtaken any more.
   virtual std::size_t unsent() const = 0;
   /// While it is held nothing more is read: what the peer sends stays with the peer. What was read is still delivered.
   virtual void hold(bool /*held*/) {}

@@ -174,13 +174,12 @@ class State : public std::enable_shared_from_this<State> {
     boost::asio::async_write(connection_->stream, boost::asio::buffer(batch_),
                              [self = shared_from_this()](const error_code& error, std::size_t sent) {
                                self->writing_ = false;
-                               const bool was_full = self->unsent_ >= link_low_water;
                                self->unsent_ -= std::min(self->unsent_, sent);
                                // An end is told by the reading side, after what the peer still sent was read.
                                if (error || self->over_) return;
                                self->write();
                                const auto drained = self->hooks_.drained;
-                               if (was_full && self->unsent_ < link_low_water && drained) drained();
+                               if (self->unsent_ == 0 && drained) drained();
                              });
   }
 

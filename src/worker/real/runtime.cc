@@ -136,7 +136,7 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   }
   /// Gives the link what waits for it, the most urgent first, until it has enough.
   void feed() {
-    while (link != nullptr && link->unsent() < real::link_low_water) {
+    while (link != nullptr && link->unsent() == 0) {
       auto leaving = lanes->pop(real::Reactor::now());
       if (!leaving) return;
       link->send(leaving->frame, std::move(leaving->cargo));
