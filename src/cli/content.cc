@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "cli/answer.h"
+#include "cli/govern.h"
 #include "cli/show.h"
 #include "events/json_read.h"
 
@@ -95,8 +96,12 @@ ExitCode show_workflow(const http::Address& address, const std::string& name, bo
 }
 
 ExitCode add_workflow(const http::Address& address, const std::string& file, bool as_json) {
-  const auto body = text_in(file);
+  auto body = text_in(file);
   if (!body) return tell(body.error());
+  // What `workflows show --json` prints can be given back as it is.
+  if (const auto shown = json::from_text<TemplateView>(*body)) {
+    body = json::to_text(TemplateBody{shown->workflow.name, shown->workflow.operations});
+  }
   return show<TemplateView>(http::request(address, "POST", "/api/v1/workflows", *body), as_json);
 }
 
@@ -109,20 +114,9 @@ ExitCode remove_workflow(const http::Address& address, const std::string& name, 
 ExitCode run_workflow(const http::Address& address, const std::string& name, const std::vector<std::string>& parameters,
                       bool as_json) {
   if (const Status good = check_name("workflow", name); !good) return tell(good.error());
-  std::string body = "{";
-  for (const std::string& each : parameters) {
-    const std::size_t equals = each.find('=');
-    if (equals == std::string::npos) {
-      return tell(fail(ErrorCode::invalid_argument, cat("-p ", shortened(each), ": expected key=value")));
-    }
-    const std::string key = each.substr(0, equals);
-    const std::string value = each.substr(equals + 1);
-    // Numbers are numbers, except where the text itself is wanted.
-    const bool number = key != "prompt" && key != "negative_prompt" && !value.empty() &&
-                        value.find_first_not_of("0123456789.") == std::string::npos;
-    body += cat(body.size() > 1 ? "," : "", json::to_text(key), ":", number ? value : json::to_text(value));
-  }
-  const auto answer = body_of(http::request(address, "POST", cat("/api/v1/workflows/", name, "/run"), body + "}"));
+  const auto body = object_of(parameters, {"prompt", "negative_prompt"});
+  if (!body) return tell(body.error());
+  const auto answer = body_of(http::request(address, "POST", cat("/api/v1/workflows/", name, "/run"), *body));
   if (!answer) return answer.error();
   const auto started = json::from_text<StartedBody>(*answer);
   if (as_json || !started) {

@@ -1,5 +1,6 @@
 #include "cli/govern.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -100,16 +101,17 @@ std::string text_of(const DevicesView& view) {
   return table_text(rows);
 }
 
-Result<std::string> object_of(const std::vector<std::string>& words) {
+Result<std::string> object_of(const std::vector<std::string>& words, const std::vector<std::string_view>& texts) {
   std::string out = "{";
   for (const std::string& word : words) {
     const std::size_t equals = word.find('=');
     if (equals == std::string::npos || equals == 0) {
       return fail(ErrorCode::invalid_argument, cat("\"", shortened(word), "\" is no KEY=VALUE"));
     }
+    const std::string key = word.substr(0, equals);
     const std::string value = word.substr(equals + 1);
-    out += cat(out.size() > 1 ? "," : "", json::to_text(word.substr(0, equals)), ":",
-               is_number(value) ? value : json::to_text(value));
+    const bool number = is_number(value) && std::ranges::find(texts, key) == texts.end();
+    out += cat(out.size() > 1 ? "," : "", json::to_text(key), ":", number ? value : json::to_text(value));
   }
   return out + "}";
 }

@@ -18,9 +18,9 @@ std::string text_of(const DevicesView& view);
 /// What is intended and what is confirmed, a change a line.
 std::string text_of(const PropagationView& view);
 
-/// "key=value" words as one JSON object: a whole number as a number, anything else as text.
-/// invalid_argument names the word that is none.
-Result<std::string> object_of(const std::vector<std::string>& words);
+/// "key=value" words as one JSON object: a number as a number, anything else as text, and so what stands under one of
+/// `texts`. invalid_argument names the word that is none.
+Result<std::string> object_of(const std::vector<std::string>& words, const std::vector<std::string_view>& texts = {});
 
 /// A JSON value for people: one key a line, what is inside an object or a list below it and further in. Other values
 /// stay as the server wrote them.

@@ -29,6 +29,7 @@ TEST(CliGovern, an_answer_of_another_shape_is_shown_as_it_is) {
 
 TEST(CliGovern, words_become_an_object_and_a_word_that_is_none_is_named) {
   EXPECT_EQ(object_of({"a=1.5", "b=8GB"}).value(), R"({"a":1.5,"b":"8GB"})");
+  EXPECT_EQ(object_of({"prompt=1984", "steps=4"}, {"prompt"}).value(), R"({"prompt":"1984","steps":4})");
   const auto refused = object_of({"a=1", "=2"});
   ASSERT_FALSE(refused.has_value());
   EXPECT_NE(refused.error().message.find("\"=2\" is no KEY=VALUE"), std::string::npos);

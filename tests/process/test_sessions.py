@@ -68,6 +68,11 @@ def test_a_workflow_runs_in_order_and_its_output_is_tagged_and_listed(server, tm
     bad.write_text(json.dumps({"name": "bad", "operations": [
         {"name": "g", "operation": "generate", "inputs": []}, {"name": "s", "operation": "save", "inputs": ["g"]}]}))
     cli(server, "workflows", "add", str(bad), code=2)
+    shown = tmp_path / "shown.json"  # what is shown can be changed and given back
+    shown.write_text(cli(server, "workflows", "show", "sdxl_generation_pipeline", "--json").replace(
+        '"sdxl_generation_pipeline"', '"mine"'))
+    assert json.loads(cli(server, "workflows", "add", str(shown), "--json"))["workflow"]["name"] == "mine"
+    cli(server, "workflows", "run", "mine", "-p", "steps", code=2)
     started = json.loads(cli(server, "workflows", "run", "sdxl_generation_pipeline", "-p", "prompt=a lighthouse", "-p",
                              "size=64x64", "-p", "steps=4", "--json"))
     view = ended(server, started["session_id"])
