@@ -42,10 +42,21 @@ int main(int argc, char** argv) {
     const auto fds = task->take_descriptors();
     if (task->kind() == "load") task->done(json::to_text(LoadDone{}), {});
     if (task->kind() == "release") task->done(json::to_text(ReleaseDone{}), {});
+    const auto grey = [](const InferenceTask& it) {
+      const std::string rgb(std::size_t{3} * it.width * it.height, sha256_hex(it.prompt)[0]);
+      const InferenceDone done{0, it.steps, it.width, it.height, rgb.size(), sha256_hex(rgb), {}, 5};
+      return std::pair(json::to_text(done), sealed(rgb));
+    };
     if (const auto it = json::from_text<InferenceTask>(task->body()); it && task->kind() == "inference") {
-      const std::string rgb(std::size_t{3} * it->width * it->height, sha256_hex(it->prompt)[0]);
-      const InferenceDone done{0, it->steps, it->width, it->height, rgb.size(), sha256_hex(rgb), {}, 5};
-      task->done(json::to_text(done), sealed(rgb));
+      auto [report, pixels] = grey(*it);
+      task->done(report, std::move(pixels));
+    }
+    if (const auto it = json::from_text<InferenceBatchTask>(task->body()); it && task->kind() == "inference_batch") {
+      for (const InferenceTask& image : it->images) {
+        auto [report, pixels] = grey(image);
+        task->part(image.request_id, report, std::move(pixels));
+      }
+      task->done("{}", {});
     }
     if (const auto it = json::from_text<PostprocessTask>(task->body()); it && task->kind() == "postprocess" && fds) {
       const auto& [format, w, h, bytes, digest] = it->source;

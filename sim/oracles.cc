@@ -45,8 +45,10 @@ void World::check_invariants() {
     violation(
         cat(tables.memory.allocations.size(), " allocations for ", tables.model.residencies.size(), " residencies"));
   }
-  // One report for each running task, however many came.
-  if (machine_->live().progress.size() > machine_->live().workers.size()) {
+  // One report for each running task or image of a batch, however many came.
+  std::size_t running = 0;
+  for (const auto& [id, live] : machine_->live().workers) running += std::max<std::size_t>(live.batch.size(), 1);
+  if (machine_->live().progress.size() > running) {
     violation(cat(machine_->live().progress.size(), " reports of progress are kept"));
   }
   for (const auto& [key, entry] : tables.processing.jobs.entries()) {

@@ -24,6 +24,7 @@
 #include "sim/random.h"
 #include "sim/world.h"
 #include "worker/machine.h"
+#include "worker/reports.h"
 
 namespace lockstep::sim {
 
@@ -222,6 +223,7 @@ class World {
                 std::optional<Nanos> pace);
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
+  void hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const InferenceTask& image);
 
   // ---- sim/clients.cc
 

@@ -269,6 +269,7 @@ export interface InferenceRequest {
   inference_parameters: InferenceParameters;
   priority: AllocationPriority;
   timeout: DurationText;
+  batch_id?: string | null;
 }
 
 export interface BatchResources {

@@ -317,6 +317,7 @@ class InferenceRequest:
     inference_parameters: InferenceParameters
     priority: AllocationPriority
     timeout: DurationText
+    batch_id: Optional[str] = None
 
 
 @dataclass(kw_only=True)

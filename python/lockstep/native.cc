@@ -53,6 +53,14 @@ NB_MODULE(_native, module) {
           "progress", [](PyTask& self, std::string report) { self.task->progress(std::move(report)); },
           nb::arg("report"))
       .def(
+          "part",
+          [](PyTask& self, std::string request_id, std::string report, const std::vector<int>& fds) {
+            std::vector<lockstep::real::Fd> owned;
+            for (const int fd : fds) owned.emplace_back(fd);
+            self.task->part(std::move(request_id), std::move(report), std::move(owned));
+          },
+          nb::arg("request_id"), nb::arg("report"), nb::arg("fds"), "Takes over the descriptors.")
+      .def(
           "done",
           [](PyTask& self, std::string report, const std::vector<int>& fds) {
             std::vector<lockstep::real::Fd> owned;

@@ -10,7 +10,7 @@ import traceback
 class Task:
     """One task for a handler.
 
-    kind       "load", "release", "inference" or "postprocess"
+    kind       "load", "release", "inference", "inference_batch" or "postprocess"
     body       dict; src/worker/reports.h has the shapes
     fds        descriptors that came with it, owned by the handler
     cancelled  polled by the handler at each step and each copied chunk
@@ -29,6 +29,28 @@ class Task:
     def progress(self, report: dict) -> None:
         """Newest wins: a report that was not sent yet is overwritten."""
         self._native.progress(json.dumps(report))
+
+    def part(self, request_id: str, report: dict, fds: list[int]) -> None:
+        """Hands over one image of a batch, with its descriptor, while the task goes on."""
+        self._native.part(request_id, json.dumps(report), list(fds))
+
+
+class _ImageOfBatch:
+    """One image of a batch as a task of its own, for a handler that makes one at a time."""
+
+    kind = "inference"
+
+    def __init__(self, batch: Task, body: dict):
+        self._batch = batch
+        self.body = body
+        self.fds = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self._batch.cancelled
+
+    def progress(self, report: dict) -> None:
+        self._batch.progress(report)
 
 
 class Worker:
@@ -155,11 +177,22 @@ class Worker:
             if native is not None:
                 self._handle(native)
 
+    def _one_by_one(self, task: Task) -> tuple[dict, list[int]]:
+        """A batch for a worker that was written for single images."""
+        handler = self._handlers.get("inference")
+        if handler is None:
+            raise LookupError("this worker has no handler for inference tasks")
+        for body in task.body["images"]:
+            task.part(body["request_id"], *handler(_ImageOfBatch(task, body)))
+        return {}, []
+
     def _handle(self, native) -> None:
         task = None
         try:
             task = Task(native)
             handler = self._handlers.get(task.kind)
+            if handler is None and task.kind == "inference_batch":
+                handler = self._one_by_one
             if handler is None:
                 raise LookupError(f"this worker has no handler for {task.kind} tasks")
             report, fds = handler(task)

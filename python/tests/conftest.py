@@ -95,6 +95,7 @@ class FakeTask:
         self.body = body
         self.fds = list(fds)
         self.reports = []
+        self.parts = []
         self._cancel_after = cancel_after
 
     @property
@@ -104,6 +105,10 @@ class FakeTask:
     def progress(self, report: dict) -> None:
         json.dumps(report)
         self.reports.append(report)
+
+    def part(self, request_id: str, report: dict, fds: list[int]) -> None:
+        json.dumps(report)
+        self.parts.append((request_id, report, list(fds)))
 
 
 def load_task(models: Path, model_id: str, cancel_after=None, convert=lambda tensor: tensor) -> FakeTask:

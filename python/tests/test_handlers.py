@@ -253,6 +253,63 @@ def test_a_cancelled_inference_stops_at_once_and_leaves_no_descriptor(handlers):
         os.close(fd)
 
 
+def _batch(*images, **changes) -> FakeTask:
+    body = {"batch_id": "b1", "parallel_execution": True, "vram_limit": 1 << 30, "images": list(images)}
+    return FakeTask("inference_batch", body, **changes)
+
+
+def test_a_batch_hands_over_each_picture_and_each_looks_like_its_seed(handlers):
+    images = [{**INFERENCE, "request_id": f"r{seed}", "seed": seed} for seed in (7, 8, 9)]
+    task = _batch(*images)
+    assert handlers.inference_batch(task) == ({}, [])
+    assert [request_id for request_id, _, _ in task.parts] == ["r7", "r8", "r9"]
+    assert [report["step"] for report in task.reports] == [1, 2, 3], "one run for all of them"
+    for image, (_, done, (fd,)) in zip(images, task.parts):
+        rows = _take(fd)
+        assert _plain(done) and hashlib.sha256(rows).hexdigest() == done["sha256"]
+        assert done["total_steps_executed"] == 3 and (done["width"], done["height"]) == (64, 64)
+        alone, (alone_fd,) = handlers.inference(FakeTask("inference", image))
+        assert alone["bytes"] == done["bytes"]
+        difference = np.frombuffer(rows, np.uint8).astype(int) - np.frombuffer(_take(alone_fd), np.uint8)
+        assert np.abs(difference).mean() < 1, "sums in another order, not another picture"
+
+
+def test_a_cancelled_batch_keeps_what_was_handed_over_and_leaves_no_descriptor(handlers):
+    images = [{**INFERENCE, "request_id": f"r{seed}", "seed": seed} for seed in (7, 8)]
+    fds = open_fds()
+    task = _batch(*images, cancel_after=2)
+    with pytest.raises(Cancelled):
+        handlers.inference_batch(task)
+    assert task.parts == [] and len(task.reports) == 2 and open_fds() == fds
+
+    class AfterTheFirst(FakeTask):
+        @property
+        def cancelled(self):
+            return bool(self.parts)
+
+    task = AfterTheFirst("inference_batch", _batch(*images).body)
+    with pytest.raises(Cancelled, match="after 1 of 2 pictures"):
+        handlers.inference_batch(task)
+    ((_, _, (fd,)),) = task.parts
+    os.close(fd)
+    assert open_fds() == fds
+
+
+@pytest.mark.parametrize(
+    "images, sentence",
+    [
+        ([], "'images' must hold objects"),
+        ([INFERENCE, {**INFERENCE, "prompt": "a blue fox"}], "differ in nothing but their seeds"),
+        ([{**INFERENCE, "model_id": "other"}], "'other' is not loaded"),
+        ([INFERENCE, {**INFERENCE, "seed": 2**64}], "not a whole number from 0 to"),
+    ],
+)
+def test_a_batch_names_what_is_wrong(handlers, images, sentence):
+    with pytest.raises(TaskFailed, match=sentence) as failure:
+        handlers.inference_batch(_batch(*images))
+    assert failure.value.code == "invalid_argument"
+
+
 @pytest.mark.parametrize(
     "change, sentence",
     [

@@ -135,6 +135,13 @@ void Client::State::add_all(CLI::App& app) {
                                "png, jpeg or webp (default: by the extension of the file, else png)");
   generate_command->add_option("--quality", body.output_quality,
                                "lossless (png, webp), high, medium or low (jpeg, webp)");
+  generate_command->add_option(
+      "--batch", body.batch_size,
+      "how many of the images may be made at once (1); faster on a GPU, and not equal in every "
+      "bit to an image that is made by itself");
+  generate_command->add_option_function<std::string>(
+      "--vram-limit", [this](const std::string& text) { generate.body.vram_limit = SizeText{text}; },
+      "what that may take of a device's memory, its models included, as 12GB");
   generate_command->add_option_function<std::string>(
       "--timeout", [this](const std::string& text) { generate.body.timeout = DurationText{text}; },
       "how long one image may take on a worker, as 60s or 5min (600s)");

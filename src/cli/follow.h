@@ -15,9 +15,9 @@ namespace lockstep::cli {
 
 struct EventsOptions {
   std::string subject;
-  std::string type;                    // prefix
+  std::string type;  // prefix
   std::string domain;
-  std::string urgency;                 // "p1": this urgent, or more
+  std::string urgency;  // "p1": this urgent, or more
   std::string session;
   std::optional<std::uint64_t> since;  // rev
   std::optional<std::uint64_t> last;   // how many

@@ -57,10 +57,12 @@ struct InferenceRequest {
   InferenceParameters inference_parameters;
   AllocationPriority priority = AllocationPriority::normal;
   DurationText timeout{"600s"};
+  std::optional<std::string> batch_id;  // of the inference_orchestration whose image it is
   static constexpr json::Rule rules[] = {{.member = "inference_type", .words = "text_to_image"}};
 };
 BOOST_DESCRIBE_STRUCT(InferenceRequest, (),
-                      (request_id, inference_type, model_configuration, inference_parameters, priority, timeout))
+                      (request_id, inference_type, model_configuration, inference_parameters, priority, timeout,
+                       batch_id))
 
 struct BatchConfiguration {
   std::uint32_t batch_size = 1;
@@ -79,7 +81,8 @@ struct BatchResources {
 };
 BOOST_DESCRIBE_STRUCT(BatchResources, (), (vram_limit, processing_priority))
 
-/// orchestrator -> worker
+/// orchestrator -> worker: so many images of one request, each an inference_request with this batch_id, are one task.
+/// vram_limit: what the worker may hold of its device's memory meanwhile, its models included.
 struct InferenceOrchestration {
   static constexpr std::string_view event_type = "inference_orchestration";
   std::string batch_id;

@@ -136,6 +136,10 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
     const std::uint32_t scale = enlarged ? upscaling_factor : 1;
     LOCKSTEP_TRY_STATUS(postprocessing::validate_output_size(*request.output, p.width * scale, p.height * scale));
   }
+  if (body.batch_size || body.vram_limit) {
+    request.batch = processing::Batch{body.batch_size.value_or(1), body.vram_limit};
+    LOCKSTEP_TRY_STATUS(inference::validate_batch(request.batch->size, request.batch->vram_limit, settings.limits));
+  }
   if (body.tags) LOCKSTEP_TRY_STATUS(postprocessing::validate_tags(*body.tags));
   request.tags = body.tags;
   if (body.session_id) LOCKSTEP_TRY_STATUS(join_session(tables, *body.session_id, request));

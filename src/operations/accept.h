@@ -36,11 +36,13 @@ struct GenerateBody {
   std::optional<std::string> inference_type;     // text_to_image
   std::optional<ModelId> refiner_model;
   std::optional<std::vector<ModelId>> lora_models;
+  std::optional<std::uint32_t> batch_size;  // images that may be made at once
+  std::optional<SizeText> vram_limit;       // of what that takes on its device
 };
 BOOST_DESCRIBE_STRUCT(GenerateBody, (),
                       (prompt, model, n, size, response_format, user, steps, num_inference_steps, guidance_scale, seed,
                        negative_prompt, session_id, timeout, tags, output_format, output_quality, inference_type,
-                       refiner_model, lora_models))
+                       refiner_model, lora_models, batch_size, vram_limit))
 
 struct AcceptSettings {
   inference::Limits limits;

@@ -50,12 +50,13 @@ std::vector<ModelId> models_needed(const Request& request, const Job& job) {
 }
 
 InferenceRequest start_inference(const Tables& tables, const Request& request, Job job, const WorkerRecord& worker,
-                                 Change& change) {
+                                 const std::string& batch_id, Change& change) {
   job = processing::after(std::move(job), JobEvent::inference_dispatched);
   ++job.attempt;
   job.worker_id = worker.worker_id;
   InferenceRequest message =
       inference::message_for(request.inference, inference::run_id(job.job_id, job.attempt), job.index);
+  if (!batch_id.empty()) message.batch_id = batch_id;
   change.put(tables.processing.jobs, job.job_id.str(), job);
   change.put(tables.inference.runs, job.job_id.str(),
              inference::Run{message.request_id, job.job_id, job.attempt, message.model_configuration.base_model,
@@ -130,8 +131,8 @@ bool finish_postprocessing(const Tables& tables, const Request& request, const J
   } else if (const std::string wanted = request.output.value_or(OutputRequirements{}).format;
              message.output->format != wanted) {
     fail_job(tables, job,
-             {"internal", cat("the worker delivered ", shortened(message.output->format), "; the request asks for ",
-                              wanted)},
+             {"internal",
+              cat("the worker delivered ", shortened(message.output->format), "; the request asks for ", wanted)},
              now, change);
   } else {
     put_job(tables, processing::after(job, JobEvent::postprocessing_completed), now, change);
@@ -176,7 +177,11 @@ void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::st
       hurt.emplace(key, entry.row);
     }
   }
-  LOCKSTEP_CHECK(hurt.size() <= 1);  // a worker runs one task at a time
+  // A worker runs one task at a time: a job, or images of one request.
+  LOCKSTEP_CHECK(hurt.empty() || std::ranges::all_of(hurt, [&](const auto& each) {
+                   return hurt.size() == 1 || (each.second.request_id == hurt.begin()->second.request_id &&
+                                               each.second.stage == JobStage::inferring);
+                 }));
   for (const auto& [key, job] : hurt) {
     put_job(tables,
             counts_as_death ? processing::after_worker_death(job, worker.worker_id, how)

@@ -13,8 +13,9 @@ namespace lockstep {
 std::vector<ModelId> models_needed(const processing::Request& request, const processing::Job& job);
 
 /// Dispatch: the job is the worker's, one attempt later. Returns the message to send once the commit is durable.
+/// batch_id: of the batch whose image it is; empty when it is made by itself.
 InferenceRequest start_inference(const Tables& tables, const processing::Request& request, processing::Job job,
-                                 const WorkerRecord& worker, Change& change);
+                                 const WorkerRecord& worker, const std::string& batch_id, Change& change);
 PostprocessingRequest start_postprocessing(const Tables& tables, const processing::Request& request,
                                            processing::Job job, const WorkerRecord& worker, const ImageBuffer& source,
                                            Change& change);

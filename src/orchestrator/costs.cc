@@ -13,7 +13,10 @@ namespace {
 // Sizes are the clients' choice: what is remembered of them has a bound. The first ones stay.
 constexpr std::size_t costs_max = 1024;
 
-std::string size_of(const InferenceParameters& p) { return cat(p.width, "x", p.height); }
+std::string size_of(const InferenceParameters& p, std::uint32_t images) {
+  const std::string one = cat(p.width, "x", p.height);
+  return images == 1 ? one : cat(images, " of ", one);
+}
 
 OperationCost* cost_of(Turn& turn, const ModelId& model, const std::string& operation, const std::string& size) {
   auto& costs = turn.live.operation_costs;
@@ -36,9 +39,9 @@ bool has_own_memory(const Turn& turn, const DeviceId& device) {
 }  // namespace
 
 void inference_took(Turn& turn, const WorkerRecord& worker, const InferenceRequest& request,
-                    const ResultMetadata& result) {
+                    const ResultMetadata& result, std::uint32_t images) {
   OperationCost* cost =
-      cost_of(turn, request.model_configuration.base_model, "inference", size_of(request.inference_parameters));
+      cost_of(turn, request.model_configuration.base_model, "inference", size_of(request.inference_parameters, images));
   if (cost == nullptr) return;
   const Bytes peak = result.final_vram_usage.bytes().value_or(Bytes{});
   took(*cost, result.execution_time, peak);
@@ -55,11 +58,16 @@ void pipeline_took(Turn& turn, const PostprocessingCompleted& completed) {
   }
 }
 
-Bytes predicted_beyond(const Turn& turn, const InferenceRequest& request, const DeviceId& device) {
+Bytes predicted_beyond(const Turn& turn, const InferenceRequest& request, const DeviceId& device,
+                       std::uint32_t images) {
   if (!has_own_memory(turn, device)) return {};
-  const auto known = turn.live.operation_costs.find(
-      {request.model_configuration.base_model, "inference", size_of(request.inference_parameters)});
-  return known == turn.live.operation_costs.end() ? Bytes{} : known->second.beyond_max;
+  const auto of = [&](std::uint32_t count) {
+    const auto known = turn.live.operation_costs.find(
+        {request.model_configuration.base_model, "inference", size_of(request.inference_parameters, count)});
+    return known == turn.live.operation_costs.end() ? std::optional<Bytes>() : known->second.beyond_max;
+  };
+  if (const auto known = of(images)) return *known;
+  return Bytes{images * of(1).value_or(Bytes{}).value};
 }
 
 std::vector<OperationCostView> costs_of(const Live& live, const ModelId& model) {

@@ -28,8 +28,8 @@
 
 namespace lockstep {
 
-/// One worker as it is now. `task` is what it was told to do last and has not answered: a run id, "load:<tx>",
-/// "release:<model>"; empty when it is idle.
+/// One worker as it is now. `task` is what it was told to do last and has not answered: a run id, a batch id,
+/// "load:<tx>", "release:<model>"; empty when it is idle.
 struct WorkerLive {
   LinkId link = 0;  // of the present connection; frames of another one are too late
   bool link_open = false;
@@ -41,7 +41,9 @@ struct WorkerLive {
   Nanos heard = 0;
   Nanos restart_at = 0;
   std::string task;
-  JobId task_job;
+  JobId task_job;                      // of the task; empty for a release and a batch
+  std::map<std::string, JobId> batch;  // the runs of a batch that it has not answered
+  std::uint32_t batch_size = 0;        // with those that it has; 0: the task is none
   bool kill_sent = false;
   bool died_by_itself = false;  // its life line broke before anybody ended it
   std::string end_reason;       // why we ended it, for people
@@ -49,6 +51,14 @@ struct WorkerLive {
   std::uint64_t refused_there = 0;  // of our frames, because they tell of facts of the worker's
   std::optional<DeviceHealthUpdate> health;
   std::optional<VramUsageUpdate> memory;
+
+  /// Whether an answer to this operation is awaited.
+  bool works_on(const std::string& op_id) const { return (!task.empty() && task == op_id) || batch.contains(op_id); }
+  /// Whom the operation is for; empty for a release, and for what nobody awaits.
+  JobId job_of(const std::string& op_id) const {
+    if (const auto run = batch.find(op_id); run != batch.end()) return run->second;
+    return !task.empty() && task == op_id ? task_job : JobId();
+  }
 };
 
 /// The starts of one worker since it was last ready. On purpose not durable: liveness/breaker.h.

@@ -1,5 +1,7 @@
 // Accept: what workers say. A frame of another incarnation or epoch, or out of sequence, changes nothing (S6).
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/text.h"
 #include "domains/device/rules.h"
@@ -53,9 +55,9 @@ const model::Residency* residency_of_load(const Turn& turn, const Arrival& arriv
 
 /// The job whose current run this report belongs to; nullptr when it is late or never was.
 const Job* job_of_run(const Turn& turn, const Arrival& arrival, JobStage stage) {
-  const Job* job = turn.tables.processing.jobs.find(arrival.live.task_job.str());
-  if (job == nullptr || arrival.live.task != arrival.envelope.op_id || job->stage != stage ||
-      job->attempt != arrival.envelope.attempt || job->worker_id != arrival.worker.worker_id) {
+  const Job* job = turn.tables.processing.jobs.find(arrival.live.job_of(arrival.envelope.op_id).str());
+  if (job == nullptr || job->stage != stage || job->attempt != arrival.envelope.attempt ||
+      job->worker_id != arrival.worker.worker_id) {
     return nullptr;
   }
   return job;
@@ -63,7 +65,7 @@ const Job* job_of_run(const Turn& turn, const Arrival& arrival, JobStage stage) 
 
 void show_progress(Turn& turn, const Arrival& arrival, std::string what, double percent, std::string_view type) {
   expect_progress(turn, arrival.worker.worker_id);
-  const JobId job = arrival.live.task_job;
+  const JobId job = arrival.live.job_of(arrival.envelope.op_id);
   turn.live.progress[job] = {std::move(what), percent};
   const Job* row = turn.tables.processing.jobs.find(job.str());
   const std::string subject = row == nullptr ? job.str() : row->request_id.str();
@@ -178,7 +180,8 @@ Status on_inference_progress(Turn& turn, Arrival& arrival) {
 Status on_inference_completed(Turn& turn, Arrival& arrival) {
   const InferenceCompleted completed = LOCKSTEP_TRY(body_of<InferenceCompleted>(arrival));
   const Job* job = job_of_run(turn, arrival, JobStage::inferring);
-  if (arrival.live.task == arrival.envelope.op_id) task_over(turn, arrival.worker.worker_id);
+  const std::uint32_t images = std::max(arrival.live.batch_size, 1u);
+  run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (job == nullptr) return {};
   if (!completed.result || arrival.handles.size() != 1) {
     return fail(ErrorCode::invalid_argument, "inference_completed without exactly one image", "/result");
@@ -186,7 +189,7 @@ Status on_inference_completed(Turn& turn, Arrival& arrival) {
   turn.live.pixels[job->job_id] = {arrival.handles.front(), *completed.result};
   arrival.handles.clear();
   inference_took(turn, arrival.worker, turn.tables.processing.requests.at(job->request_id.str()).inference,
-                 completed.result_metadata);
+                 completed.result_metadata, images);
   finish_inference(turn.tables, *job, completed, turn.change);
   return {};
 }
@@ -202,7 +205,7 @@ Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
 Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
   const PostprocessingCompleted completed = LOCKSTEP_TRY(body_of<PostprocessingCompleted>(arrival));
   const Job* job = job_of_run(turn, arrival, JobStage::postprocessing);
-  if (arrival.live.task == arrival.envelope.op_id) task_over(turn, arrival.worker.worker_id);
+  run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (job == nullptr) return {};
   if (completed.output.has_value() != (arrival.handles.size() == 1)) {
     return fail(ErrorCode::invalid_argument, "postprocessing_completed names an image that does not ride with it",
@@ -220,11 +223,12 @@ Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
 
 Status on_task_failed(Turn& turn, Arrival& arrival) {
   const TaskFailed failed = LOCKSTEP_TRY(body_of<TaskFailed>(arrival));
-  if (arrival.live.task != arrival.envelope.op_id) return {};
+  if (!arrival.live.works_on(arrival.envelope.op_id)) return {};
   const Error why = fail(error_code_named(failed.code), shortened(failed.message, 2000));
-  const JobId job_id = arrival.live.task_job;
+  const JobId job_id = arrival.live.job_of(arrival.envelope.op_id);
+  const bool of_many = arrival.live.batch_size > 1;
   const model::Residency* residency = residency_of_load(turn, arrival);
-  task_over(turn, arrival.worker.worker_id);
+  run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (residency != nullptr) {
     undo_load(turn.tables, *residency, why.message, turn.change);
     blame_load(turn, residency->wanted_by, why);
@@ -232,6 +236,13 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   }
   const Job* job = turn.tables.processing.jobs.find(job_id.str());
   if (job == nullptr || processing::is_terminal(job->stage) || job->attempt != arrival.envelope.attempt) return {};
+  if (of_many && why.code == ErrorCode::resource_exhausted) {
+    // Too many at once says nothing about one: the next attempt is by itself.
+    turn.warn(cat(job_id.str(), " goes by itself: ", why.message));
+    turn.change.put(turn.tables.processing.jobs, job_id.str(),
+                    processing::after(*job, processing::JobEvent::worker_lost));
+    return {};
+  }
   drop_pixels(turn, job_id);
   fail_job(turn.tables, *job, processing::failure_of(why), turn.wall, turn.change);
   return {};

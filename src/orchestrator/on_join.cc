@@ -195,7 +195,7 @@ class Reunion {
     settle_residencies();
     settle_jobs();
     for (const HeldTask& task : rejoin_.tasks) {
-      if (task.op_id == live().task) continue;
+      if (live().works_on(task.op_id)) continue;
       // Work that nobody waits for any more. The worker is busy until it has answered.
       if (live().task.empty()) take_up(task.op_id, {});
       send(turn_, worker_, FrameType::task_cancel, TaskCancel{}, {task.op_id, task.attempt, {}});
@@ -281,6 +281,7 @@ class Reunion {
   }
 
   void settle_jobs() {
+    std::map<std::string, JobId> runs_here;
     for (const auto& [key, entry] : turn_.tables.processing.jobs.entries()) {
       const Job& job = entry.row;
       const bool inferring = job.stage == JobStage::inferring;
@@ -288,12 +289,17 @@ class Reunion {
       const std::string run =
           inferring ? inference::run_id(job.job_id, job.attempt) : postprocessing::run_id(job.job_id, job.attempt);
       if (runs(run, job.attempt)) {
-        take_up(run, job.job_id);
+        runs_here.emplace(run, job.job_id);
       } else {
         // The order or its answer was lost with the link: the next attempt does it again.
         turn_.change.put(turn_.tables.processing.jobs, key, processing::after(job, processing::JobEvent::worker_lost));
       }
     }
+    if (runs_here.size() == 1) take_up(runs_here.begin()->first, runs_here.begin()->second);
+    if (runs_here.size() < 2) return;
+    take_up(cat("batch of ", runs_here.begin()->first), {});
+    live().batch_size = static_cast<std::uint32_t>(runs_here.size());
+    live().batch = std::move(runs_here);
   }
 
   Turn& turn_;

@@ -365,7 +365,9 @@ Status on_session_progress(Turn& turn, const WorkerRecord& worker, const Session
 void abandon_job(Turn& turn, const processing::Job& job) {
   if (!job.worker_id.empty()) {
     // A cancelled task still has to answer; the worker stays busy until it does or its progress deadline passes.
-    const std::string task = turn.live.workers[job.worker_id].task;
+    const WorkerLive& live = turn.live.workers[job.worker_id];
+    const auto of_batch = std::ranges::find_if(live.batch, [&](const auto& each) { return each.second == job.job_id; });
+    const std::string task = of_batch == live.batch.end() ? live.task : of_batch->first;
     send(turn, turn.tables.liveness.workers.at(job.worker_id.str()), FrameType::task_cancel, TaskCancel{},
          run_operation(task, job.attempt, job.request_id));
     turn.effect(out::ArmTimer{cat("cancel:", job.worker_id.str()), turn.now + turn.settings.timing.cancel_grace});

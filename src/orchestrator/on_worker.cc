@@ -60,6 +60,23 @@ void drop_intents(Turn& turn, const WorkerId& worker) {
   }
 }
 
+void forget_run(Turn& turn, const JobId& id) {
+  turn.live.progress.erase(id);
+  if (const auto* job = turn.tables.processing.jobs.find(id.str())) {
+    turn.effect(out::DisarmTimer{cat("operation:", job->job_id.str(), ":", job->attempt)});
+  }
+}
+
+/// Whether it still has to answer something that was cancelled.
+bool awaits_cancelled(const Turn& turn, const WorkerRecord& worker) {
+  const auto& batch = turn.live.workers.at(worker.worker_id).batch;
+  return batch.empty() || std::ranges::any_of(batch, [&](const auto& each) {
+           const processing::Job* job = turn.tables.processing.jobs.find(each.second.str());
+           return job == nullptr || job->worker_id != worker.worker_id ||
+                  inference::run_id(job->job_id, job->attempt) != each.first;
+         });
+}
+
 bool any_task_running(const Turn& turn) {
   return std::ranges::any_of(turn.live.open_jobs, [&](const JobId& id) {
     const processing::Job& job = turn.tables.processing.jobs.at(id.str());
@@ -178,6 +195,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   end_deliveries(turn, *worker);
   turn.warn(cat(worker->worker_id.str(), " is gone: ", how));
   turn.live.progress.erase(live.task_job);
+  for (const auto& [run, job] : live.batch) turn.live.progress.erase(job);
   live = WorkerLive{};
   const Nanos wait = ours ? 0 : wait_after_death(turn, *worker, how, input.last_words);
   live.restart_at = turn.now + wait;
@@ -238,14 +256,22 @@ void expect_progress(Turn& turn, const WorkerId& worker) {
 
 void task_over(Turn& turn, const WorkerId& worker) {
   WorkerLive& live = turn.live.workers[worker];
-  turn.live.progress.erase(live.task_job);
-  if (const auto* job = turn.tables.processing.jobs.find(live.task_job.str())) {
-    turn.effect(out::DisarmTimer{cat("operation:", job->job_id.str(), ":", job->attempt)});
-  }
+  forget_run(turn, live.task_job);
+  for (const auto& [run, job] : live.batch) forget_run(turn, job);
   live.task.clear();
   live.task_job = {};
+  live.batch.clear();
+  live.batch_size = 0;
   turn.effect(out::DisarmTimer{timer("progress", worker)});
   turn.effect(out::DisarmTimer{timer("cancel", worker)});
+}
+
+void run_over(Turn& turn, const WorkerId& worker, const std::string& op_id) {
+  WorkerLive& live = turn.live.workers[worker];
+  if (!live.works_on(op_id)) return;
+  if (live.batch.empty() || live.batch.size() == 1) return task_over(turn, worker);
+  forget_run(turn, live.batch.at(op_id));
+  live.batch.erase(op_id);
 }
 
 void on_timer(Turn& turn, const in::TimerFired& input) {
@@ -291,6 +317,8 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     end_worker(turn, worker->worker_id,
                cat("no progress for ", turn.settings.timing.progress_deadline / seconds(1), " s on ",
                    turn.live.workers[worker->worker_id].task));
+  } else if (what == "cancel" && !awaits_cancelled(turn, *worker)) {
+    return;  // the cancelled image of a batch was answered, and the others go on
   } else if (what == "cancel") {
     end_worker(turn, worker->worker_id,
                cat("it did not stop ", turn.live.workers[worker->worker_id].task, ", which was cancelled"));

@@ -3,10 +3,13 @@
 // acceptance; a job that has to wait does not hold up the next one.
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "base/check.h"
 #include "base/text.h"
+#include "domains/inference/rules.h"
+#include "domains/memory/policy.h"
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
@@ -249,27 +252,76 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
   return Outcome::decided;
 }
 
+Operation operation_of(const Request& request, const std::string& op_id, std::uint32_t attempt) {
+  Operation out = run_operation(op_id, attempt, request.request_id);
+  out.correlation.session = request.session_id;
+  return out;
+}
+
+/// What a batch may hold of the worker's device, its models included.
+Bytes vram_limit(const Turn& turn, const Request& request, const WorkerRecord& worker) {
+  const Bytes budget = budget_of(turn, worker);
+  if (!request.batch->vram_limit) return budget;
+  return std::min(budget, request.batch->vram_limit->bytes().value_or(budget));
+}
+
+/// Images of one request as one task: what they may take together, then each.
+void dispatch_batch(Turn& turn, const Request& request, const std::vector<Job>& jobs, const WorkerRecord& worker) {
+  const auto size = static_cast<std::uint32_t>(jobs.size());
+  const std::string id = inference::batch_id(jobs.front().job_id, jobs.front().attempt + 1);
+  const InferenceOrchestration order{id,
+                                     {size, size > 1, size > 1 ? "throughput" : "latency"},
+                                     {{cat(vram_limit(turn, request, worker).value, "B")}, request.inference.priority}};
+  turn.change.event(std::string(InferenceOrchestration::event_type), request.request_id.str(), order);
+  give_task(turn, worker, id, {});
+  turn.live.workers[worker.worker_id].batch_size = size;
+  send(turn, worker, FrameType::inference_orchestration, order, operation_of(request, id, 0));
+  for (Job job : jobs) {
+    job.deadline = begin_run(turn, request, job, worker);
+    const InferenceRequest message = start_inference(turn.tables, request, job, worker, id, turn.change);
+    turn.live.workers[worker.worker_id].batch.emplace(message.request_id, job.job_id);
+    send(turn, worker, FrameType::inference_request, message,
+         operation_of(request, message.request_id, job.attempt + 1));
+  }
+  expect_progress(turn, worker.worker_id);
+}
+
 void dispatch(Turn& turn, const Request& request, Job job, const WorkerRecord& worker) {
   const std::uint32_t attempt = job.attempt + 1;
   job.deadline = begin_run(turn, request, job, worker);
-  const auto operation = [&](const std::string& run) {
-    Operation out = run_operation(run, attempt, request.request_id);
-    out.correlation.session = request.session_id;
-    return out;
-  };
   if (job.stage == JobStage::queued) {
-    const InferenceRequest message = start_inference(turn.tables, request, job, worker, turn.change);
+    const InferenceRequest message = start_inference(turn.tables, request, job, worker, "", turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
-    send(turn, worker, FrameType::inference_request, message, operation(message.request_id));
+    send(turn, worker, FrameType::inference_request, message, operation_of(request, message.request_id, attempt));
   } else {
     const Pixels& pixels = turn.live.pixels.at(job.job_id);
     const PostprocessingRequest message =
         start_postprocessing(turn.tables, request, job, worker, pixels.image, turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
-    send(turn, worker, FrameType::postprocessing_request, message, operation(message.request_id),
+    send(turn, worker, FrameType::postprocessing_request, message, operation_of(request, message.request_id, attempt),
          {{ModelId(), "", pixels.handle}});
   }
   expect_progress(turn, worker.worker_id);
+}
+
+/// The job, and others of its request that can be made with it: as many as the request allows and the worker has room
+/// for. A job that was begun before is made by itself: what hurt the batch it was in shall not hurt another.
+std::vector<Job> batch_of(const Turn& turn, const Request& request, const Job& job, Bytes models,
+                          const WorkerRecord& worker) {
+  std::vector<Job> out{job};
+  if (job.attempt > 0) return out;
+  const Bytes limit = vram_limit(turn, request, worker);
+  const auto fits = [&](std::size_t images) {
+    const Bytes beside =
+        predicted_beyond(turn, request.inference, worker.device_id, static_cast<std::uint32_t>(images));
+    return beside <= free_on(turn, worker) && models + beside <= limit;
+  };
+  for (const Job& other : processing::jobs_of(turn.tables.processing, request.request_id)) {
+    if (out.size() >= request.batch->size || !fits(out.size() + 1)) break;
+    const bool can = other.stage == JobStage::queued && other.attempt == 0 && !is_paused(turn, other);
+    if (can && other.job_id != job.job_id) out.push_back(other);
+  }
+  return out;
 }
 
 Outcome advance(Turn& turn, Pass& pass, const Job& job) {
@@ -327,9 +379,15 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
                         cat("a run of this size took ", to_text(least), " beside its models before, which need ",
                             to_text(need), "; the largest device has ", to_text(largest))));
   }
+  if (infers && request.batch && request.batch->vram_limit) {
+    Bytes least = Bytes{std::numeric_limits<std::uint64_t>::max()};
+    for (const auto& [key, entry] : devices) least = std::min(least, need + beside(entry.row.device_id));
+    const Status allowed = memory::within_limit(least, request.batch->vram_limit, "vram_limit");
+    if (!devices.empty() && !allowed) return give_up(turn, job, allowed.error());
+  }
   std::erase_if(workers, [&](const WorkerRecord& worker) {
-    return need + beside(worker.device_id) > budget_of(turn, worker) ||
-           !session_allows(turn, request, worker.device_id);
+    const Bytes room = infers && request.batch ? vram_limit(turn, request, worker) : budget_of(turn, worker);
+    return need + beside(worker.device_id) > room || !session_allows(turn, request, worker.device_id);
   });
   keep_allowed(turn, request, job, needed, pass.waiting, workers);
   if (workers.empty()) return Outcome::waits;
@@ -352,7 +410,11 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   // Idle models give way to what the run is expected to take beside its own; a grant is waited for.
   if (beside(worker.device_id) > free_on(turn, worker)) return evict_one(turn, worker, needed);
   touch(turn, needed, worker.worker_id);
-  dispatch(turn, request, job, worker);
+  if (infers && request.batch) {
+    dispatch_batch(turn, request, batch_of(turn, request, job, need, worker), worker);
+  } else {
+    dispatch(turn, request, job, worker);
+  }
   return Outcome::decided;
 }
 

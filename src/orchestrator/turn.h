@@ -135,6 +135,8 @@ void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
 /// The deadline for the next sign of progress of the worker's task.
 void expect_progress(Turn& turn, const WorkerId& worker);
 void task_over(Turn& turn, const WorkerId& worker);
+/// An answer to this operation: the task is over, or one image of its batch. Nothing, where none is awaited.
+void run_over(Turn& turn, const WorkerId& worker, const std::string& op_id);
 /// The load is taken back and the job it was for pays: it waits for another try, or fails with the reason.
 void blame_load(Turn& turn, const JobId& wanted_by, const Error& why);
 void mark_broken(Turn& turn, const ModelId& id, const std::string& reason);

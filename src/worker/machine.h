@@ -19,6 +19,7 @@
 #include "env/frame.h"
 #include "events/device_events.h"
 #include "events/envelope.h"
+#include "events/inference_events.h"
 #include "events/link_messages.h"
 #include "events/memory_events.h"
 #include "events/postprocessing_events.h"
@@ -27,6 +28,7 @@
 #include "runtime/plan.h"
 #include "transactions/participant.h"
 #include "worker/baseline.h"
+#include "worker/reports.h"
 #include "worker/session_work.h"
 
 namespace lockstep::worker {
@@ -56,6 +58,13 @@ struct HandlersReady {};
 struct TaskProgress {
   TaskId task;
   std::string report;  // JSON, worker/reports.h
+};
+/// An image of a batch: the inference of this request id is done, and the task goes on.
+struct TaskPart {
+  TaskId task;
+  std::string request_id;
+  std::string report;
+  std::vector<HandleId> handles;
 };
 struct TaskDone {
   TaskId task;
@@ -97,8 +106,8 @@ struct Input {
   Nanos now = 0;
   WallTime wall;
   std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
-               in::HandlersReady, in::TaskProgress, in::TaskDone, in::TaskFailed, in::Telemetry, in::AskMemory,
-               in::Coordinate, in::UpdateReservation, in::PowerLimitSet>
+               in::HandlersReady, in::TaskProgress, in::TaskPart, in::TaskDone, in::TaskFailed, in::Telemetry,
+               in::AskMemory, in::Coordinate, in::UpdateReservation, in::PowerLimitSet>
       what;
 };
 
@@ -122,7 +131,7 @@ struct KeepSegment {
 struct ForgetSegments {
   ModelId model_id;
 };
-/// kind "load", "release", "inference", "postprocess"; `handles` become the handler's.
+/// kind "load", "release", "inference", "inference_batch", "postprocess"; `handles` become the handler's.
 struct StartTask {
   TaskId task;
   std::string kind;
@@ -213,9 +222,18 @@ class Machine {
   struct Task {
     std::string kind;
     Operation operation;
-    ModelId model_id;                  // load, release, inference
-    std::string run_id;                // inference, postprocess
-    std::vector<ModelId> models = {};  // postprocess: of its operations, in order
+    ModelId model_id;                              // load, release, inference
+    std::string run_id;                            // inference, postprocess
+    std::vector<ModelId> models = {};              // postprocess: of its operations, in order
+    std::map<std::string, Operation> images = {};  // inference_batch: those that are not answered, by run id
+    std::size_t size = 1;                          // images that it began with
+  };
+  /// Images that are to be one task. It begins when its order and all of them are here, whichever comes first.
+  struct Batch {
+    std::optional<InferenceOrchestration> order;
+    ModelId model_id;
+    std::map<std::string, Operation> images;  // by run id
+    std::vector<InferenceTask> bodies;
   };
   /// How a loaded model has done since it was loaded.
   struct ModelRuntime {
@@ -254,9 +272,14 @@ class Machine {
   Status dispatch(Turn& turn, const Frame& frame, const Envelope& envelope, std::vector<HandleId>& handles);
   void timer(Turn& turn, const in::TimerFired& input);
   void progress(Turn& turn, const in::TaskProgress& input);
+  void part(Turn& turn, const in::TaskPart& input);
   void done(Turn& turn, const in::TaskDone& input);
   void failed(Turn& turn, const in::TaskFailed& input);
   void telemetry(Turn& turn, const in::Telemetry& input);
+  void begin_if_whole(Turn& turn, const std::string& batch_id);
+  /// The picture of one inference; an error when the report is not one.
+  Status image_done(Turn& turn, const Task& task, const std::string& report, std::vector<HandleId>& handles);
+  void cancel(Turn& turn, const std::string& op_id);
   void tell_runtime(Turn& turn, const ModelId& model);
   template <class Request>
   void ask(Turn& turn, const std::string& id, const Request& request);
@@ -307,6 +330,7 @@ class Machine {
   std::uint64_t beats_ = 0;
   Participant participant_{Bytes{}};
   std::map<TaskId, Task> tasks_;
+  std::map<std::string, Batch> batches_;                  // not whole yet, by id
   std::vector<Answer> answers_;                           // in order, not sent yet
   std::map<ModelId, std::vector<HeldSegment>> segments_;  // kept
   std::map<ModelId, ModelRuntime> loaded_;

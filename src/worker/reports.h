@@ -66,6 +66,16 @@ BOOST_DESCRIBE_STRUCT(InferenceTask, (),
                       (request_id, model_id, prompt, negative_prompt, steps, guidance_scale, width, height, seed,
                        session_id, scheduler))
 
+/// Images of one request that are one task: at once, or one after the other where parallel_execution is false or the
+/// handler knows no better. Each is handed over as a part, by its request_id, as soon as it is decoded.
+struct InferenceBatchTask {
+  std::string batch_id;
+  bool parallel_execution = false;
+  Bytes vram_limit;
+  std::vector<InferenceTask> images;
+};
+BOOST_DESCRIBE_STRUCT(InferenceBatchTask, (), (batch_id, parallel_execution, vram_limit, images))
+
 struct InferenceReport {
   std::uint32_t step = 0;
   std::uint32_t total_steps = 0;
@@ -74,7 +84,7 @@ struct InferenceReport {
 };
 BOOST_DESCRIBE_STRUCT(InferenceReport, (), (step, total_steps, step_time_avg))
 
-struct InferenceDone {  // descriptor: the pixels, rgb8
+struct InferenceDone {  // of an image, or of a part; descriptor: the pixels, rgb8
   double execution_time = 0;
   std::uint32_t total_steps_executed = 0;
   std::uint32_t width = 0;

@@ -95,6 +95,7 @@ Plan<Effect> Machine::step(const Input& input) {
                    send(turn, FrameType::ready, Ready{});
                  },
                  [&](const in::TaskProgress& x) { progress(turn, x); },
+                 [&](const in::TaskPart& x) { part(turn, x); },
                  [&](const in::TaskDone& x) { done(turn, x); },
                  [&](const in::TaskFailed& x) { failed(turn, x); },
                  [&](const in::Telemetry& x) { telemetry(turn, x); },
@@ -185,7 +186,10 @@ void Machine::link_opened(Turn& turn) {
   } else {
     for (const auto& [model, kept] : segments_) segments.insert(segments.end(), kept.begin(), kept.end());
     Rejoin rejoin{cluster_id_, token_, epoch_, inventory(), {}, segments};
-    for (const auto& [id, task] : tasks_) rejoin.tasks.push_back({task.operation.op_id, task.operation.attempt});
+    for (const auto& [id, task] : tasks_) {
+      if (task.kind != "inference_batch") rejoin.tasks.push_back({task.operation.op_id, task.operation.attempt});
+      for (const auto& [run, image] : task.images) rejoin.tasks.push_back({image.op_id, image.attempt});
+    }
     for (const Answer& each : answers_) rejoin.tasks.push_back({each.operation.op_id, each.operation.attempt});
     hello.rejoin = std::move(rejoin);
   }
@@ -197,6 +201,7 @@ void Machine::link_closed(Turn& turn, const std::string& reason) {
   link_open_ = false;
   welcomed_ = false;
   held_answers_.clear();  // they are asked for again over the next one
+  batches_.clear();       // what is missing of them was lost with it, and the rest is begun anew
   if (identity_.reconnect_limit == 0) return leave(turn, 0, cat("the link ended: ", reason));
   // A link that was refused or broke before its welcome is one more failed try, not a new beginning.
   if (dial_until_ != 0) return dial_failed(turn, reason);
@@ -362,15 +367,46 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       const InferenceParameters& p = request.inference_parameters;
       const ModelId& model = request.model_configuration.base_model;
       if (fenced || participant_.held(model) == nullptr) {
-        answer_failure(turn, task, "unavailable",
-                       fenced ? "the worker has fenced itself" : cat(model.str(), " is not here"));
+        const std::string why = fenced ? "the worker has fenced itself" : cat(model.str(), " is not here");
+        answer_failure(turn, task, "unavailable", why);
+        if (!request.batch_id) return {};
+        for (const auto& [run, operation] : batches_[*request.batch_id].images) {  // it will never be whole
+          answer_failure(turn, {"inference", operation, model, run}, "unavailable", why);
+        }
+        batches_.erase(*request.batch_id);
         return {};
       }
-      start(turn, {"inference", task.operation, model, request.request_id},
-            InferenceTask{request.request_id, model, p.prompt, p.negative_prompt.value_or(""), p.steps,
-                          p.guidance_scale, p.width, p.height, p.seed.value_or(0), envelope.correlation.session,
-                          p.scheduler ? json::enum_name(*p.scheduler) : std::string()},
-            handles);
+      const InferenceTask image{request.request_id,
+                                model,
+                                p.prompt,
+                                p.negative_prompt.value_or(""),
+                                p.steps,
+                                p.guidance_scale,
+                                p.width,
+                                p.height,
+                                p.seed.value_or(0),
+                                envelope.correlation.session,
+                                p.scheduler ? json::enum_name(*p.scheduler) : std::string()};
+      if (!request.batch_id) {
+        start(turn, {"inference", task.operation, model, request.request_id}, image, handles);
+        return {};
+      }
+      Batch& batch = batches_[*request.batch_id];
+      batch.model_id = model;
+      if (batch.images.emplace(request.request_id, task.operation).second) batch.bodies.push_back(image);
+      begin_if_whole(turn, *request.batch_id);
+      return {};
+    }
+    case FrameType::inference_orchestration: {
+      const InferenceOrchestration order = LOCKSTEP_TRY(json::from_text<InferenceOrchestration>(body));
+      if (!order.resource_allocation.vram_limit.bytes()) {
+        return fail(
+            ErrorCode::invalid_argument,
+            cat("vram_limit is \"", shortened(order.resource_allocation.vram_limit.text), "\", which is no size"),
+            "/resource_allocation/vram_limit");
+      }
+      batches_[order.batch_id].order = order;
+      begin_if_whole(turn, order.batch_id);
       return {};
     }
     case FrameType::postprocessing_request: {
@@ -401,14 +437,53 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     case FrameType::session_control_command:
       session_command(turn, LOCKSTEP_TRY(json::from_text<SessionControlCommand>(body)));
       return {};
-    case FrameType::task_cancel:
-      for (const auto& [id, running] : tasks_) {
-        if (running.operation.op_id == envelope.op_id) turn.effect(out::CancelTask{id});
-      }
-      return {};
+    case FrameType::task_cancel: cancel(turn, envelope.op_id); return {};
     default: break;
   }
   return fail(ErrorCode::not_yet, cat("nothing is done with frame type ", frame.header.type, " in this version"));
+}
+
+void Machine::begin_if_whole(Turn& turn, const std::string& batch_id) {
+  const auto place = batches_.find(batch_id);
+  if (!place->second.order || place->second.images.size() < place->second.order->batch_configuration.batch_size) return;
+  Batch batch = std::move(place->second);
+  batches_.erase(place);
+  const Bytes limit = batch.order->resource_allocation.vram_limit.bytes().value_or(Bytes{});
+  if (participant_.used() > limit) {
+    for (const auto& [run, operation] : batch.images) {
+      answer_failure(turn, {"inference", operation, batch.model_id, run}, "resource_exhausted",
+                     cat("vram_limit is ", batch.order->resource_allocation.vram_limit.text, "; the models here hold ",
+                         to_text(participant_.used())));
+    }
+    return;
+  }
+  Task task{"inference_batch", batch.images.begin()->second, batch.model_id, batch_id};
+  task.size = batch.images.size();
+  task.images = std::move(batch.images);
+  std::vector<HandleId> none;
+  start(
+      turn, std::move(task),
+      InferenceBatchTask{batch_id, batch.order->batch_configuration.parallel_execution, limit, std::move(batch.bodies)},
+      none);
+}
+
+/// An image that others are made with can not be stopped alone: it is answered at once, and its picture dropped.
+void Machine::cancel(Turn& turn, const std::string& op_id) {
+  for (auto& [id, running] : tasks_) {
+    if (running.kind != "inference_batch") {
+      if (running.operation.op_id == op_id) turn.effect(out::CancelTask{id});
+      continue;
+    }
+    const auto image =
+        std::ranges::find_if(running.images, [&](const auto& each) { return each.second.op_id == op_id; });
+    if (image == running.images.end()) continue;
+    if (running.images.size() == 1) {
+      turn.effect(out::CancelTask{id});
+      continue;
+    }
+    answer_failure(turn, {"inference", image->second, running.model_id, image->first}, "cancelled", "it was cancelled");
+    running.images.erase(image);
+  }
 }
 
 void Machine::apply_budget() {
@@ -636,20 +711,75 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
                                          {}};
       send(turn, FrameType::model_loading_progress, message, task.operation);
     }
-  } else if (task.kind == "inference") {
+  } else if (task.kind == "inference" || task.kind == "inference_batch") {
     if (const auto report = json::from_text<InferenceReport>(input.report)) {
       const std::uint32_t left = report->total_steps - std::min(report->step, report->total_steps);
-      const InferenceProgress message{
+      InferenceProgress message{
           task.run_id,
           {report->step, report->total_steps, report->step_time_avg, after(turn.wall, left * report->step_time_avg)},
           {SizeText::of(participant_.used()), Percent{0}}};
-      send(turn, FrameType::inference_progress, message, task.operation);
+      if (task.kind == "inference") send(turn, FrameType::inference_progress, message, task.operation);
+      for (const auto& [run, operation] : task.images) {
+        message.request_id = run;
+        send(turn, FrameType::inference_progress, message, operation);
+      }
     }
   } else if (task.kind == "postprocess") {
     if (const auto report = json::from_text<PipelineProgress>(input.report)) {
       send(turn, FrameType::postprocessing_progress, PostprocessingProgress{task.run_id, *report, {}}, task.operation);
     }
   }
+}
+
+Status Machine::image_done(Turn& turn, const Task& task, const std::string& report, std::vector<HandleId>& handles) {
+  const InferenceDone done = LOCKSTEP_TRY(json::from_text<InferenceDone>(report));
+  if (handles.size() != 1) return fail(ErrorCode::internal, "exactly one descriptor was expected");
+  const InferenceCompleted message{
+      task.run_id,
+      {done.execution_time, done.total_steps_executed, SizeText::of(done.peak_bytes), done.result_quality_score},
+      cat("sha256:", done.sha256),
+      true,
+      {"upscaling", "safety_check"},
+      ImageBuffer{"rgb8", done.width, done.height, done.bytes, done.sha256}};
+  answer(turn, task, FrameType::inference_completed, message, std::move(handles));
+  handles.clear();
+  const auto runtime = loaded_.find(task.model_id);
+  if (runtime == loaded_.end()) return {};
+  ++runtime->second.inferences;
+  runtime->second.warm = true;
+  runtime->second.inference_seconds += done.execution_time;
+  if (done.total_steps_executed > 0) {
+    const std::string images = task.size > 1 ? cat(task.size, " of ") : "";
+    baselines_.add(cat("step_time:", task.model_id.str(), ":", images, done.width, "x", done.height),
+                   done.execution_time / done.total_steps_executed);
+  }
+  tell_runtime(turn, task.model_id);
+  return {};
+}
+
+void Machine::part(Turn& turn, const in::TaskPart& input) {
+  std::vector<HandleId> handles = input.handles;
+  const auto place = tasks_.find(input.task);
+  if (place == tasks_.end()) return turn.drop(handles);
+  const auto image = place->second.images.find(input.request_id);
+  if (image == place->second.images.end()) return turn.drop(handles);  // cancelled, or handed over a second time
+  Task task{"inference", image->second, place->second.model_id, image->first};
+  task.size = place->second.size;
+  place->second.images.erase(image);
+  ++handler_progress_;
+  if (const Status good = image_done(turn, task, input.report, handles); !good) {
+    ++handler_failures_;
+    turn.drop(handles);
+    answer_failure(
+        turn, task, "internal",
+        cat("the inference_batch handler answered badly at \"", good.error().pointer, "\": ", good.error().message));
+  }
+  if (!task.operation.correlation.session) return;
+  sessions_.done(*task.operation.correlation.session, 1);
+  if (!place->second.images.empty()) {
+    sessions_.running(*task.operation.correlation.session, cat(place->second.kind, "_execution"));
+  }
+  report_session(turn, task);
 }
 
 void Machine::done(Turn& turn, const in::TaskDone& input) {
@@ -679,26 +809,13 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     if (report->bytes_mapped.value == 0) forget(turn, task.model_id);
     answer(turn, task, FrameType::model_released, ModelReleased{task.model_id, report->bytes_mapped});
   } else if (task.kind == "inference") {
-    const auto report = json::from_text<InferenceDone>(input.report);
-    if (!report) return bad(report.error());
-    if (handles.size() != 1) return bad(fail(ErrorCode::internal, "exactly one descriptor was expected"));
-    const InferenceCompleted message{task.run_id,
-                                     {report->execution_time, report->total_steps_executed,
-                                      SizeText::of(report->peak_bytes), report->result_quality_score},
-                                     cat("sha256:", report->sha256),
-                                     true,
-                                     {"upscaling", "safety_check"},
-                                     ImageBuffer{"rgb8", report->width, report->height, report->bytes, report->sha256}};
-    answer(turn, task, FrameType::inference_completed, message, std::move(handles));
-    if (const auto runtime = loaded_.find(task.model_id); runtime != loaded_.end()) {
-      ++runtime->second.inferences;
-      runtime->second.warm = true;
-      runtime->second.inference_seconds += report->execution_time;
-      if (report->total_steps_executed > 0) {
-        baselines_.add(cat("step_time:", task.model_id.str(), ":", report->width, "x", report->height),
-                       report->execution_time / report->total_steps_executed);
-      }
-      tell_runtime(turn, task.model_id);
+    if (const Status good = image_done(turn, task, input.report, handles); !good) return bad(good.error());
+  } else if (task.kind == "inference_batch") {
+    turn.drop(handles);
+    for (const auto& [run, operation] : task.images) {
+      ++handler_failures_;
+      answer_failure(turn, {"inference", operation, task.model_id, run}, "internal",
+                     cat("the inference_batch handler ended without ", run));
     }
   } else {
     const auto report = json::from_text<PostprocessDone>(input.report);
@@ -725,6 +842,7 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
   }
   handles.clear();
   if (!task.operation.correlation.session) return;
+  if (task.kind == "inference_batch") return;  // each of its parts was told
   const auto report = json::from_text<PostprocessDone>(input.report);
   const bool pipeline = task.kind == "postprocess" && report.has_value();
   sessions_.done(*task.operation.correlation.session,
@@ -741,7 +859,10 @@ void Machine::failed(Turn& turn, const in::TaskFailed& input) {
   ++handler_failures_;
   if (task.kind == "load") forget(turn, task.model_id);
   if (task.kind == "release") return leave(turn, 4, cat("releasing ", task.model_id.str(), " failed: ", input.message));
-  answer_failure(turn, task, input.code, input.message);
+  if (task.kind != "inference_batch") answer_failure(turn, task, input.code, input.message);
+  for (const auto& [run, operation] : task.images) {
+    answer_failure(turn, {"inference", operation, task.model_id, run}, input.code, input.message);
+  }
   if (!task.operation.correlation.session) return;
   sessions_.done(*task.operation.correlation.session, 0);
   report_session(turn, task);

@@ -613,5 +613,130 @@ TEST_F(Design_worker, a_heartbeat_is_sent_and_armed_again) {
   EXPECT_EQ(all<out::ArmTimer>()[1].deadline, now + seconds(2));
 }
 
+// §2.5: images that an inference_orchestration names are one task; each is answered by itself, as soon as it is there.
+class Design_2_5_worker_batch : public Design_worker {
+ protected:
+  Design_2_5_worker_batch() {
+    join();
+    load();
+    input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1}), {}});
+  }
+  void order(std::uint32_t size, const std::string& limit = "1GB") {
+    hear(FrameType::inference_orchestration, InferenceOrchestration{"b1", {size, true, "throughput"}, {{limit}, {}}},
+         "b1");
+  }
+  void image(const std::string& run, std::uint64_t seed) {
+    InferenceRequest request;
+    request.request_id = run;
+    request.model_configuration.base_model = tiny;
+    request.inference_parameters.prompt = "a lighthouse";
+    request.inference_parameters.seed = seed;
+    request.batch_id = "b1";
+    hear(FrameType::inference_request, request, run);
+  }
+  void part(TaskId task, const std::string& run, HandleId handle) {
+    input(in::TaskPart{
+        task, run, json::to_text(InferenceDone{1, 30, 8, 8, 192, std::string(64, 'b'), 1_GiB, 5}), {handle}});
+  }
+  std::vector<out::StartTask> batches() const {
+    std::vector<out::StartTask> out;
+    for (out::StartTask& each : all<out::StartTask>()) {
+      if (each.kind == "inference_batch") out.push_back(std::move(each));
+    }
+    return out;
+  }
+  std::vector<std::string> completed() const {
+    std::vector<std::string> out;
+    for (const auto& each : said<InferenceCompleted>(FrameType::inference_completed)) out.push_back(each.request_id);
+    return out;
+  }
+};
+
+TEST_F(Design_2_5_worker_batch, it_begins_when_its_order_and_all_its_images_are_here) {
+  image("r2", 8);  // an urgent request overtakes the order
+  order(2);
+  EXPECT_TRUE(batches().empty());
+  image("r1", 7);
+  ASSERT_EQ(batches().size(), 1u);
+  const auto task = json::from_text<InferenceBatchTask>(batches()[0].body);
+  ASSERT_TRUE(task.has_value());
+  EXPECT_TRUE(task->parallel_execution);
+  EXPECT_EQ(task->vram_limit, 1_GiB);
+  ASSERT_EQ(task->images.size(), 2u);
+  EXPECT_EQ(task->images[0].request_id, "r2");
+  EXPECT_EQ(task->images[1].seed, 7u);
+}
+
+TEST_F(Design_2_5_worker_batch, each_image_is_answered_as_it_comes_and_once) {
+  order(2);
+  image("r1", 7);
+  image("r2", 8);
+  part(2, "r1", 40);
+  EXPECT_EQ(completed(), std::vector<std::string>{"r1"});
+  part(2, "r1", 41);
+  part(2, "nobody", 42);
+  EXPECT_EQ(completed().size(), 1u);
+  EXPECT_EQ(all<out::DropHandle>().size(), 2u);
+  part(2, "r2", 43);
+  input(in::TaskDone{2, "{}", {}});
+  EXPECT_EQ(completed(), (std::vector<std::string>{"r1", "r2"}));
+  EXPECT_TRUE(said<lockstep::TaskFailed>(FrameType::task_failed).empty());
+}
+
+TEST_F(Design_2_5_worker_batch, what_a_handler_leaves_out_has_failed) {
+  order(2);
+  image("r1", 7);
+  image("r2", 8);
+  part(2, "r1", 40);
+  input(in::TaskDone{2, "{}", {}});
+  const auto failed = said<lockstep::TaskFailed>(FrameType::task_failed);
+  ASSERT_EQ(failed.size(), 1u);
+  EXPECT_EQ(failed[0].message, "the inference_batch handler ended without r2");
+}
+
+TEST_F(Design_2_5_worker_batch, a_failure_is_that_of_each_image_that_is_left) {
+  order(3);
+  image("r1", 7);
+  image("r2", 8);
+  image("r3", 9);
+  part(2, "r2", 40);
+  input(in::TaskFailed{2, "resource_exhausted", "no memory"});
+  const auto failed = said<lockstep::TaskFailed>(FrameType::task_failed);
+  ASSERT_EQ(failed.size(), 2u);
+  EXPECT_EQ(failed[1].code, "resource_exhausted");
+}
+
+TEST_F(Design_2_5_worker_batch, one_image_is_cancelled_alone_and_the_last_stops_the_task) {
+  order(2);
+  image("r1", 7);
+  image("r2", 8);
+  hear(FrameType::task_cancel, TaskCancel{}, "r1");
+  EXPECT_EQ(said<lockstep::TaskFailed>(FrameType::task_failed).at(0).code, "cancelled");
+  EXPECT_TRUE(all<out::CancelTask>().empty()) << "the other one goes on";
+  part(2, "r1", 40);
+  EXPECT_TRUE(completed().empty());
+  hear(FrameType::task_cancel, TaskCancel{}, "r2");
+  EXPECT_EQ(all<out::CancelTask>().size(), 1u);
+}
+
+TEST_F(Design_2_5_worker_batch, above_its_limit_nothing_begins) {
+  order(2, "100MB");
+  image("r1", 7);
+  image("r2", 8);
+  EXPECT_TRUE(batches().empty());
+  const auto failed = said<lockstep::TaskFailed>(FrameType::task_failed);
+  ASSERT_EQ(failed.size(), 2u);
+  EXPECT_EQ(failed[0].code, "resource_exhausted");
+  EXPECT_EQ(failed[0].message, "vram_limit is 100MB; the models here hold 150MB");
+}
+
+TEST_F(Design_2_5_worker_batch, progress_is_told_for_each_image) {
+  order(2);
+  image("r1", 7);
+  image("r2", 8);
+  input(in::TaskProgress{2, json::to_text(InferenceReport{5, 30, 0.1})});
+  EXPECT_EQ(said<InferenceProgress>(FrameType::inference_progress).size(), 2u);
+}
+
 }  // namespace
 }  // namespace lockstep::worker

@@ -138,3 +138,35 @@ def test_a_model_that_makes_room_is_really_unmapped(server, models, tmp_path):
     resident = next(m for m in server.get("/api/v1/models")["models"] if m["model"]["model_id"] == "tiny-sdxl-b")
     runtime = resident["residencies"][0]["runtime"]
     assert runtime["inference_ready"] and runtime["warmup_completed"] and runtime["average_inference_time"] > 0
+
+
+def test_images_of_a_batch_are_made_at_once_and_each_is_delivered(server, tmp_path):
+    """§1.5, §2.5: one order, one task of the worker, an image for each seed; a limit that is too small is named."""
+    server.start()
+    command = [BINARY, "generate", "a castle", "--url", server.url, "--size", "64x64", "--steps", "2", "--seed", "11"]
+    made = subprocess.run(
+        [*command, "-n", "3", "--batch", "3", "-o", str(tmp_path / "a.png"), "--json"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    images = json.loads(made.stdout)["images"]
+    assert [image["seed"] for image in images] == [11, 12, 13]
+    assert len({image["sha256"] for image in images}) == 3
+    for number in range(3):
+        with Image.open(tmp_path / f"a-{number}.png") as image:
+            assert image.size == (256, 256) and f"Seed: {11 + number}" in image.text["parameters"]
+
+    def batches():
+        text = subprocess.run(
+            [BINARY, "events", "--url", server.url, "--last", "1000", "--json",
+             "--type", "inference_orchestration"], capture_output=True, text=True)
+        assert text.returncode == 0, text.stderr
+        return [json.loads(line) for line in text.stdout.splitlines()]
+
+    (order,) = batches()
+    assert order["body"]["batch_configuration"]["batch_size"] == 3, order
+    status, view = server.request("GET", f"/api/v1/requests/{json.loads(made.stdout)['request_id']}")
+    assert status == 200 and all(job["attempt"] == 2 for job in view["jobs"]), "one inference, one postprocessing each"
+
+    refused = subprocess.run([*command, "--vram-limit", "1KB"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "vram_limit" in refused.stderr and "1KB" in refused.stderr, refused
+    refused = subprocess.run([*command, "--batch", "99"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "batch_size is 99; it must be 1 to 16" in refused.stderr, refused

@@ -50,7 +50,7 @@ def main() -> int:
     except TaskFailed as error:
         print(f"lockstep worker: {error.message}", file=sys.stderr)
         return 1
-    for kind in ("load", "release", "inference", "postprocess"):
+    for kind in ("load", "release", "inference", "inference_batch", "postprocess"):
         worker.on(kind, _telling(worker, handlers.device, getattr(handlers, kind)))
     worker.ready()
     return worker.run()

@@ -1,7 +1,7 @@
 """What a worker process does for each kind of task.
 
 A task has `kind`, `body` (a dict), `fds` (owned by the handler from the call on), `cancelled` (true
-once the orchestrator wants it to stop) and `progress(dict)`. A handler returns (dict, list of
+once the orchestrator wants it to stop), `progress(dict)` and, for a batch, `part(request_id, dict, fds)`. A handler returns (dict, list of
 descriptors that the caller then owns) or raises TaskFailed, Cancelled included. README.md lists
 the bodies, progress reports and results.
 """
@@ -21,7 +21,7 @@ from . import memfd, runtime
 from .errors import DATA_LOSS, INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Cancelled, TaskFailed
 from .images import MAX_PIXELS, check_output, decode, decode_png, encode
 from .memory import PeakMeter, mapped_bytes
-from .pipeline import generate, load_pipeline
+from .pipeline import generate, generate_batch, load_pipeline
 from .quality import enhancement_effectiveness, result_quality_score, technical_quality, visual_quality
 from .safety import check, load_safety, threshold
 from .segments import Segment
@@ -255,28 +255,61 @@ class Handlers:
 
         image = generate(
             pipe,
-            prompt=_text(body, "prompt"),
-            negative_prompt=body.get("negative_prompt") or "",
-            width=_count(body, "width"),
-            height=_count(body, "height"),
-            steps=_count(body, "steps"),
-            guidance_scale=_field(body, "guidance_scale", (int, float), "a number"),
             seed=_count(body, "seed"),
-            scheduler=body.get("scheduler") or "",
             on_step=on_step,
             is_cancelled=lambda: task.cancelled,
+            **_parameters(body),
         )
-        result = {
-            "total_steps_executed": steps_done,
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "bytes": image.nbytes,
-            "sha256": hashlib.sha256(image).hexdigest(),
-            "peak_bytes": meter.bytes(),
-            "result_quality_score": result_quality_score(image),
-        }
-        fd = memfd.sealed(f"lockstep-result:{request_id}", image)
-        return {"execution_time": time.perf_counter() - started, **result}, [fd]
+        return _image_done(request_id, image, steps_done, meter, started)
+
+    def inference_batch(self, task) -> tuple[dict, list[int]]:
+        """Generate the pictures of a batch at once; each is handed over as soon as it is decoded."""
+        for fd in task.fds:
+            os.close(fd)
+        with _failures("the inference of a batch"), self._limited(_count(task.body, "vram_limit")):
+            return self._inference_batch(task)
+
+    def _inference_batch(self, task) -> tuple[dict, list[int]]:
+        started = time.perf_counter()
+        images = _field(task.body, "images", list, "a list")
+        if not images or not all(isinstance(image, dict) for image in images):
+            raise TaskFailed(INVALID_ARGUMENT, "the field 'images' must hold objects")
+        alike = [(_text(image, "model_id"), _parameters(image)) for image in images]
+        if any(each != alike[0] for each in alike):
+            raise TaskFailed(INVALID_ARGUMENT, "the images of a batch may differ in nothing but their seeds")
+        pipe = self._model(alike[0][0], SDXL)
+        meter = PeakMeter(self.device)
+        steps_done = 0
+
+        def on_step(step: int, total: int, seconds: float) -> None:
+            nonlocal steps_done
+            steps_done = step
+            task.progress({"step": step, "total_steps": total, "step_time_avg": seconds})
+
+        pictures = generate_batch(
+            pipe,
+            seeds=[_count(image, "seed") for image in images],
+            on_step=on_step,
+            is_cancelled=lambda: task.cancelled,
+            **alike[0][1],
+        )
+        for image, picture in zip(images, pictures, strict=True):
+            request_id = _text(image, "request_id")
+            task.part(request_id, *_image_done(request_id, picture, steps_done, meter, started))
+        return {}, []
+
+    @contextlib.contextmanager
+    def _limited(self, vram_limit: int):
+        """Let torch take no more of a GPU than that; what would is out of memory. A CPU's memory has no such limit."""
+        if not self.device.startswith("cuda"):
+            yield
+            return
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, vram_limit / total), self.device)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
 
     # post-processing -----------------------------------------------------------------------------
 
@@ -409,6 +442,33 @@ class Handlers:
             # What is delivered is what was judged: pixels that changed after the check are judged again.
             steps.append(steps[checks[-1]])
         return steps
+
+
+def _parameters(body: dict) -> dict:
+    """What a picture is made from, but for its seed."""
+    return {
+        "prompt": _text(body, "prompt"),
+        "negative_prompt": body.get("negative_prompt") or "",
+        "width": _count(body, "width"),
+        "height": _count(body, "height"),
+        "steps": _count(body, "steps"),
+        "guidance_scale": _field(body, "guidance_scale", (int, float), "a number"),
+        "scheduler": body.get("scheduler") or "",
+    }
+
+
+def _image_done(request_id: str, image, steps: int, meter: PeakMeter, started: float) -> tuple[dict, list[int]]:
+    result = {
+        "total_steps_executed": steps,
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "bytes": image.nbytes,
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "peak_bytes": meter.bytes(),
+        "result_quality_score": result_quality_score(image),
+    }
+    fd = memfd.sealed(f"lockstep-result:{request_id}", image)
+    return {"execution_time": time.perf_counter() - started, **result}, [fd]
 
 
 def _safety_report(verdict) -> dict:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -216,15 +216,6 @@ def generate(
     _check_parameters(pipe, prompt, negative_prompt, width, height, steps, guidance_scale, seed)
     if is_cancelled():
         raise Cancelled()
-    started = time.perf_counter()
-
-    def after_step(_pipe, index, _timestep, tensors):
-        done = index + 1
-        on_step(done, pipe.num_timesteps, (time.perf_counter() - started) / done)
-        if is_cancelled():
-            raise Cancelled(f"the task was cancelled after step {done} of {pipe.num_timesteps}")
-        return tensors
-
     try:
         with _scheduled(pipe, scheduler), _WeightsKept(pipe.vae), torch.inference_mode():
             picture = pipe(
@@ -235,12 +226,93 @@ def generate(
                 num_inference_steps=steps,
                 guidance_scale=float(guidance_scale),
                 generator=torch.Generator("cpu").manual_seed(seed),
-                callback_on_step_end=after_step,
+                callback_on_step_end=_stepping(pipe, on_step, is_cancelled),
                 output_type="np",
             ).images[0]
     finally:
         # An exception from the callback skips the pipeline's own clean-up.
         pipe.maybe_free_model_hooks()
+    return _pixels(picture)
+
+
+def generate_batch(
+    pipe,
+    *,
+    prompt: str,
+    negative_prompt: str = "",
+    width: int,
+    height: int,
+    steps: int,
+    guidance_scale: float = 5.0,
+    seeds: list[int],
+    scheduler: str = "",
+    on_step: Callable[[int, int, float], None] = lambda step, total, seconds: None,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[np.ndarray]:
+    """Yield one picture for each seed, in order, as generate() returns one; noise is taken out of all at once.
+
+    Each is decoded when it is asked for, so that the first is handed over before the second takes memory. A picture of
+    a batch looks like the one that generate() makes of its seed, and is not equal to it in every bit: sums are made in
+    another order. Raises as generate(); a cancellation also between two pictures.
+    """
+    for seed in seeds:
+        _check_parameters(pipe, prompt, negative_prompt, width, height, steps, guidance_scale, seed)
+    if is_cancelled():
+        raise Cancelled()
+    try:
+        with _scheduled(pipe, scheduler), torch.inference_mode():
+            latents = pipe(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                width=width,
+                height=height,
+                num_inference_steps=steps,
+                guidance_scale=float(guidance_scale),
+                num_images_per_prompt=len(seeds),
+                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+                callback_on_step_end=_stepping(pipe, on_step, is_cancelled),
+                output_type="latent",
+            ).images
+    finally:
+        pipe.maybe_free_model_hooks()
+    for index in range(len(seeds)):
+        if is_cancelled():
+            raise Cancelled(f"the task was cancelled after {index} of {len(seeds)} pictures")
+        with _WeightsKept(pipe.vae), torch.inference_mode():
+            picture = _decode(pipe, latents[index : index + 1])
+        yield _pixels(picture)
+
+
+def _stepping(pipe, on_step, is_cancelled):
+    """The pipeline's callback: tells of each step, and ends the run once it is cancelled."""
+    started = time.perf_counter()
+
+    def after_step(_pipe, index, _timestep, tensors):
+        done = index + 1
+        on_step(done, pipe.num_timesteps, (time.perf_counter() - started) / done)
+        if is_cancelled():
+            raise Cancelled(f"the task was cancelled after step {done} of {pipe.num_timesteps}")
+        return tensors
+
+    return after_step
+
+
+def _decode(pipe, latents: torch.Tensor) -> np.ndarray:
+    """Decode one latent picture, as the pipeline does at its end."""
+    vae = pipe.vae
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(dtype=torch.float32)
+    latents = latents.to(next(iter(vae.post_quant_conv.parameters())).dtype)
+    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    latents = latents / vae.config.scaling_factor
+    if mean is not None and std is not None:
+        as_channels = {"device": latents.device, "dtype": latents.dtype}
+        latents = latents * torch.tensor(std, **as_channels).view(1, -1, 1, 1)
+        latents = latents + torch.tensor(mean, **as_channels).view(1, -1, 1, 1)
+    return pipe.image_processor.postprocess(vae.decode(latents, return_dict=False)[0], output_type="np")[0]
+
+
+def _pixels(picture: np.ndarray) -> np.ndarray:
     if not np.isfinite(picture).all():
         raise TaskFailed(INTERNAL, "the decoder yielded values that are no numbers")
     # The pipeline hands out a transposed view; rows are what everybody else reads.

@@ -62,6 +62,14 @@ Status validate(const InferenceParameters& parameters, std::uint32_t n, const Li
   return {};
 }
 
+Status validate_batch(std::uint32_t size, const std::optional<SizeText>& vram_limit, const Limits& limits) {
+  if (size < 1 || size > limits.batch_max) return out_of_range("batch_size", cat(size), cat("1 to ", limits.batch_max));
+  if (vram_limit && vram_limit->bytes().value_or(Bytes{}).value == 0) {
+    return out_of_range("vram_limit", cat("\"", shortened(vram_limit->text), "\""), "a size above 0, as \"12GB\"");
+  }
+  return {};
+}
+
 Status read_size(const std::string& text, InferenceParameters& into) {
   const char* const end = text.data() + text.size();
   const auto width = std::from_chars(text.data(), end, into.width);
@@ -87,6 +95,8 @@ Run after(Run run, RunEvent event) {
 }
 
 std::string run_id(const JobId& job, std::uint32_t attempt) { return cat("inf:", job.str(), ":", attempt); }
+
+std::string batch_id(const JobId& job, std::uint32_t attempt) { return cat("inf_batch:", job.str(), ":", attempt); }
 
 std::string parameters_text(const InferenceRequest& message) {
   const InferenceParameters& p = message.inference_parameters;

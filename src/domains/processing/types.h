@@ -33,6 +33,14 @@ struct Failure {
 };
 BOOST_DESCRIBE_STRUCT(Failure, (), (code, message))
 
+/// size        how many images of a request may be made at once
+/// vram_limit  what that may take of the device's memory, its models included; absent: what the device has
+struct Batch {
+  std::uint32_t size = 1;
+  std::optional<SizeText> vram_limit;
+};
+BOOST_DESCRIBE_STRUCT(Batch, (), (size, vram_limit))
+
 struct Request {
   RequestId request_id;
   RequestKind kind = RequestKind::generation;
@@ -47,10 +55,11 @@ struct Request {
   std::optional<std::string> session_id;         // the session it belongs to
   std::optional<std::vector<std::string>> tags;  // of its outputs
   std::optional<OutputRequirements> output;      // absent: a PNG
+  std::optional<Batch> batch;                    // absent: each image by itself
 };
 BOOST_DESCRIBE_STRUCT(Request, (),
                       (request_id, kind, state, n, inference, pipeline, source, created, finished, failure, session_id,
-                       tags, output))
+                       tags, output, batch))
 
 /// Whose work goes first when several sessions wait: the first by this order, then by AllocationPriority.
 enum class SessionClass { critical, interactive, batch, background };

@@ -396,6 +396,16 @@ void Task::progress(std::string report) {
   });
 }
 
+void Task::part(std::string request_id, std::string report, std::vector<real::Fd> descriptors) {
+  const auto runtime = shared_->runtime;
+  auto fds = std::make_shared<std::vector<real::Fd>>(std::move(descriptors));
+  runtime->reactor.post([runtime, id = id_, request_id = std::move(request_id), report = std::move(report), fds] {
+    in::TaskPart part{id, request_id, report, {}};
+    for (real::Fd& fd : *fds) part.handles.push_back(runtime->keep(std::move(fd)));
+    runtime->input(std::move(part));
+  });
+}
+
 void Task::done(std::string report, std::vector<real::Fd> descriptors) {
   if (answered_.exchange(true)) return;
   const auto runtime = shared_->runtime;

@@ -62,6 +62,9 @@ class Task {
 
   /// Newest wins: a report that was not sent yet is overwritten.
   void progress(std::string report);
+  /// One image of a batch, by its request_id: handed over while the task goes on. The runtime forgets one that was
+  /// cancelled, and one that comes a second time.
+  void part(std::string request_id, std::string report, std::vector<real::Fd> descriptors);
   void done(std::string report, std::vector<real::Fd> descriptors);
   void failed(std::string code, std::string message);
 
