@@ -28,7 +28,7 @@ serve: ## run the orchestrator in the foreground (ARGS="--help")
 test: ## set up, build, and run every test; the last line is the total
 	@tools/test.sh
 
-soak: ## many simulator seeds, then the tests under sanitizers (SEEDS=1..2000)
+soak: ## the formal model, many simulator seeds, the tests under sanitizers (SEEDS=1..2000)
 	@tools/soak.sh $(SEEDS)
 
 bench: ## measure the main path (ARGS="--json")

@@ -73,6 +73,7 @@ system_packages() {
     prometheus-cpp-dev
     libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev
     python3 python3-dev python3-venv
+    spin
   )
   if [ "$dev" = yes ]; then
     wanted+=(clang-19 clang-format-19 clang-tidy-19)
@@ -102,7 +103,7 @@ system_packages() {
   $line"
     as_root=(sudo)
   fi
-  say "system packages: installing ${missing[*]} (compiler, libraries and Python headers to build with)"
+  say "system packages: installing ${missing[*]} (compiler, libraries and Python headers to build with, the model checker)"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq ||
     die "the package lists could not be fetched: is there a network? The command was: apt-get update"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \

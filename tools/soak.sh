@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The long tests: many simulator seeds, then every C++ test under the address and undefined sanitizers.
+# The long tests: the formal model of commit, many simulator seeds, then every C++ test under the address and undefined
+# sanitizers.
 #
 #   tools/soak.sh [first..last]     the seeds, default 1..2000
 #
@@ -12,6 +13,10 @@ seeds="${1:-1..2000}"
 report=build/soak/sim.json
 
 tools/setup.sh
+
+echo "soak: the formal model of commit, and that its checks can fail"
+tools/model/check.sh --all
+
 tools/build.sh release
 mkdir -p "${report%/*}"
 
