@@ -314,6 +314,7 @@ void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, 
     refuse(turn, input, worker.worker_id, {*why});
     return end_worker(turn, worker.worker_id, *why);
   }
+  drop_intents(turn, worker.worker_id);  // the old link may not have been seen to end
   task_over(turn, worker.worker_id);
   worker.state = *worker_lifecycle.next(worker.state, WorkerEvent::rejoined);
   turn.change.put(turn.tables.liveness.workers, worker.worker_id.str(), worker);

@@ -48,25 +48,12 @@ void disarm(Turn& turn, const WorkerId& worker, std::initializer_list<std::strin
   for (const std::string_view what : timers) turn.effect(out::DisarmTimer{timer(what, worker)});
 }
 
-/// preparing + participant_lost -> aborted, and nothing was written
-void drop_intents(Turn& turn, const WorkerId& worker) {
-  for (auto intent = turn.live.intents.begin(); intent != turn.live.intents.end();) {
-    if (intent->second.worker_id != worker) {
-      ++intent;
-      continue;
-    }
-    turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
-    intent = turn.live.intents.erase(intent);
-  }
-}
-
 void forget_run(Turn& turn, const JobId& id) {
   turn.live.progress.erase(id);
   if (const auto* job = turn.tables.processing.jobs.find(id.str())) {
     turn.effect(out::DisarmTimer{cat("operation:", job->job_id.str(), ":", job->attempt)});
   }
 }
-
 /// Whether it still has to answer something that was cancelled.
 bool awaits_cancelled(const Turn& turn, const WorkerRecord& worker) {
   const auto& batch = turn.live.workers.at(worker.worker_id).batch;
@@ -102,6 +89,17 @@ bool forget_lost_segments(Turn& turn) {
 }
 
 }  // namespace
+
+void drop_intents(Turn& turn, const WorkerId& worker) {
+  for (auto intent = turn.live.intents.begin(); intent != turn.live.intents.end();) {
+    if (intent->second.worker_id != worker) {
+      ++intent;
+      continue;
+    }
+    turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
+    intent = turn.live.intents.erase(intent);
+  }
+}
 
 void on_started(Turn& turn, const in::Started& input) {
   const Identity* before = turn.tables.identity.find("self");
@@ -285,6 +283,7 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     if (intent == turn.live.intents.end()) return;
     const LoadIntent load = intent->second;
     turn.live.intents.erase(intent);  // preparing + prepare_timeout -> aborted
+    LOCKSTEP_CHECK(turn.live.workers[load.worker_id].task == cat("load:", subject));
     task_over(turn, load.worker_id);
     send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
          TransactionDecision{load.transaction_id}, transaction_operation(load.transaction_id));

@@ -132,6 +132,8 @@ void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device
 void await_worker(Turn& turn, const WorkerRecord& worker);
 /// Ends a worker that must not go on; its process handle reports the rest.
 void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
+/// preparing + participant_lost -> aborted, and nothing was written: what it promised over a link that ended.
+void drop_intents(Turn& turn, const WorkerId& worker);
 /// The deadline for the next sign of progress of the worker's task.
 void expect_progress(Turn& turn, const WorkerId& worker);
 void task_over(Turn& turn, const WorkerId& worker);

@@ -88,6 +88,26 @@ TEST_F(Design_3_7_return, an_image_that_the_worker_does_not_know_starts_over) {
   EXPECT_EQ(second.tables().processing.jobs.at(job).deaths, 0u);
 }
 
+// The worker dials again before its old link was seen to end: what was being prepared over that one is given up (§3.5
+// participant_lost), and its deadline must not end what the worker was given since.
+TEST_F(Design_3_7_return, what_was_prepared_over_the_old_link_is_given_up) {
+  first.finish_image();
+  first.scan({tiny, ModelId("other")});
+  first.generate_with(2, {.model = "other"}, false);
+  first.fill_segments();
+  const TransactionId lost = first.prepared();
+  ASSERT_NE(lost, transaction);
+  ASSERT_EQ(first.machine.live().intents.size(), 1u);
+  first.dial(5, returning(), one());
+  ASSERT_EQ(first.refusal(), "");
+  EXPECT_TRUE(std::ranges::any_of(first.all<out::DisarmTimer>(),
+                                  [&](const auto& each) { return each.name == cat("prepare:", lost.str()); }));
+  EXPECT_TRUE(std::ranges::none_of(first.machine.live().intents, [&](const auto& each) { return each.first == lost; }));
+  first.input(in::TimerFired{cat("prepare:", lost.str())});  // it was under way
+  first.say("w0", FrameType::ready, Ready{});
+  EXPECT_EQ(first.tables().processing.jobs.at("req_000001_000002/00").load_failures, 0u) << "nobody failed to load";
+}
+
 TEST_F(Design_3_7_return, work_that_nobody_waits_for_is_cancelled_and_waited_for) {
   Stage second = restarted();
   Hello hello = returning();
