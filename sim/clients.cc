@@ -46,13 +46,56 @@ void World::operate() {
   const bool bad = clients_.chance(50'000);
   if (bad) body.model = "no-such-model";
   waiting_replies_[reply] = bad ? "bad" : "generate";
-  input(in::Generate{reply, body, clients_.next() >> 2, clients_.chance(500'000)});
+  in::Generate asked{reply, body, clients_.next() >> 2, clients_.chance(500'000)};
+  if (bad || !governors_.chance(300'000)) return input(asked);
+  const std::string key = cat("key ", keyed_.size());
+  keyed_[key] = {asked, "", ""};
+  ask_again(key);
+}
+
+/// A client that was cut off, or waits too long, asks again under its key; one in twenty has mixed up its keys.
+void World::ask_again(const std::string& key) {
+  Keyed& known = keyed_.at(key);
+  if (!loop_) return after(seconds(1), [this, key] { ask_again(key); });
+  in::Generate asked = known.asked;
+  const bool again = !waiting_replies_.contains(asked.reply) || reply_keys_.contains(asked.reply);
+  if (again) {
+    fault("asked_again");
+    asked.reply = ++replies_made_;
+    asked.seed = governors_.next() >> 2;
+  }
+  const bool mixed_up = again && governors_.chance(50'000);
+  waiting_replies_[asked.reply] = mixed_up ? "mixed up" : "generate";
+  reply_keys_[asked.reply] = key;
+  if (strikes(governors_, 500'000)) after(governors_.between(1, seconds(20)), [this, key] { ask_again(key); });
+  input(asked, IdempotencyKey{key, mixed_up ? "another" : key, asked.reply});
+}
+
+/// The same key, the same answer; a request that runs is not begun again.
+void World::check_key(ReplyId reply, int status, const std::string& answer, const std::string& request) {
+  const auto place = reply_keys_.find(reply);
+  if (place == reply_keys_.end()) return;
+  Keyed& known = keyed_.at(place->second);
+  const bool mixed_up = waiting_replies_.at(reply) == "mixed up";
+  reply_keys_.erase(place);
+  if (mixed_up) {
+    if (!known.answer.empty() && status != 422) violation("a key was used for two requests");
+    return;
+  }
+  if (status == 422 || status == 409 || status == 429 || status >= 500) return;
+  if (!known.answer.empty() && known.answer != answer) violation(cat("another answer under one key: ", answer));
+  if (!request.empty() && !known.request.empty() && known.request != request) {
+    violation(cat(known.request, " and ", request, " are of one key"));
+  }
+  known.answer = answer;
+  if (!request.empty()) known.request = request;
 }
 
 void World::carry_out(out::Reply& effect) {
   const auto place = waiting_replies_.find(effect.reply);
   if (place == waiting_replies_.end()) return violation(cat("reply ", effect.reply, " is answered twice"));
   trace("client", cat("reply ", effect.reply, " ", effect.status, " ", effect.body));
+  check_key(effect.reply, effect.status, effect.body, "");
   if (place->second == "bad" && effect.status != 404 && effect.status != 503) violation("a bad request was accepted");
   if (place->second == "session" && effect.status == 201) {
     const std::size_t begin = effect.body.find("ses_");
@@ -68,6 +111,9 @@ void World::carry_out(out::Reply& effect) {
 void World::carry_out(out::ReplyImages& effect) {
   const auto place = waiting_replies_.find(effect.reply);
   if (place == waiting_replies_.end()) return violation(cat("reply ", effect.reply, " is answered twice"));
+  std::string images;
+  for (const out::ImageReply& each : effect.images) images += cat(each.image.sha256, " ", each.seed, "\n");
+  check_key(effect.reply, 200, images, effect.request_id.str());
   waiting_replies_.erase(place);
   accepted_.insert(effect.request_id.str());
   trace("client", cat("images ", effect.request_id.str()));

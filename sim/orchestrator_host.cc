@@ -80,6 +80,7 @@ void World::crash_orchestrator(const std::string& when) {
   handles_.clear();
   segments_.clear();
   waiting_replies_.clear();
+  reply_keys_.clear();
   for (auto& [pid, process] : processes_) {
     if (!process->alive || !process->link_up) continue;
     process->link_up = false;

@@ -38,6 +38,13 @@ struct SimModel {
   std::vector<std::string> components;
 };
 
+/// A request that its client asks again for, and what came of it first.
+struct Keyed {
+  in::Generate asked;
+  std::string answer;
+  std::string request;
+};
+
 /// Watts from which on the driver of every simulated device refuses a limit.
 inline constexpr std::uint32_t power_allowed = 250;
 
@@ -72,10 +79,10 @@ class World {
   void start_orchestrator();
 
   template <class What>
-  void input(What what) {
+  void input(What what, std::optional<IdempotencyKey> key = {}) {
     if (!loop_) return;
     const Lsn before = loop_->applied();
-    loop_->input({now_, wall(), std::move(what)});
+    loop_->input({now_, wall(), std::move(what), std::move(key)});
     for (std::uint64_t lsn = before.value + 1; lsn < loop_->applied().value; ++lsn) digests_.erase(lsn);
     if (loop_->applied() != before) digests_[loop_->applied().value] = machine_->digest();
     flush();
@@ -223,6 +230,8 @@ class World {
                 std::optional<Nanos> pace);
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
+  void ask_again(const std::string& key);
+  void check_key(ReplyId reply, int status, const std::string& answer, const std::string& request);
   void hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const InferenceTask& image);
 
   // ---- sim/clients.cc
@@ -308,6 +317,8 @@ class World {
   std::map<std::string, std::string> final_answers_;
   std::vector<std::string> sessions_;  // in the order they were made; several may have ended
   std::map<ReplyId, std::string> waiting_replies_;
+  std::map<std::string, Keyed> keyed_;         // what clients asked for under a key, and what came of it
+  std::map<ReplyId, std::string> reply_keys_;  // replies that are due, and the keys that they were asked for with
   ReplyId replies_made_ = 0;
   std::set<std::string> accepted_;
 };

@@ -146,6 +146,8 @@ void Client::State::add_all(CLI::App& app) {
       "--timeout", [this](const std::string& text) { generate.body.timeout = DurationText{text}; },
       "how long one image may take on a worker, as 60s or 5min (600s)");
   generate_command->add_option("--session", body.session_id, "the session it belongs to");
+  generate_command->add_option("--key", generate.key,
+                               "a name for this request: the same command with it again makes no second one");
   generate_command->add_flag("--no-wait", generate.no_wait, "return when the request is accepted");
 
   check_command = add(app, "check", "ask for a safety verdict of a picture");

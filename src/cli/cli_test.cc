@@ -36,7 +36,7 @@ class CliProgram : public testing::Test {
  protected:
   CliProgram() {
     http::ServerHooks hooks;
-    hooks.submit = [this](decltype(Input::what) what) { take(std::move(what)); };
+    hooks.submit = [this](decltype(Input::what) what, const std::optional<IdempotencyKey>&) { take(std::move(what)); };
     hooks.random = [] { return std::uint64_t{1}; };
     hooks.read_output = [](const std::string&, const std::function<void(Result<std::string>)>& done) { done(png); };
     hooks.store_upload = [](const std::string& bytes, const std::function<void(Result<ImageBuffer>)>& done) {

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -226,10 +227,11 @@ std::string seconds_text(double seconds) {
   return std::string(text, static_cast<std::size_t>(length));
 }
 
-Result<Accepted> ask(const http::Address& address, const GenerateBody& body) {
-  const http::Response response =
-      LOCKSTEP_TRY(http::request(address, "POST", "/v1/images/generations", json::to_text(body),
-                                 {{"Content-Type", "application/json"}, {"Prefer", "respond-async"}}));
+Result<Accepted> ask(const http::Address& address, const GenerateOptions& options) {
+  std::map<std::string, std::string> headers{{"Content-Type", "application/json"}, {"Prefer", "respond-async"}};
+  if (!options.key.empty()) headers.emplace("Idempotency-Key", options.key);
+  const http::Response response = LOCKSTEP_TRY(
+      http::request(address, "POST", "/v1/images/generations", json::to_text(options.body), std::move(headers)));
   if (response.status != 202) return http::error_from(response);
   return json::from_text<Accepted>(response.body);
 }
@@ -278,7 +280,7 @@ ExitCode generate(const http::Address& address, GenerateOptions options) {
   }
   const auto started = steady_clock::now();
   if (options.no_wait) {
-    const auto accepted = ask(address, options.body);
+    const auto accepted = ask(address, options);
     if (!accepted) return tell(accepted.error());
     if (options.json) {
       std::puts(json::to_text(*accepted).c_str());
@@ -292,7 +294,7 @@ ExitCode generate(const http::Address& address, GenerateOptions options) {
   Progress progress(stderr_screen());
   const std::uint32_t n = options.body.n.value_or(1);
   Watch watch(address, progress, n);  // before asking, so that nothing is missed
-  const auto accepted = ask(address, options.body);
+  const auto accepted = ask(address, options);
   if (!accepted) {
     progress.clear();
     return tell(accepted.error());

@@ -14,6 +14,7 @@ namespace lockstep::cli {
 struct GenerateOptions {
   GenerateBody body;
   std::string file;  // empty: lockstep-<request id>-<image> and the suffix of the format
+  std::string key;   // Idempotency-Key; empty: none
   bool json = false;
   bool no_wait = false;
 };

@@ -20,6 +20,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 
+#include "base/digest.h"
 #include "base/text.h"
 #include "http/event_feed.h"
 #include "http/head.h"
@@ -141,6 +142,9 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void worker_log();
   void model_route();
   bool wants_wait() const;
+  /// Gives it to the core, with the key that the client calls it by.
+  /// content: of a body that was not kept; otherwise the body itself is what another request would differ in
+  void submit(decltype(Input::what) what, std::string_view content = {});
   /// A new reply id that this connection waits for.
   ReplyId expect(bool until_the_end);
   void wait();
@@ -178,6 +182,9 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   std::optional<beast::http::request_parser<beast::http::string_body>> parser;
   Route route;
   std::string route_class;
+  std::string key_text;     // the client's Idempotency-Key; empty when it has none
+  std::string route_text;   // with a key: method and target
+  std::string body_digest;  // with a key
   std::string host;
   bool keep_alive = false;
   bool head_only = false;
@@ -356,12 +363,21 @@ bool Server::State::Connection::wants_wait() const {
 
 void Server::State::Connection::dispatch() {
   wait();
+  const auto& request = parser->get();
+  const std::string_view named = view_of(request["Idempotency-Key"]);
+  const bool reads = request.method() == beast::http::verb::get || request.method() == beast::http::verb::head;
+  key_text = reads ? std::string() : std::string(named);
+  if (request.count("Idempotency-Key") > 0 && !reads) {
+    if (const Status good = check_key(named); !good) return send(error_answer(good.error()));
+    route_text = cat(view_of(request.method_string()), " ", view_of(request.target()));
+    body_digest = route.kind == Route::Kind::check ? "" : sha256_hex(request.body());
+  }
   switch (route.kind) {
     case Route::Kind::livez: return send({.body = R"({"status":"ok"})"});
     case Route::Kind::view:
       if (route.name == "outputs") return list_outputs();
-      return server->hooks.submit(in::View{expect(false), route.name});
-    case Route::Kind::cancel: return server->hooks.submit(in::Cancel{expect(false), RequestId(route.name)});
+      return submit(in::View{expect(false), route.name});
+    case Route::Kind::cancel: return submit(in::Cancel{expect(false), RequestId(route.name)});
     case Route::Kind::generate: return generate();
     case Route::Kind::check: return check();
     case Route::Kind::output: return output();
@@ -375,18 +391,27 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::unload_model:
     case Route::Kind::verify_model: return model_route();
     case Route::Kind::setting: return set();
-    case Route::Kind::command:
-      return server->hooks.submit(command_at(expect(false), route.name, std::move(parser->get().body())));
-    case Route::Kind::restart_worker:
-      return server->hooks.submit(in::RestartWorker{expect(false), WorkerId(route.name)});
+    case Route::Kind::command: return submit(command_at(expect(false), route.name, std::move(parser->get().body())));
+    case Route::Kind::restart_worker: return submit(in::RestartWorker{expect(false), WorkerId(route.name)});
   }
+}
+
+void Server::State::Connection::submit(decltype(Input::what) what, std::string_view content) {
+  std::optional<IdempotencyKey> key;
+  if (!key_text.empty()) {
+    key = IdempotencyKey{
+        key_text,
+        sha256_hex(cat(route_text, "\n", wants_wait() ? "" : "async", "\n", content.empty() ? body_digest : content)),
+        reply};
+  }
+  server->hooks.submit(std::move(what), std::move(key));
 }
 
 void Server::State::Connection::set() {
   const std::string method(view_of(parser->get().method_string()));
-  if (method != "PUT" && method != "PATCH") return server->hooks.submit(in::View{expect(false), route.name});
+  if (method != "PUT" && method != "PATCH") return submit(in::View{expect(false), route.name});
   std::string body = std::move(parser->get().body());
-  server->hooks.submit(in::Set{expect(false), route.name, method == "PUT", std::move(body)});
+  submit(in::Set{expect(false), route.name, method == "PUT", std::move(body)});
 }
 
 void Server::State::Connection::list_outputs() {
@@ -397,7 +422,7 @@ void Server::State::Connection::list_outputs() {
     const bool boolean = key == "review" && (value == "true" || value == "false");
     body += cat(body.size() > 1 ? "," : "", json::to_text(key), ":", boolean ? value : json::to_text(value));
   }
-  server->hooks.submit(in::ListOutputs{expect(false), body + "}"});
+  submit(in::ListOutputs{expect(false), body + "}"});
 }
 
 void Server::State::Connection::worker_log() {
@@ -416,7 +441,6 @@ void Server::State::Connection::worker_log() {
 void Server::State::Connection::model_route() {
   const auto method = parser->get().method();
   const bool reads = method == beast::http::verb::get || method == beast::http::verb::head;
-  const auto submit = [&](auto made) { server->hooks.submit(std::move(made)); };
   const ModelId model(route.name);
   if (route.kind == Route::Kind::models) {
     if (reads) return submit(in::View{expect(false), "models"});
@@ -454,7 +478,7 @@ void Server::State::Connection::generate() {
   if (!body) return send(error_answer(body.error()));
   const bool wait_for_it = wants_wait();
   const ReplyId number = expect(wait_for_it);
-  server->hooks.submit(in::Generate{number, *std::move(body), server->hooks.random(), wait_for_it});
+  submit(in::Generate{number, *std::move(body), server->hooks.random(), wait_for_it});
 }
 
 void Server::State::Connection::check() {
@@ -464,7 +488,7 @@ void Server::State::Connection::check() {
     if (!stored) return self->send(error_answer(stored.error()));
     const bool wait_for_it = self->wants_wait();
     const ReplyId number = self->expect(wait_for_it);
-    self->server->hooks.submit(in::Check{number, *std::move(stored), wait_for_it});
+    self->submit(in::Check{number, *stored, wait_for_it}, stored->sha256);
   });
 }
 
@@ -588,7 +612,7 @@ void Server::State::Connection::close() {
   error_code ignored;
   socket.close(ignored);
   server->connections.erase(id);
-  if (reply != 0 && server->due.erase(reply) == 1 && !server->ended) server->hooks.submit(in::ReplyGone{reply});
+  if (reply != 0 && server->due.erase(reply) == 1 && !server->ended) server->hooks.submit(in::ReplyGone{reply}, {});
 }
 
 std::string Server::State::Connection::base_url() const {
@@ -716,7 +740,9 @@ std::shared_ptr<Server::State::Connection> Server::State::take_due(ReplyId reply
 void Server::State::collect_files(std::shared_ptr<Connection> connection, std::shared_ptr<const out::ReplyImages> reply,
                                   std::shared_ptr<std::vector<std::string>> files) {
   if (reply->as_url || files->size() == reply->images.size()) {
-    return connection->send({.body = images_text(*reply, connection->base_url(), *files)});
+    Answer answer{.body = images_text(*reply, connection->base_url(), *files)};
+    if (reply->again) answer.headers.emplace_back("Idempotency-Replayed", "true");
+    return connection->send(std::move(answer));
   }
   const std::string& next = reply->images[files->size()].image.sha256;
   hooks.read_output(next, [self = shared_from_this(), connection, reply, files](Result<std::string> bytes) {
@@ -763,7 +789,10 @@ std::uint16_t Server::port() const { return state_->port; }
 
 void Server::reply(const out::Reply& reply) {
   if (const auto connection = state_->take_due(reply.reply)) {
-    connection->send({.status = reply.status, .body = reply.body});
+    Answer answer{.status = reply.status, .body = reply.body};
+    if (!reply.location.empty()) answer.headers.emplace_back("Location", reply.location);
+    if (reply.again) answer.headers.emplace_back("Idempotency-Replayed", "true");
+    connection->send(std::move(answer));
   }
 }
 

@@ -53,8 +53,8 @@ struct HttpCounters {
 
 /// What the HTTP side needs from the rest; all called and answered on the reactor's thread.
 struct ServerHooks {
-  /// One of the API inputs of in::, for the core.
-  std::function<void(decltype(Input::what))> submit;
+  /// One of the API inputs of in::, for the core, with the key that its client calls it by.
+  std::function<void(decltype(Input::what), std::optional<IdempotencyKey>)> submit;
   /// For a generation without a seed, below 2^62.
   std::function<std::uint64_t()> random;
   /// A stored output by its content hash; not_found when there is none.

@@ -34,7 +34,13 @@ class HttpServer : public testing::Test {
   explicit HttpServer(ServerSettings settings = {}) {
     settings.port = 0;
     ServerHooks hooks;
-    hooks.submit = [this](What what) { take(std::move(what)); };
+    hooks.submit = [this](What what, std::optional<IdempotencyKey> key) {
+      {
+        const std::lock_guard lock(mutex_);
+        keys.push_back(std::move(key));
+      }
+      take(std::move(what));
+    };
     hooks.random = [] { return std::uint64_t{4711}; };
     hooks.read_output = [](const std::string& sha256, const std::function<void(Result<std::string>)>& done) {
       if (sha256 == hash) return done(png_bytes);
@@ -109,6 +115,11 @@ class HttpServer : public testing::Test {
     return *std::move(stream);
   }
 
+  std::vector<std::optional<IdempotencyKey>> keys_seen() {
+    const std::lock_guard lock(mutex_);
+    return keys;
+  }
+
   int raw_socket() const {
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in to{};
@@ -144,12 +155,13 @@ class HttpServer : public testing::Test {
   std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<What> taken_;
+  std::vector<std::optional<IdempotencyKey>> keys;
 };
 
 class SmallHttpServer : public HttpServer {
  protected:
-  SmallHttpServer() : HttpServer({.body_bytes_max = 1000, .streams_max = 1, .stream_buffer_max = 10,
-                                 .history = {.events_max = 5}}) {}
+  SmallHttpServer()
+      : HttpServer({.body_bytes_max = 1000, .streams_max = 1, .stream_buffer_max = 10, .history = {.events_max = 5}}) {}
 };
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -258,6 +270,30 @@ TEST_F(HttpServer, a_check_stores_the_picture_first) {
   on_loop([&] { server_->reply({input.reply, 200, R"({"verdict":1})"}); });
   EXPECT_EQ(answer.get().body, R"({"verdict":1})");
   EXPECT_EQ(post("/api/v1/checks", "JPEG").status, 400);
+}
+
+// consistency.md §3.5: what makes a request the same one is its method, its target and its body.
+TEST_F(HttpServer, a_key_goes_to_the_core_with_what_the_request_is) {
+  const std::map<std::string, std::string> async{{"Prefer", "respond-async"}, {"Idempotency-Key", "k1"}};
+  post("/v1/images/generations", R"({"prompt":"a"})", async);
+  post("/v1/images/generations", R"({"prompt":"a"})", async);
+  post("/v1/images/generations", R"({"prompt":"b"})", async);
+  post("/api/v1/requests/req_1/cancel", "", {{"Idempotency-Key", "k2"}});
+  post("/api/v1/requests/req_2/cancel", "", {{"Idempotency-Key", "k2"}});
+  post("/api/v1/requests/req_2/cancel", "");
+  get("/api/v1/requests", {{"Idempotency-Key", "k3"}});
+  const auto seen = keys_seen();
+  ASSERT_EQ(seen.size(), 7u);
+  EXPECT_EQ(seen[0]->text, "k1");
+  EXPECT_GT(seen[0]->reply, 0u);
+  EXPECT_EQ(seen[0]->fingerprint, seen[1]->fingerprint);
+  EXPECT_NE(seen[0]->fingerprint, seen[2]->fingerprint);
+  EXPECT_NE(seen[3]->fingerprint, seen[4]->fingerprint);
+  EXPECT_FALSE(seen[5].has_value());
+  EXPECT_FALSE(seen[6].has_value()) << "a read changes nothing";
+  const Response refused = post("/api/v1/requests/req_2/cancel", "", {{"Idempotency-Key", std::string(256, 'x')}});
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_NE(refused.body.find("1 to 255"), std::string::npos) << refused.body;
 }
 
 TEST_F(HttpServer, outputs_never_change) {

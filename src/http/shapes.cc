@@ -300,6 +300,14 @@ Result<std::map<std::string, std::string>> query_values(std::string_view query,
   return out;
 }
 
+Status check_key(std::string_view key) {
+  const bool visible = std::ranges::all_of(key, [](char c) { return c > ' ' && c <= '~'; });
+  if (!key.empty() && key.size() <= 255 && visible) return {};
+  return fail(ErrorCode::invalid_argument,
+              cat("Idempotency-Key is \"", shortened(key), "\"; it must be 1 to 255 visible ASCII characters"),
+              "/Idempotency-Key");
+}
+
 Result<std::uint64_t> whole_number(std::string_view where, std::string_view text) {
   std::uint64_t number = 0;
   const char* const end = text.data() + text.size();

@@ -73,6 +73,9 @@ std::expected<Route, Answer> route_of(std::string_view method, std::string_view 
 Result<std::map<std::string, std::string>> query_values(std::string_view query,
                                                         std::initializer_list<std::string_view> known);
 
+/// An Idempotency-Key: 1 to 255 visible ASCII characters; invalid_argument names the header and the limit.
+Status check_key(std::string_view key);
+
 /// A value of a query or header; invalid_argument names `where` and the text.
 Result<std::uint64_t> whole_number(std::string_view where, std::string_view text);
 

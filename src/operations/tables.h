@@ -11,6 +11,7 @@
 #include "domains/postprocessing/tables.h"
 #include "domains/processing/tables.h"
 #include "liveness/worker_record.h"
+#include "operations/idempotency.h"
 #include "operations/requests.h"
 #include "propagation/outbox.h"
 #include "state/table.h"
@@ -31,6 +32,7 @@ struct Tables {
   LivenessTables liveness;
   TransactionTables transactions;
   RequestTables requests;
+  IdempotencyTables idempotency;
   PropagationTables propagation;
   device::Tables device;
   memory::Tables memory;
@@ -45,6 +47,7 @@ struct Tables {
     self.liveness.for_each_table(f);
     self.transactions.for_each_table(f);
     self.requests.for_each_table(f);
+    self.idempotency.for_each_table(f);
     self.propagation.for_each_table(f);
     self.device.for_each_table(f);
     self.memory.for_each_table(f);

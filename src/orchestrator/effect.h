@@ -124,7 +124,9 @@ struct DropHandle {
 struct Reply {
   ReplyId reply;
   int status;
-  std::string body;  // JSON
+  std::string body;           // JSON
+  std::string location = {};  // where to look meanwhile
+  bool again = false;         // this was answered before
 };
 struct ImageReply {
   ImageBuffer image;
@@ -137,6 +139,7 @@ struct ReplyImages {
   WallTime created;
   bool as_url;
   std::vector<ImageReply> images;
+  bool again = false;
 };
 /// rev 0: progress, which is not durable and carries no id.
 struct Publish {

@@ -246,6 +246,14 @@ struct StopRequested {};
 
 }  // namespace in
 
+/// What a client calls its request, so that the same again is not another one. It comes with the inputs of people.
+/// fingerprint  of the request's method, target and body
+struct IdempotencyKey {
+  std::string text;
+  std::string fingerprint;
+  ReplyId reply = 0;
+};
+
 struct Input {
   Nanos now = 0;
   WallTime wall;
@@ -256,6 +264,7 @@ struct Input {
                in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput, in::SetSafetyPolicy,
                in::ListOutputs, in::ReplyGone, in::StopRequested>
       what;
+  std::optional<IdempotencyKey> key = {};
 };
 
 /// The command of people at a path below /api/v1: which fact it is about is in the path's first name. §1

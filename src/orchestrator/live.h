@@ -208,6 +208,7 @@ struct Live {
   std::map<std::string, std::map<WorkerId, SessionProgressUpdate>> session_reports;  // the newest of each
   std::map<JobId, JobProgress> progress;
   std::multimap<RequestId, Waiting> waiting;
+  std::map<ReplyId, std::string> keyed;  // commands whose answers are due, and the keys that they came with
   std::map<JobId, ModelOrder> orders;
   bool order_wants_cache = false;  // one of them waits for room in the cache; said by settle_models()
   std::map<ModelId, Verification> verifying;

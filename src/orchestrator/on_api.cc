@@ -10,6 +10,7 @@
 #include "operations/workflow.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
+#include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/on_tuning.h"
@@ -155,12 +156,12 @@ void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processin
 
 }  // namespace
 
-void reply_error(Turn& turn, ReplyId reply, const Error& error) {
+void reply_error(Turn& turn, ReplyId reply, const Error& error, bool again) {
   const ErrorFacts facts = error_facts(error.code);
   ErrorEnvelope body{{error.message, facts.http_status < 500 ? "invalid_request_error" : "server_error", std::nullopt,
                       std::string(facts.name)}};
   if (error.pointer.size() > 1) body.error.param = error.pointer.substr(1);
-  reply_json(turn, reply, facts.http_status, json::to_text(body));
+  turn.effect(out::Reply{reply, facts.http_status, json::to_text(body), "", again});
 }
 
 void on_generate(Turn& turn, const in::Generate& input) {
@@ -263,6 +264,7 @@ void on_cancel(Turn& turn, const in::Cancel& input) {
 }
 
 void on_reply_gone(Turn& turn, const in::ReplyGone& input) {
+  forget_key(turn, input.reply);
   std::erase_if(turn.live.waiting, [&](const auto& each) { return each.second.reply == input.reply; });
   for (auto& [id, order] : turn.live.orders) {
     if (order.reply == input.reply) order.reply.reset();
@@ -274,27 +276,30 @@ void on_reply_gone(Turn& turn, const in::ReplyGone& input) {
   }
 }
 
+void reply_end(Turn& turn, ReplyId reply, const processing::Request& request, bool as_url, bool again) {
+  if (request.state == processing::RequestState::failed) {
+    const processing::Failure failure = request.failure.value_or(processing::Failure{"internal", "it failed"});
+    return reply_error(turn, reply, fail(error_code_named(failure.code), failure.message), again);
+  }
+  if (request.kind == processing::RequestKind::check) {
+    turn.effect(out::Reply{reply, 200, json::to_text(view_of(turn.tables, request)), "", again});
+    return;
+  }
+  out::ReplyImages images{reply, request.request_id, request.created, as_url, {}, again};
+  for (const processing::Job& job : processing::jobs_of(turn.tables.processing, request.request_id)) {
+    const postprocessing::Output& output = turn.tables.postprocessing.outputs.at(job.job_id.str());
+    images.images.push_back({output.image, output.seed});
+  }
+  turn.effect(std::move(images));
+}
+
 bool settle_answers(Turn& turn) {
   for (auto waiting = turn.live.waiting.begin(); waiting != turn.live.waiting.end(); ++waiting) {
     const processing::Request& request = turn.tables.processing.requests.at(waiting->first.str());
     if (request.state == processing::RequestState::accepted) continue;
     const Waiting who = waiting->second;
     turn.live.waiting.erase(waiting);
-    if (request.state == processing::RequestState::failed) {
-      const processing::Failure failure = request.failure.value_or(processing::Failure{"internal", "it failed"});
-      reply_error(turn, who.reply, fail(error_code_named(failure.code), failure.message));
-      return true;
-    }
-    if (request.kind == processing::RequestKind::check) {
-      reply_json(turn, who.reply, 200, json::to_text(view_of(turn.tables, request)));
-      return true;
-    }
-    out::ReplyImages reply{who.reply, request.request_id, request.created, who.as_url, {}};
-    for (const processing::Job& job : processing::jobs_of(turn.tables.processing, request.request_id)) {
-      const postprocessing::Output& output = turn.tables.postprocessing.outputs.at(job.job_id.str());
-      reply.images.push_back({output.image, output.seed});
-    }
-    turn.effect(std::move(reply));
+    reply_end(turn, who.reply, request, who.as_url, false);
     return true;
   }
   return false;

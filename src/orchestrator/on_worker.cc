@@ -10,6 +10,7 @@
 #include "operations/workflow.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
+#include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/requests.h"
@@ -102,6 +103,7 @@ void drop_intents(Turn& turn, const WorkerId& worker) {
 }
 
 void on_started(Turn& turn, const in::Started& input) {
+  forget_interrupted(turn);
   const Identity* before = turn.tables.identity.find("self");
   Identity self = before == nullptr ? Identity{input.new_cluster_id, Epoch{}, ""} : *before;
   self.epoch = self.epoch.next();

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "orchestrator/coordination.h"
 #include "orchestrator/machine.h"
+#include "orchestrator/on_key.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/turn.h"
 #include "ownership/table.h"
@@ -28,6 +29,7 @@ void command(Turn& turn, const Command& input, void (*handler)(Turn&, const Comm
 
 /// Closes a turn: its changes become the commit, whose events every stream will show under its rev.
 Plan<Effect> close(Turn& turn) {
+  keep_late_answers(turn);
   if (turn.change.empty()) return std::move(turn.plan);
   turn.plan.commit = turn.change.take(turn.wall);
   if (!turn.plan.commit->events.empty()) {
@@ -43,6 +45,7 @@ Orchestrator::Orchestrator(Settings settings) : settings_(std::move(settings)) {
 Plan<Effect> Orchestrator::step(const Input& input) {
   now_ = input.now;
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
+  if (input.key && answered_by_key(turn, *input.key)) return close(turn);
   std::visit(Match{
                  [&](const in::Started& x) { on_started(turn, x); },
                  [&](const in::WorkerSpawned& x) { on_worker_spawned(turn, x); },
@@ -79,6 +82,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::StopRequested&) { on_stop(turn); },
              },
              input.what);
+  if (input.key) keep_answer(turn, *input.key);
   return close(turn);
 }
 

@@ -156,6 +156,8 @@ void forget_segment(Turn& turn, const std::pair<ModelId, std::string>& key);
 bool drop_unpinned_segment(Turn& turn, Nanos unused_since, bool spare_queued);
 void drop_pixels(Turn& turn, const JobId& job);
 /// The error body of the HTTP side, in the OpenAI shape.
-void reply_error(Turn& turn, ReplyId reply, const Error& error);
+void reply_error(Turn& turn, ReplyId reply, const Error& error, bool again = false);
+/// The answer of a request that has ended, made of its rows: each time the same.
+void reply_end(Turn& turn, ReplyId reply, const processing::Request& request, bool as_url, bool again);
 
 }  // namespace lockstep

@@ -50,7 +50,7 @@ constexpr std::array facts{
          "templates, steps, their order, and where each is"),
     fact(operations, "§1.4", theirs, everyone, {}, "what a worker is doing, and how it failed"),
     fact(progress, "§1.4", theirs, everyone, {}, "how far an operation is: samples"),
-    fact(requests, "§1.5", ours, everyone, {"processing.requests", "processing.jobs"},
+    fact(requests, "§1.5", ours, everyone, {"processing.requests", "processing.jobs", "idempotency.answers"},
          "prompts and parameters, attempts, cancellation"),
     fact(inference_capabilities, "§1.5", ours, everyone, {"inference.tunings"},
          "which kinds of inference which model allows, and with which defaults"),

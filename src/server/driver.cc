@@ -92,7 +92,8 @@ Status Driver::open() {
   http_ = std::make_unique<http::Server>(
       reactor_, config_.http,
       http::ServerHooks{
-          .submit = [this](decltype(Input::what) what) { input(std::move(what)); },
+          .submit = [this](decltype(Input::what) what,
+                           std::optional<IdempotencyKey> key) { input(std::move(what), std::move(key)); },
           .random = [this] { return random_() >> 2; },
           .read_output =
               [this](std::string sha256, std::function<void(Result<std::string>)> done) {
@@ -117,8 +118,8 @@ Status Driver::open() {
   return {};
 }
 
-void Driver::input(decltype(Input::what) what) {
-  inputs_.push_back({real::Reactor::now(), real::Reactor::wall(), std::move(what)});
+void Driver::input(decltype(Input::what) what, std::optional<IdempotencyKey> key) {
+  inputs_.push_back({real::Reactor::now(), real::Reactor::wall(), std::move(what), std::move(key)});
   if (pump_posted_) return;
   pump_posted_ = true;
   // Posted, so that everything that has arrived meanwhile is decided before one sync makes it durable.
@@ -531,9 +532,9 @@ namespace {
 Status is_the_image(std::string_view bytes, const ImageBuffer& expected) {
   const ImageHeader header = LOCKSTEP_TRY(read_image_header(bytes));
   if (header.format == expected.format && header.width == expected.width && header.height == expected.height) return {};
-  return fail(ErrorCode::internal, cat("the worker announced ", expected.format, " of ", expected.width, "x",
-                                       expected.height, "; its file is ", header.format, " of ", header.width, "x",
-                                       header.height));
+  return fail(ErrorCode::internal,
+              cat("the worker announced ", expected.format, " of ", expected.width, "x", expected.height,
+                  "; its file is ", header.format, " of ", header.width, "x", header.height));
 }
 
 }  // namespace

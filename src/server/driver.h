@@ -71,7 +71,7 @@ class Driver {
   };
 
   Status open();
-  void input(decltype(Input::what) what);
+  void input(decltype(Input::what) what, std::optional<IdempotencyKey> key = {});
   void pump();
   void sync();
   void snapshot_if_due();

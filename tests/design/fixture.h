@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -79,8 +80,8 @@ class Stage {
 
   WallTime wall() const { return WallTime{now / 1'000'000 + wall_offset_ms}; }
   template <class What>
-  void input(What what) {
-    loop_.input(Input{now, wall(), std::move(what)});
+  void input(What what, std::optional<IdempotencyKey> key = {}) {
+    loop_.input(Input{now, wall(), std::move(what), std::move(key)});
     if (!manual) sync();
   }
   /// Everything pending becomes durable, and what waited for it leaves.
@@ -90,6 +91,12 @@ class Stage {
     unsynced_.clear();
     loop_.durable(loop_.applied());
     release();
+  }
+  /// As a client that calls its request `key`; the reply's number is that of the command.
+  template <class What>
+  void input_with_key(What what, const std::string& key, const std::string& fingerprint = "same") {
+    const ReplyId reply = what.reply;
+    input(std::move(what), IdempotencyKey{key, fingerprint, reply});
   }
   void release() {
     while (auto effect = loop_.next_effect()) released.push_back(*std::move(effect));

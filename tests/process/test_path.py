@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import subprocess
+import urllib.error
 import urllib.request
 
 from PIL import Image
@@ -170,3 +171,37 @@ def test_images_of_a_batch_are_made_at_once_and_each_is_delivered(server, tmp_pa
     assert refused.returncode != 0 and "vram_limit" in refused.stderr and "1KB" in refused.stderr, refused
     refused = subprocess.run([*command, "--batch", "99"], capture_output=True, text=True)
     assert refused.returncode == 2 and "batch_size is 99; it must be 1 to 16" in refused.stderr, refused
+
+
+def test_the_same_request_again_under_its_key_is_answered_and_not_done_again(server):
+    """consistency.md §3.5: byte for byte, by another connection and from the server's next life."""
+    server.start()
+    body = json.dumps({"prompt": "a castle", "size": "64x64", "steps": 2, "seed": 11, "response_format": "b64_json"})
+
+    def ask(key, text=body, target="/v1/images/generations", prefer=""):
+        request = urllib.request.Request(
+            server.url + target, data=text.encode(), headers={"Idempotency-Key": key, "Prefer": prefer})
+        try:
+            with urllib.request.urlopen(request) as response:
+                return response.status, response.read(), response.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), error.headers
+
+    status, first, headers = ask("k1")
+    assert status == 200 and headers["Idempotency-Replayed"] is None
+    status, second, headers = ask("k1")
+    assert status == 200 and second == first and headers["Idempotency-Replayed"] == "true"
+    assert ask("k1", body.replace("castle", "tower"))[0] == 422
+    status, accepted, _ = ask("k2", body.replace('"steps": 2', '"steps": 200'), prefer="respond-async")
+    assert status == 202
+    name = json.loads(accepted)["request_id"]
+    status, ended, _ = ask("k3", "", f"/api/v1/requests/{name}/cancel")
+    assert status == 200, ended
+    server.stop()
+    server.start()
+    assert ask("k1")[1] == first
+    assert ask("k2", body.replace('"steps": 2', '"steps": 200'), prefer="respond-async")[1] == accepted
+    assert ask("k3", "", f"/api/v1/requests/{name}/cancel")[1] == ended, "without its key it would be refused"
+    assert ask("k" * 256)[0] == 400
+    made = [each for each in server.get("/api/v1/requests")["requests"]]
+    assert len(made) == 2, made

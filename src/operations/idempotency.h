@@ -1,0 +1,49 @@
+#pragma once
+
+// What was answered to a request that carried an Idempotency-Key: the same key again gets the same answer, and changes
+// nothing (consistency.md §3.5).
+
+#include <optional>
+#include <string>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+#include "state/table.h"
+
+namespace lockstep {
+
+/// fingerprint  of method, target and body: another one under the same key is a client's mistake
+/// request_id   whose end is the answer: it is made of the request's rows, as it was the first time, and not stored
+/// status       of a stored answer; 0: there is none
+struct KeyedAnswer {
+  std::string fingerprint;
+  WallTime created;
+  std::optional<RequestId> request_id;
+  bool as_url = false;  // of the request's images
+  int status = 0;
+  std::string body;
+};
+BOOST_DESCRIBE_STRUCT(KeyedAnswer, (), (fingerprint, created, request_id, as_url, status, body))
+
+/// Above so many the oldest tenth is forgotten.
+inline constexpr std::size_t keyed_answers_max = 10'000;
+
+struct IdempotencyTables {
+  Table<KeyedAnswer> answers{"idempotency.answers"};  // key: the client's
+
+  template <class F>
+  void for_each_table(F&& f) {
+    f(answers);
+  }
+  template <class F>
+  void for_each_table(F&& f) const {
+    f(answers);
+  }
+};
+
+/// Makes room for one more.
+void forget_oldest(const IdempotencyTables& tables, Change& change);
+
+}  // namespace lockstep
