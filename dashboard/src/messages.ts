@@ -15,6 +15,7 @@ export interface DeviceConfigUpdate {
   changes: DeviceChanges;
   propagation_priority: AllocationPriority;
   requires_confirmation: boolean;
+  temperature_critical?: number | null;  // degrees Celsius; 0 to 200
 }
 
 export interface DeviceRoutingUpdate {
@@ -51,6 +52,7 @@ export interface DeviceDiagnostics {
   process_memory?: number | null;  // bytes
   allocator?: AllocatorStatistics | null;
   deviations: Deviation[];
+  temperature_critical?: number | null;  // degrees Celsius; 0 to 200
 }
 
 export type Timestamp = string;  // RFC 3339

@@ -26,6 +26,7 @@ class DeviceConfigUpdate:
     changes: DeviceChanges
     propagation_priority: AllocationPriority
     requires_confirmation: bool
+    temperature_critical: Optional[float] = None  # degrees Celsius; 0 to 200
 
 
 @dataclass(kw_only=True)
@@ -66,6 +67,7 @@ class DeviceDiagnostics:
     process_memory: Optional[int] = None  # bytes
     allocator: Optional[AllocatorStatistics] = None
     deviations: list[Deviation]
+    temperature_critical: Optional[float] = None  # degrees Celsius; 0 to 200
 
 
 Timestamp = str  # RFC 3339

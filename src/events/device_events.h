@@ -31,15 +31,20 @@ struct DeviceChanges {
 };
 BOOST_DESCRIBE_STRUCT(DeviceChanges, (), (optimization_profile, power_limit, memory_allocation_policy))
 
-/// orchestrator -> worker
+/// orchestrator -> worker. temperature_critical is an optional addition of ours: from there on a sample of the device
+/// is critical.
 struct DeviceConfigUpdate {
   static constexpr std::string_view event_type = "device_config_update";
   DeviceId device_id;
   DeviceChanges changes;
   AllocationPriority propagation_priority = AllocationPriority::normal;
   bool requires_confirmation = true;
+  std::optional<double> temperature_critical;
+  static constexpr json::Rule rules[] = {
+      {.member = "temperature_critical", .min = 0, .max = 200, .unit = "degrees Celsius"}};
 };
-BOOST_DESCRIBE_STRUCT(DeviceConfigUpdate, (), (device_id, changes, propagation_priority, requires_confirmation))
+BOOST_DESCRIBE_STRUCT(DeviceConfigUpdate, (),
+                      (device_id, changes, propagation_priority, requires_confirmation, temperature_critical))
 
 /// orchestrator -> worker. What work goes where: "inference_primary", "inference_secondary", "postprocessing", ...
 struct DeviceRoutingUpdate {
@@ -80,7 +85,8 @@ struct AllocatorStatistics {
 BOOST_DESCRIBE_STRUCT(AllocatorStatistics, (), (allocated, reserved, inactive_split, retries, out_of_memory))
 
 /// What a device says beyond the specification's four numbers. A reading it does not give is left out; an absent list
-/// of throttle reasons is not known, an empty one is "not throttled".
+/// of throttle reasons is not known, an empty one is "not throttled". temperature_critical is the limit that this
+/// sample was taken under, absent when none is set.
 struct DeviceDiagnostics {
   std::optional<std::string> name;
   std::optional<std::string> driver_version;
@@ -93,7 +99,9 @@ struct DeviceDiagnostics {
   std::optional<Bytes> process_memory;
   std::optional<AllocatorStatistics> allocator;
   std::vector<Deviation> deviations;
+  std::optional<double> temperature_critical;
   static constexpr json::Rule rules[] = {
+      {.member = "temperature_critical", .min = 0, .max = 200, .unit = "degrees Celsius"},
       {.member = "power_draw", .min = 0, .unit = "watts"},
       {.member = "power_limit", .min = 0, .unit = "watts, as enforced"},
       {.member = "throttle_reasons",
@@ -102,7 +110,7 @@ struct DeviceDiagnostics {
 };
 BOOST_DESCRIBE_STRUCT(DeviceDiagnostics, (),
                       (name, driver_version, power_draw, power_limit, throttle_reasons, memory_errors, memory_total,
-                       memory_used, process_memory, allocator, deviations))
+                       memory_used, process_memory, allocator, deviations, temperature_critical))
 
 /// worker -> orchestrator. diagnostics is an optional addition of ours.
 struct DeviceHealthUpdate {

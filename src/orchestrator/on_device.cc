@@ -50,11 +50,11 @@ const WorkerRecord* worker_of(const Turn& turn, const DeviceId& device) {
 }
 
 void tell_config(Turn& turn, const WorkerRecord& worker, const device::Config& config) {
-  if (config.revision == 0) return;
   DeviceConfigUpdate message;
   message.device_id = config.device_id;
   message.changes = config.intended;
   message.propagation_priority = AllocationPriority::high;
+  message.temperature_critical = config.health.temperature_critical;
   tell(turn, worker, FrameType::device_config_update, message);
 }
 
@@ -80,7 +80,9 @@ void set_config(Turn& turn, const in::Set& input, const DeviceId& id) {
   turn.change.put(turn.tables.device.configs, id.str(), *after);
   turn.change.event("device_config_changed", id.str(), *after);
   const WorkerRecord* worker = worker_of(turn, id);
-  if (after->revision != before.revision && worker != nullptr && worker->state == WorkerState::ready) {
+  const bool concerns_worker =
+      after->revision != before.revision || after->health.temperature_critical != before.health.temperature_critical;
+  if (concerns_worker && worker != nullptr && worker->state == WorkerState::ready) {
     tell_config(turn, *worker, *after);
   }
   turn.effect(out::Reply{input.reply, 200, json::to_text(*after)});

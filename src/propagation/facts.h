@@ -15,12 +15,16 @@
 
 namespace lockstep {
 
-/// A device that will be shut off, or that slows itself down so as not to be. 90 degrees: where the drivers' own
-/// slowdown begins on the cards that we know.
+/// Where nobody set a limit for the device. 90 degrees: where the drivers' own slowdown begins on the cards that we
+/// know.
 inline constexpr double critical_temperature = 90.0;
 
+/// A device that will be shut off, or that slows itself down so as not to be. The sample carries the limit it was
+/// taken under, so that its readers need not know the device's policy of that moment.
 inline bool is_critical(const DeviceHealthUpdate& update) {
-  if (update.health_metrics.temperature.value_or(0) >= critical_temperature) return true;
+  const double limit = update.diagnostics ? update.diagnostics->temperature_critical.value_or(critical_temperature)
+                                          : critical_temperature;
+  if (update.health_metrics.temperature && *update.health_metrics.temperature >= limit) return true;
   if (!update.diagnostics || !update.diagnostics->throttle_reasons) return false;
   return std::ranges::any_of(*update.diagnostics->throttle_reasons, [](const std::string& reason) {
     return reason == "hardware_thermal" || reason == "hardware_slowdown";

@@ -93,6 +93,8 @@ TEST(UrgencyTable, conditions_are_read_from_the_body) {
   EXPECT_EQ(place(FrameType::device_health_update, hot, "").passage.newer, "") << "an alert is never dropped";
   hot.health_metrics.temperature = critical_temperature - 0.5;
   EXPECT_EQ(place(FrameType::device_health_update, hot, "").lane, Urgency::p3_low);
+  hot.diagnostics = DeviceDiagnostics{.temperature_critical = critical_temperature - 5};
+  EXPECT_EQ(place(FrameType::device_health_update, hot, "").lane, Urgency::p0_critical) << "its policy's limit";
   hot.diagnostics = DeviceDiagnostics{.throttle_reasons = std::vector<std::string>{"hardware_thermal"}};
   EXPECT_EQ(place(FrameType::device_health_update, hot, "").lane, Urgency::p0_critical);
 

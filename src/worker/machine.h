@@ -254,6 +254,7 @@ class Machine {
   /// What it was told and has applied; a snapshot replaces all of it.
   struct State {
     DeviceChanges settings;
+    std::optional<double> temperature_critical;  // by the device's policy
     MemoryPolicyChanges memory_policy;
     Ordered<DeviceId> routing;
     std::optional<SystemMemoryAllocated> system_memory;

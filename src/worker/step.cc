@@ -573,6 +573,7 @@ std::map<std::string, std::uint64_t> Machine::applied_revs() const {
 void Machine::configure(Turn& turn, const DeviceConfigUpdate& update) {
   // The whole of what is intended comes each time: a setting that is absent is the default again.
   state_.settings = update.changes;
+  state_.temperature_critical = update.temperature_critical;
   if (!update.changes.power_limit && !power_limit_ && !power_awaited_) return;
   power_awaited_ = true;
   turn.effect(out::SetPowerLimit{++power_orders_, update.changes.power_limit});
@@ -671,6 +672,7 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   if (health.temperature) baselines_.add("temperature", *health.temperature);
   if (diagnostics.power_draw) baselines_.add("power_draw", *diagnostics.power_draw);
   diagnostics.deviations = baselines_.departing();
+  diagnostics.temperature_critical = state_.temperature_critical;
   const Bytes total = memory_budget_;
   if (total.value > 0) {
     health.memory_usage.value = std::min(1.0, static_cast<double>(input.used.value) / static_cast<double>(total.value));

@@ -221,6 +221,37 @@ TEST_F(Design_2_1_device, limits_are_the_persons) {
   EXPECT_EQ(stage.tables().device.devices.at("gpu_0").availability, device::Availability::online);
 }
 
+// §2.7: its worker places a sample by the limit that the levels are judged by, so it is told.
+TEST_F(Design_2_1_device, a_worker_is_told_from_where_on_its_device_is_critical) {
+  const auto policy = [](int critical, int errors) {
+    return cat(R"({"health":{"temperature_degraded":60,"temperature_critical":)", critical,
+               R"(,"temperature_hysteresis":5,"errors_degraded":10,"errors_critical":)", errors,
+               R"(,"on_critical":"alert"}})");
+  };
+  const auto limits = [&] {
+    std::vector<std::optional<double>> out;
+    for (const Told& each : stage.told("device_config_update")) {
+      EXPECT_EQ(each.worker_id, WorkerId("w0"));
+      out.push_back(each.body<DeviceConfigUpdate>().temperature_critical);
+    }
+    return out;
+  };
+  set("devices/gpu_0/config", policy(80, 100));
+  EXPECT_EQ(limits(), (std::vector<std::optional<double>>{80}));
+  set("devices/gpu_0/config", policy(80, 200));
+  EXPECT_EQ(limits().size(), 1u) << "errors are counted here";
+  set("devices/gpu_0/config", R"({"power_limit":350})", false);
+  set("devices/gpu_0/config", "{}");
+  EXPECT_EQ(limits(), (std::vector<std::optional<double>>{80, 80, device::HealthLimits{}.temperature_critical}));
+  set("devices/gpu_0/config", policy(75, 100));
+  stage.die("w0");
+  stage.now += seconds(60);
+  stage.input(in::TimerFired{"restart:w0"});
+  stage.join("w0");
+  EXPECT_EQ(limits().back(), 75) << "the next process is told again";
+  EXPECT_EQ(limits().size(), 5u);
+}
+
 // §1.1: a device whose worker is gone is offline with the reason, and nobody knows its health.
 TEST_F(Design_2_1_device, a_device_that_vanishes_is_offline_with_the_reason) {
   heat("w0", gpu_0, 95);

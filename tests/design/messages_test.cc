@@ -80,6 +80,8 @@ constexpr Refusal refusals[] = {
      R"("extreme" is none of: low, moderate, high, critical)"},
     // a range
     {"device_config_update", "350", "0", "/changes/power_limit", "0 is outside 1 to 4294967295"},
+    {"device_config_update", "\"requires_confirmation\"", "\"temperature_critical\": 201, \"requires_confirmation\"",
+     "/temperature_critical", "201 is outside 0 to 200"},
     {"device_capability_discovered", "8.7", "10.1", "/capability_scores/memory_efficiency", "10.1 is outside 0 to 10"},
     {"memory_policy_update", "0.95", "1.5", "/policy_changes/emergency_cleanup_threshold", "1.5 is outside 0 to 1"},
     {"model_loading_progress", "65.2", "100.5", "/progress_percentage", "100.5 is outside 0 to 100"},

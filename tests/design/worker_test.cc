@@ -191,6 +191,56 @@ TEST_F(Design_2_1_power_limit, without_one_the_drivers_own_comes_back_once) {
   EXPECT_EQ(answered().size(), 4u);
 }
 
+// §2.7: a worker places its own sample by the temperature that the device's policy calls critical.
+class Design_2_7_critical_temperature : public Design_worker {
+ protected:
+  Design_2_7_critical_temperature() { join(); }
+  void tell(std::uint64_t rev, std::optional<double> limit) {
+    DeviceConfigUpdate update;
+    update.device_id = DeviceId("gpu_0");
+    update.temperature_critical = limit;
+    StateChanges changes;
+    changes.rev = rev;
+    changes.events = {{std::string(DeviceConfigUpdate::event_type), "gpu_0", rev, RawJson{json::to_text(update)}}};
+    hear(FrameType::state_changes, changes, "change");
+  }
+  /// The lane of a sample of this temperature, which is the same to whoever reads it later.
+  Urgency lane_at(double temperature) {
+    in::Telemetry reading;
+    reading.health.temperature = temperature;
+    input(reading);
+    std::optional<Urgency> lane;
+    for (const out::Send& each : all<out::Send>()) {
+      if (each.frame.header.type != static_cast<std::uint16_t>(FrameType::device_health_update)) continue;
+      lane = each.frame.header.urgency;
+    }
+    const DeviceHealthUpdate update = said<DeviceHealthUpdate>(FrameType::device_health_update).back();
+    EXPECT_EQ(place(FrameType::device_health_update, update, "").lane, lane);
+    EXPECT_EQ(update.propagation_urgency == AllocationPriority::critical, lane == Urgency::p0_critical);
+    return *lane;
+  }
+};
+
+TEST_F(Design_2_7_critical_temperature, a_policy_of_80_makes_a_sample_of_85_urgent) {
+  tell(1, 80);
+  EXPECT_EQ(lane_at(85), Urgency::p0_critical);
+  EXPECT_EQ(lane_at(79), Urgency::p3_low);
+}
+
+TEST_F(Design_2_7_critical_temperature, a_policy_of_95_leaves_a_sample_of_92_a_sample) {
+  tell(1, 95);
+  EXPECT_EQ(lane_at(92), Urgency::p3_low);
+  EXPECT_EQ(lane_at(95), Urgency::p0_critical);
+}
+
+TEST_F(Design_2_7_critical_temperature, it_is_90_as_long_as_nobody_told_another) {
+  EXPECT_EQ(lane_at(89), Urgency::p3_low);
+  EXPECT_EQ(lane_at(90), Urgency::p0_critical);
+  tell(1, 95);
+  tell(2, std::nullopt);  // the whole of what is set comes each time
+  EXPECT_EQ(lane_at(90), Urgency::p0_critical);
+}
+
 TEST_F(Design_worker, it_says_hello_first_and_ready_when_its_handlers_are_there) {
   input(in::LinkOpened{});
   ASSERT_EQ(all<out::Send>().size(), 1u);
