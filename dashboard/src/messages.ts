@@ -76,7 +76,8 @@ export interface DeviceHealthUpdate {
 export interface DeviceCapabilityDiscovered {
   event_type: "device_capability_discovered";
   device_id: string;
-  new_capabilities: string[];  // open: fp16_inference, tensor_core_acceleration, nvenc_encoding
+  // open: fp16_inference, tensor_core_acceleration, nvenc_encoding, bf16_inference, fp8_inference
+  new_capabilities: string[];
   capability_scores: Record<string, number>;  // 0 to 10
   device_name?: string | null;
   driver_version?: string | null;

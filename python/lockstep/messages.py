@@ -95,7 +95,8 @@ class DeviceHealthUpdate:
 class DeviceCapabilityDiscovered:
     event_type: ClassVar[str] = "device_capability_discovered"
     device_id: str
-    new_capabilities: list[str]  # open: fp16_inference, tensor_core_acceleration, nvenc_encoding
+    # open: fp16_inference, tensor_core_acceleration, nvenc_encoding, bf16_inference, fp8_inference
+    new_capabilities: list[str]
     capability_scores: dict[str, float]  # 0 to 10
     device_name: Optional[str] = None
     driver_version: Optional[str] = None

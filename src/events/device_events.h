@@ -132,7 +132,8 @@ struct DeviceCapabilityDiscovered {
   std::optional<std::string> device_name;
   std::optional<std::string> driver_version;
   static constexpr json::Rule rules[] = {
-      {.member = "new_capabilities", .words = "fp16_inference, tensor_core_acceleration, nvenc_encoding"},
+      {.member = "new_capabilities",
+       .words = "fp16_inference, tensor_core_acceleration, nvenc_encoding, bf16_inference, fp8_inference"},
       {.member = "capability_scores", .min = 0, .max = 10},
   };
 };

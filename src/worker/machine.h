@@ -55,6 +55,10 @@ struct TimerFired {
   std::string name;
 };
 struct HandlersReady {};
+/// What the device can do was found, after the worker's start.
+struct CapabilitiesFound {
+  DeviceCapabilityDiscovered found;
+};
 struct TaskProgress {
   TaskId task;
   std::string report;  // JSON, worker/reports.h
@@ -106,8 +110,8 @@ struct Input {
   Nanos now = 0;
   WallTime wall;
   std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
-               in::HandlersReady, in::TaskProgress, in::TaskPart, in::TaskDone, in::TaskFailed, in::Telemetry,
-               in::AskMemory, in::Coordinate, in::UpdateReservation, in::PowerLimitSet>
+               in::HandlersReady, in::CapabilitiesFound, in::TaskProgress, in::TaskPart, in::TaskDone, in::TaskFailed,
+               in::Telemetry, in::AskMemory, in::Coordinate, in::UpdateReservation, in::PowerLimitSet>
       what;
 };
 
@@ -202,6 +206,7 @@ class Machine {
   Bytes used() const { return participant_.used(); }
   const std::map<ModelId, LoadPlan>& holdings() const { return participant_.holdings(); }
   bool ended() const { return ended_; }
+  bool knows_capabilities() const { return identity_.capabilities.has_value(); }
   std::uint64_t writes_refused() const { return writes_refused_; }
   /// What is set for its device and its memory, as it was applied.
   const DeviceChanges& settings() const { return state_.settings; }
@@ -282,6 +287,7 @@ class Machine {
   Status image_done(Turn& turn, const Task& task, const std::string& report, std::vector<HandleId>& handles);
   void cancel(Turn& turn, const std::string& op_id);
   void tell_runtime(Turn& turn, const ModelId& model);
+  void tell_capabilities(Turn& turn);
   template <class Request>
   void ask(Turn& turn, const std::string& id, const Request& request);
   void hear_answer(RequestAnswer answer);

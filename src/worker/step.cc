@@ -94,6 +94,10 @@ Plan<Effect> Machine::step(const Input& input) {
                    handlers_ready_ = true;
                    send(turn, FrameType::ready, Ready{});
                  },
+                 [&](const in::CapabilitiesFound& x) {
+                   identity_.capabilities = x.found;
+                   tell_capabilities(turn);
+                 },
                  [&](const in::TaskProgress& x) { progress(turn, x); },
                  [&](const in::TaskPart& x) { part(turn, x); },
                  [&](const in::TaskDone& x) { done(turn, x); },
@@ -237,10 +241,7 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
   dial_until_ = 0;
   dial_wait_ = 0;
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
-  if (identity_.capabilities) {
-    identity_.capabilities->device_id = device_id_;
-    send(turn, FrameType::device_capability_discovered, *identity_.capabilities);
-  }
+  tell_capabilities(turn);
   if (handlers_ready_) send(turn, FrameType::ready, Ready{});
   for (const auto& [id, request] : asked_) {  // the same request again is harmless, and its answer may have been lost
     std::visit([&](const auto& each) { send(turn, type_of(each), each, request_operation(id, each)); }, request);
@@ -686,6 +687,12 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
                        {total, input.used, total - input.used, input.fragmentation},
                        level,
                        level == PressureLevel::critical});
+}
+
+void Machine::tell_capabilities(Turn& turn) {
+  if (!identity_.capabilities) return;
+  identity_.capabilities->device_id = device_id_;
+  send(turn, FrameType::device_capability_discovered, *identity_.capabilities);
 }
 
 void Machine::tell_runtime(Turn& turn, const ModelId& model) {

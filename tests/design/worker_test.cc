@@ -587,6 +587,22 @@ TEST_F(Design_worker, health_carries_the_readings_and_names_what_departs_from_it
   EXPECT_EQ(said_all[40].diagnostics->deviations[0].metric, "temperature");
 }
 
+// §1.1: a driver that answers late is told of when it does, and to every later orchestrator.
+TEST_F(Design_worker, capabilities_that_are_found_late_are_told_then_and_after_each_welcome) {
+  DeviceCapabilityDiscovered found;
+  found.new_capabilities = {"fp16_inference"};
+  input(in::LinkOpened{});
+  input(in::CapabilitiesFound{found});
+  EXPECT_TRUE(said<DeviceCapabilityDiscovered>(FrameType::device_capability_discovered).empty());
+  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
+  found.new_capabilities.emplace_back("bf16_inference");
+  input(in::CapabilitiesFound{found});
+  const auto told = said<DeviceCapabilityDiscovered>(FrameType::device_capability_discovered);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_EQ(told[0].device_id, DeviceId("gpu_0"));
+  EXPECT_EQ(told[1].new_capabilities.size(), 2u);
+}
+
 // §1.3, §2.3: runtime state of a model: ready, warm, how long an inference takes.
 TEST_F(Design_worker, a_models_runtime_is_told_after_its_load_and_after_each_inference) {
   join();

@@ -1,5 +1,6 @@
 // A stand-in for the NVIDIA management library with one GPU, hot, throttled and shared, for machines without one.
-// With FAKE_NVML=broken in the environment it fails at the start. The names are the driver's.
+// With FAKE_NVML=broken in the environment it fails at the start, with FAKE_NVML=mute it does not tell what the GPU can
+// do, and with FAKE_NVML=cool nothing slows it down. The names are the driver's.
 
 #include <cstdlib>
 #include <cstring>
@@ -20,14 +21,22 @@ struct Process {
 
 int device = 0;
 
+bool is(const char* state) {
+  const char* how = std::getenv("FAKE_NVML");
+  return how != nullptr && std::strcmp(how, state) == 0;
+}
+
+/// 3: not supported
+int tell(unsigned* out, unsigned value) {
+  *out = value;
+  return is("mute") ? 3 : 0;
+}
+
 }  // namespace
 
 extern "C" {
 
-int nvmlInit_v2(void) {
-  const char* how = std::getenv("FAKE_NVML");
-  return how != nullptr && std::strcmp(how, "broken") == 0 ? 9 : 0;
-}
+int nvmlInit_v2(void) { return is("broken") ? 9 : 0; }
 int nvmlShutdown(void) { return 0; }
 const char* nvmlErrorString(int code) {
   return code == 9 ? "Driver Not Loaded" : code == 4 ? "Insufficient Permissions" : "Not Found";
@@ -88,11 +97,22 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void*, unsigned* count, Process* out
   return 0;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void*, unsigned long long* out) {
-  *out = 0x1 | 0x4 | 0x40;
+  *out = is("cool") ? 0x1 : 0x1 | 0x4 | 0x40;
   return 0;
 }
 int nvmlDeviceGetTotalEccErrors(void*, int kind, int counter, unsigned long long* out) {
   *out = 3;
   return kind == 1 && counter == 0 ? 0 : 3;
 }
+int nvmlDeviceGetCudaComputeCapability(void*, int* major, int* minor) {
+  *major = 8;
+  *minor = 9;
+  return is("mute") ? 3 : 0;
+}
+int nvmlDeviceGetNumGpuCores(void*, unsigned* out) { return tell(out, 10000); }
+int nvmlDeviceGetMaxClockInfo(void*, int clock, unsigned* out) {
+  return clock == 1 ? tell(out, 2500) : clock == 2 ? tell(out, 10000) : 2;
+}
+int nvmlDeviceGetMemoryBusWidth(void*, unsigned* out) { return tell(out, 400); }
+int nvmlDeviceGetEncoderCapacity(void*, int encoder, unsigned* out) { return encoder == 0 ? tell(out, 100) : 2; }
 }

@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -141,3 +142,31 @@ def server(tmp_path, models):
     yield instance
     if instance.process and instance.process.poll() is None:
         instance.stop()  # and its workers with it, which would look for it for a while if it were killed
+
+
+# A worker of a GPU without a framework: what its driver says needs none.
+BARE = "from lockstep import Worker; worker = Worker.from_environment(); worker.ready(); worker.run()"
+
+
+@pytest.fixture
+def gpu(tmp_path):
+    """A server whose one worker has a GPU by a made-up driver (tests/fake/nvml.cc): 72 degrees, compute capability 8.9.
+    start_with() takes more of its environment."""
+    (tmp_path / "models").mkdir()
+    drivers = tmp_path / "drivers"
+    drivers.mkdir()
+    driver = pathlib.Path(os.environ["LOCKSTEP_BUILD_DIR"]).resolve() / "libfake_nvml.so"
+    (drivers / "libnvidia-ml.so.1").symlink_to(driver)
+    instance = Server(tmp_path, tmp_path / "models")
+
+    def start(*more):
+        environment = [f"LD_LIBRARY_PATH={drivers}", *more]
+        instance.config = (f"[workers]\ncommand = {json.dumps([sys.executable, '-c', BARE])}\n"
+                           f"environment = {json.dumps(environment)}\n"
+                           '[[worker]]\nname = "one"\nkind = "cuda"\n')
+        return instance.start()
+
+    instance.start_with = start
+    yield instance
+    if instance.process and instance.process.poll() is None:
+        instance.stop()

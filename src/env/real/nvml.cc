@@ -33,6 +33,9 @@ struct Process {
 };
 
 constexpr unsigned temperature_of_the_gpu = 0;
+constexpr int multiprocessor_clock = 1;
+constexpr int memory_clock = 2;
+constexpr int h264_encoder = 0;
 constexpr int uncorrected_errors = 1;
 constexpr int since_driver_load = 0;
 constexpr unsigned long long not_available = ~0ULL;
@@ -74,6 +77,11 @@ struct NvmlGpu::Library {
   Return (*processes)(void*, unsigned*, Process*) = nullptr;
   Return (*throttle_reasons)(void*, unsigned long long*) = nullptr;
   Return (*ecc_errors)(void*, int, int, unsigned long long*) = nullptr;
+  Return (*compute_capability)(void*, int*, int*) = nullptr;
+  Return (*cores)(void*, unsigned*) = nullptr;
+  Return (*clock_max)(void*, int, unsigned*) = nullptr;
+  Return (*memory_bus_width)(void*, unsigned*) = nullptr;
+  Return (*encoder_capacity)(void*, int, unsigned*) = nullptr;
 
   ~Library() {
     if (started) shutdown();
@@ -127,6 +135,11 @@ Result<std::unique_ptr<NvmlGpu>> NvmlGpu::open(const std::string& which, const s
   nvml->find(nvml->processes, "nvmlDeviceGetComputeRunningProcesses_v3");
   nvml->find(nvml->throttle_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
   nvml->find(nvml->ecc_errors, "nvmlDeviceGetTotalEccErrors");
+  nvml->find(nvml->compute_capability, "nvmlDeviceGetCudaComputeCapability");
+  nvml->find(nvml->cores, "nvmlDeviceGetNumGpuCores");
+  nvml->find(nvml->clock_max, "nvmlDeviceGetMaxClockInfo");
+  nvml->find(nvml->memory_bus_width, "nvmlDeviceGetMemoryBusWidth");
+  nvml->find(nvml->encoder_capacity, "nvmlDeviceGetEncoderCapacity");
   if (nvml->init == nullptr || nvml->shutdown == nullptr || nvml->by_index == nullptr || nvml->by_uuid == nullptr) {
     return fail(ErrorCode::unavailable, cat(library, " is not the NVIDIA management library"));
   }
@@ -182,6 +195,27 @@ GpuReading NvmlGpu::read(std::int64_t pid) const {
       if ((number & bit) != 0) out.throttle_reasons->emplace_back(word);
     }
   }
+  return out;
+}
+
+GpuFacts NvmlGpu::facts() const {
+  const Library& driver = *library_;
+  GpuFacts out;
+  ComputeCapability found;
+  if (driver.compute_capability != nullptr &&
+      driver.compute_capability(device_, &found.major, &found.minor) == success) {
+    out.compute_capability = found;
+  }
+  const auto number = [&](auto ask, auto... which) -> std::optional<unsigned> {
+    unsigned value = 0;
+    if (ask == nullptr || ask(device_, which..., &value) != success) return std::nullopt;
+    return value;
+  };
+  out.cores = number(driver.cores);
+  out.clock_max = number(driver.clock_max, multiprocessor_clock);
+  out.memory_clock_max = number(driver.clock_max, memory_clock);
+  out.memory_bus_width = number(driver.memory_bus_width);
+  if (const auto capacity = number(driver.encoder_capacity, h264_encoder)) out.encodes_h264 = *capacity > 0;
   return out;
 }
 

@@ -3,6 +3,7 @@
 // What an NVIDIA driver says of one GPU, through NVML, which is loaded when the program runs: a machine without the
 // driver is a normal machine. Calls may take as long as the driver likes, so nobody waits for them on a loop's thread.
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -27,6 +28,23 @@ struct GpuReading {
   std::optional<std::vector<std::string>> throttle_reasons;  // empty: its clocks are not held down
 };
 
+/// Of the GPU's architecture: 8.9 is {8, 9}.
+struct ComputeCapability {
+  int major = 0;
+  int minor = 0;
+  friend auto operator<=>(const ComputeCapability&, const ComputeCapability&) = default;
+};
+
+/// What a GPU is made for. The clocks are the highest that it can have, not those of the moment.
+struct GpuFacts {
+  std::optional<ComputeCapability> compute_capability;
+  std::optional<unsigned> cores;             // of all multiprocessors
+  std::optional<unsigned> clock_max;         // MHz, of the multiprocessors
+  std::optional<unsigned> memory_clock_max;  // MHz
+  std::optional<unsigned> memory_bus_width;  // bits
+  std::optional<bool> encodes_h264;          // it has an encoder, and room in it now
+};
+
 /// One GPU. Used by one thread at a time.
 class NvmlGpu {
  public:
@@ -43,6 +61,8 @@ class NvmlGpu {
   const std::string& driver_version() const { return driver_version_; }
 
   GpuReading read(std::int64_t pid) const;
+  /// A fact that this driver or this GPU does not tell is absent.
+  GpuFacts facts() const;
   /// not_owner when this process may not (it needs root), invalid_argument outside the GPU's range. §2.1 power_limit
   Status set_power_limit(double watts);
   /// Back to the driver's own; the same errors.

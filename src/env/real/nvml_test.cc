@@ -50,6 +50,24 @@ TEST(Nvml, readings_carry_their_units_and_what_is_missing_is_absent) {
   EXPECT_EQ(reading.throttle_reasons, (std::vector<std::string>{"power_cap", "hardware_thermal"}));
 }
 
+// §1.1 capability detection
+TEST(Nvml, facts_of_the_gpu_are_as_the_driver_tells_them_or_absent) {
+  const auto gpu = fake("0");
+  ASSERT_TRUE(gpu.has_value());
+  const GpuFacts facts = (*gpu)->facts();
+  EXPECT_EQ(facts.compute_capability, (ComputeCapability{8, 9}));
+  EXPECT_EQ(facts.cores, 10000u);
+  EXPECT_EQ(facts.clock_max, 2500u);
+  EXPECT_EQ(facts.memory_clock_max, 10000u);
+  EXPECT_EQ(facts.memory_bus_width, 400u);
+  EXPECT_EQ(facts.encodes_h264, true);
+  ::setenv("FAKE_NVML", "mute", 1);
+  const GpuFacts none = (*gpu)->facts();
+  ::unsetenv("FAKE_NVML");
+  EXPECT_FALSE(none.compute_capability || none.cores || none.clock_max || none.memory_clock_max ||
+               none.memory_bus_width || none.encodes_h264);
+}
+
 TEST(Nvml, a_process_has_its_bytes_none_or_unknown_ones) {
   const auto gpu = fake("0");
   ASSERT_TRUE(gpu.has_value());

@@ -3,11 +3,14 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lockstep::worker {
@@ -49,6 +52,12 @@ double copies_per_second() {
   return best;
 }
 
+/// Chips for data centers without an encoder, for which the driver tells a capacity all the same (seen on an H200).
+bool lacks_encoder(const std::optional<real::ComputeCapability>& chip) {
+  constexpr std::array<real::ComputeCapability, 3> without{{{8, 0}, {9, 0}, {10, 0}}};
+  return chip && std::ranges::find(without, *chip) != without.end();
+}
+
 }  // namespace
 
 DeviceCapabilityDiscovered processor_of(std::string_view cpuinfo) {
@@ -70,6 +79,38 @@ DeviceCapabilityDiscovered probe_processor() {
   utsname kernel{};
   if (::uname(&kernel) == 0) out.driver_version = std::string("Linux ") + kernel.release;
   out.capability_scores.items.emplace_back("memory_bandwidth", copy_score(copies_per_second()));
+  return out;
+}
+
+DeviceCapabilityDiscovered gpu_of(const real::GpuFacts& facts) {
+  DeviceCapabilityDiscovered out;
+  constexpr std::array<std::pair<real::ComputeCapability, std::string_view>, 4> since{{
+      {{5, 3}, "fp16_inference"},
+      {{7, 0}, "tensor_core_acceleration"},
+      {{8, 0}, "bf16_inference"},
+      {{8, 9}, "fp8_inference"},
+  }};
+  for (const auto& [least, word] : since) {
+    if (facts.compute_capability && *facts.compute_capability >= least) out.new_capabilities.emplace_back(word);
+  }
+  if (facts.encodes_h264.value_or(false) && !lacks_encoder(facts.compute_capability)) {
+    out.new_capabilities.emplace_back("nvenc_encoding");
+  }
+  const auto score = [&](std::string name, double value, double ten) {
+    out.capability_scores.items.emplace_back(std::move(name), std::clamp(value / ten * 10, 0.0, 10.0));
+  };
+  constexpr double mhz = 1e6;
+  if (facts.cores && facts.clock_max) score("compute", *facts.cores * (*facts.clock_max * mhz) * 2, 100e12);
+  if (facts.memory_clock_max && facts.memory_bus_width) {
+    score("memory_bandwidth", *facts.memory_clock_max * mhz * 2 * (*facts.memory_bus_width / 8.0), 5e12);
+  }
+  return out;
+}
+
+DeviceCapabilityDiscovered probe_gpu(const real::NvmlGpu& gpu) {
+  DeviceCapabilityDiscovered out = gpu_of(gpu.facts());
+  if (!gpu.name().empty()) out.device_name = gpu.name();
+  if (!gpu.driver_version().empty()) out.driver_version = gpu.driver_version();
   return out;
 }
 

@@ -103,6 +103,14 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
     });
   }
 
+  /// A GPU's driver can take its time, or hang: the worker joins without it, and tells what it says when it says it.
+  void find_capabilities() {
+    sensors->probe([this](Result<DeviceCapabilityDiscovered> found) {
+      if (!found) return;  // the sensors have said so: no driver, a normal state
+      reactor.post([this, found = *std::move(found)] { input(in::CapabilitiesFound{found}); });
+    });
+  }
+
   HandleId keep(real::Fd fd) {
     handles.emplace(++handles_made, std::move(fd));
     return handles_made;
@@ -262,6 +270,7 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
   state->address = std::move(address);
   state->open_link(real::Fd(fd));
   state->read_sensors(device == nullptr ? "cpu" : device);
+  if (!state->machine.knows_capabilities()) state->find_capabilities();
   return started(std::move(state), in::LinkOpened{});
 }
 
@@ -294,6 +303,7 @@ Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
     state->address = std::move(options.address);
   }
   state->read_sensors(options.device);
+  if (!state->machine.knows_capabilities()) state->find_capabilities();
   return started(std::move(state), in::DialNow{});
 }
 

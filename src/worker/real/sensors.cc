@@ -11,12 +11,14 @@
 #include <fstream>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/text.h"
 #include "env/real/host_sensors.h"
 #include "env/real/nvml.h"
 #include "env/real/reactor.h"
+#include "worker/real/probe.h"
 
 namespace lockstep::worker {
 
@@ -59,6 +61,7 @@ struct Sensors::State {
 
   std::string device;
   std::function<void(in::Telemetry)> sampled;
+  std::string library;
   real::HostSensors host;
   std::unique_ptr<real::NvmlGpu> gpu;
   double last_cpu = 0;
@@ -69,20 +72,22 @@ struct Sensors::State {
   std::condition_variable changed;
   bool wanted = false;
   std::optional<PowerOrder> power_order;
+  std::vector<std::function<void(Result<DeviceCapabilityDiscovered>)>> probes;
   bool over = false;
   std::optional<AllocatorStatistics> told;
 
   std::thread thread;
 
-  void open() {
-    if (!device.starts_with("cuda")) return;
+  Status open() {
     const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    auto opened = real::NvmlGpu::open(driver_index(device, visible == nullptr ? "" : visible));
-    if (opened) {
-      gpu = *std::move(opened);
-    } else {
-      std::fprintf(stderr, "lockstep worker: no readings of %s: %s\n", device.c_str(), opened.error().message.c_str());
-    }
+    gpu = LOCKSTEP_TRY(real::NvmlGpu::open(driver_index(device, visible == nullptr ? "" : visible), library));
+    return {};
+  }
+
+  Result<DeviceCapabilityDiscovered> probe() {
+    if (!device.starts_with("cuda")) return probe_processor();
+    if (!gpu) LOCKSTEP_TRY_STATUS(open());  // it may be there by now
+    return probe_gpu(*gpu);
   }
 
   in::Telemetry read_processor() {
@@ -154,18 +159,26 @@ struct Sensors::State {
   }
 
   void run() {
-    open();
+    if (device.starts_with("cuda")) {
+      if (const Status opened = open(); !opened) {
+        std::fprintf(stderr, "lockstep worker: no readings of %s: %s\n", device.c_str(),
+                     opened.error().message.c_str());
+      }
+    }
     for (;;) {
       std::optional<PowerOrder> order;
+      std::vector<std::function<void(Result<DeviceCapabilityDiscovered>)>> asked;
       bool reads = false;
       {
         std::unique_lock lock(mutex);
-        changed.wait(lock, [this] { return wanted || power_order || over; });
+        changed.wait(lock, [this] { return wanted || power_order || !probes.empty() || over; });
         if (over) return;
         order = std::exchange(power_order, std::nullopt);
+        asked = std::exchange(probes, {});
         reads = wanted;
       }
       if (order) order->done(set_power_limit(order->watts));
+      for (const auto& done : asked) done(probe());
       if (!reads) continue;
       in::Telemetry reading = read();
       sampled(std::move(reading));
@@ -175,8 +188,10 @@ struct Sensors::State {
   }
 };
 
-Sensors::Sensors(std::string device, std::function<void(in::Telemetry)> sampled) : state_(std::make_unique<State>()) {
+Sensors::Sensors(std::string device, std::function<void(in::Telemetry)> sampled, std::string library)
+    : state_(std::make_unique<State>()) {
   state_->device = std::move(device);
+  state_->library = std::move(library);
   state_->sampled = std::move(sampled);
   state_->thread = std::thread([state = state_.get()] { state->run(); });
 }
@@ -202,6 +217,14 @@ void Sensors::set_power_limit(std::optional<std::uint32_t> watts, std::function<
   {
     const std::scoped_lock lock(state_->mutex);
     state_->power_order = State::PowerOrder{watts, std::move(done)};
+  }
+  state_->changed.notify_one();
+}
+
+void Sensors::probe(std::function<void(Result<DeviceCapabilityDiscovered>)> done) {
+  {
+    const std::scoped_lock lock(state_->mutex);
+    state_->probes.push_back(std::move(done));
   }
   state_->changed.notify_one();
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <future>
 
 namespace lockstep::worker {
@@ -42,6 +43,45 @@ TEST(Sensors, a_gpu_without_a_driver_has_no_readings_of_its_own) {
   EXPECT_EQ(reading.used, Bytes{75});
   EXPECT_FALSE(reading.health.temperature.has_value());
   EXPECT_FALSE(reading.diagnostics.memory_total.has_value());
+}
+
+Result<DeviceCapabilityDiscovered> probe_once(Sensors& sensors) {
+  std::promise<Result<DeviceCapabilityDiscovered>> promise;
+  sensors.probe([&](Result<DeviceCapabilityDiscovered> found) { promise.set_value(std::move(found)); });
+  return promise.get_future().get();
+}
+
+// §1.1 capability detection, at the start and at each calibration
+TEST(Sensors, a_gpu_is_probed_through_its_driver) {
+  Sensors sensors("cuda:0", [](const in::Telemetry&) {}, LOCKSTEP_FAKE_NVML);
+  const auto found = probe_once(sensors);
+  ASSERT_TRUE(found.has_value()) << found.error().message;
+  EXPECT_EQ(found->device_name, "Fake GPU");
+  EXPECT_EQ(found->driver_version, "570.10");
+  EXPECT_EQ(found->new_capabilities, (std::vector<std::string>{"fp16_inference", "tensor_core_acceleration",
+                                                               "bf16_inference", "fp8_inference", "nvenc_encoding"}));
+  EXPECT_EQ(*found->capability_scores.find("compute"), 5);           // 50 TFLOPS
+  EXPECT_EQ(*found->capability_scores.find("memory_bandwidth"), 2);  // 1 TB/s
+}
+
+TEST(Sensors, a_driver_that_was_not_there_is_asked_again_at_each_probe) {
+  ::setenv("FAKE_NVML", "broken", 1);
+  Sensors sensors("cuda:0", [](const in::Telemetry&) {}, LOCKSTEP_FAKE_NVML);
+  const auto none = probe_once(sensors);
+  ::unsetenv("FAKE_NVML");
+  ASSERT_FALSE(none.has_value());
+  EXPECT_EQ(none.error().code, ErrorCode::unavailable);
+  EXPECT_NE(none.error().message.find("Driver Not Loaded"), std::string::npos);
+  EXPECT_TRUE(probe_once(sensors).has_value());
+}
+
+TEST(Sensors, a_processor_is_measured_again_at_each_probe) {
+  Sensors sensors("cpu", [](const in::Telemetry&) {});
+  for (int i = 0; i < 2; ++i) {
+    const auto found = probe_once(sensors);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_GT(*found->capability_scores.find("memory_bandwidth"), 0);
+  }
 }
 
 }  // namespace
