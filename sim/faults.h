@@ -8,12 +8,12 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 41> fault_names{
+inline constexpr std::array<std::string_view, 43> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_stall", "output_disk_full",
     "fill_failed",
     // worker processes
-    "worker_crash", "worker_killed", "spawn_failed", "device_hot", "driver_slow",
+    "worker_crash", "worker_killed", "spawn_failed", "device_hot", "driver_slow", "probe_slow", "probe_hangs",
     // handlers
     "handler_hangs", "handler_failed", "load_failed", "handler_slow", "handler_too_slow", "handler_answers_twice",
     "handler_floods", "interpreter_held", "release_lies", "ended_without_progress",

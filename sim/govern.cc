@@ -1,5 +1,5 @@
 // What people set and what workers ask for, beside the images: routes and policies that flip, waves of pressure,
-// requests for memory that are granted, queued, repeated and given back.
+// requests for memory that are granted, queued, repeated and given back, devices that are measured again.
 
 #include "sim/simulation.h"
 
@@ -18,6 +18,9 @@ constexpr std::string_view device_names[] = {"gpu_0", "gpu_1"};
 }  // namespace
 
 void World::plan_governing() {
+  for (std::int64_t i = calibrators_.between(0, 4); i > 0; --i) {
+    at(calibrators_.between(0, options_.duration), [this] { calibrate(); });
+  }
   if (governors_.chance(300'000)) return;  // many a system is never touched
   const auto count = governors_.between(1, 20);
   for (int i = 0; i < count; ++i) {
@@ -164,6 +167,16 @@ void World::coordinate() {
   if (governors_.chance(500'000)) request.request_id = cat("need_", governors_.between(1, 6));
   trace("worker", cat("coordinate ", coordination_id(request)));
   worker_input(pid, win::Coordinate{request});
+}
+
+void World::calibrate() {
+  if (!loop_) return;
+  const std::string_view devices[] = {"gpu_0", "gpu_1", "guest_device", "gpu_9"};
+  const std::string_view device = devices[calibrators_.between(0, 3)];
+  const ReplyId reply = ++replies_made_;
+  waiting_replies_[reply] = "calibrate";
+  trace("person", cat("calibrate ", device));
+  input(in::CalibrateDevice{reply, DeviceId(std::string(device)), calibrators_.chance(700'000)});
 }
 
 void World::note_answer(const out::SendFrame& effect) {

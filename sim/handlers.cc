@@ -41,7 +41,31 @@ void World::carry_out(Process& process, wout::SetPowerLimit& effect) {
   });
 }
 
+/// A device that is never quite the same.
+void World::carry_out(Process& process, wout::Calibrate& effect) {
+  if (process.hung) return;
+  process.measures = true;
+  if (strikes(calibrators_, 40'000)) {
+    fault("probe_hangs");
+    process.hung = true;
+    return;
+  }
+  const bool slow = strikes(calibrators_, 200'000);
+  if (slow) fault("probe_slow");
+  const Nanos duration = milliseconds(slow ? calibrators_.between(500, 8000) : calibrators_.between(10, 60));
+  process.stalls_until = std::max(process.stalls_until, now_ + duration);  // it may be longer than the deadline
+  DeviceCapabilityDiscovered found;
+  found.capability_scores.items = {{"memory_bandwidth", static_cast<double>(calibrators_.between(0, 10))}};
+  after(duration, [this, pid = process.pid, task = effect.task, found] {
+    Process* measured = living(pid);
+    if (measured == nullptr) return;
+    measured->measures = false;
+    worker_input(pid, win::Calibrated{task, found});
+  });
+}
+
 void World::carry_out(Process& process, wout::StartTask& effect) {
+  if (process.measures) violation(cat(process.worker_id.str(), " starts a ", effect.kind, " beside a measurement"));
   std::vector<Content> contents;
   for (const worker::HandleId id : effect.handles) {
     contents.push_back(process.handles.at(id));

@@ -59,6 +59,7 @@ void World::check_invariants() {
 bool World::at_rest() {
   if (!loop_ || !machine_->live().started || loop_->pending() > 0 || syncing_) return false;
   if (!machine_->live().open_jobs.empty() || !waiting_replies_.empty()) return false;
+  if (!machine_->live().calibrations.empty()) return false;
   for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {
     if (entry.row.state != WorkerState::ready) return false;
   }
@@ -72,6 +73,9 @@ std::string World::unrest() {
   for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {
     out += cat(", ", key, " ", json::enum_name(entry.row.state), " task \"",
                machine_->live().workers.at(entry.row.worker_id).task, "\"");
+  }
+  for (const auto& [id, calibration] : machine_->live().calibrations) {
+    out += cat(", calibration of ", id.str(), calibration.begun ? " begun" : "");
   }
   for (const auto& [key, segment] : machine_->live().segments) {
     out += cat(", segment ", key.first.str(), "/", key.second, " ", json::enum_name(segment.state));

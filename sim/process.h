@@ -76,6 +76,7 @@ struct Process {
   bool link_up = false;    // bytes still cross it
   bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
   bool hung = false;       // its handlers answer no more
+  bool measures = false;   // its device, beside nothing else
   Nanos held_until = 0;    // a handler holds the interpreter: no other thread of Python says anything
   Nanos stalls_until = 0;  // its handlers may be silent for longer than the progress deadline until then
   std::shared_ptr<Line> to_worker;        // of the connection that spoke last

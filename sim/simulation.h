@@ -217,6 +217,7 @@ class World {
   void carry_out(Process& process, wout::DropHandle& effect) { process.handles.erase(effect.handle); }
   void carry_out(Process& process, wout::SampleTelemetry&);
   void carry_out(Process& process, wout::SetPowerLimit& effect);
+  void carry_out(Process& process, wout::Calibrate& effect);
   void carry_out(Process& process, wout::Exit& effect);
   template <class What>
   void worker_input_soon(const Process& process, What what) {
@@ -255,6 +256,7 @@ class World {
   void ask_for_memory();
   void govern_sessions();
   void coordinate();
+  void calibrate();
   /// Each request of a worker has one final answer, whatever crashes between its repetitions.
   void note_answer(const out::SendFrame& effect);
   void check_governed();
@@ -310,6 +312,7 @@ class World {
 
   Random governors_{options_.seed ^ 0x676F7665726EULL};  // of its own, so that older seeds draw as they did
   Random tellers_{options_.seed ^ 0x74656C6C657273ULL};
+  Random calibrators_{options_.seed ^ 0x63616C6962726174ULL};
   std::map<std::string, std::pair<std::uint64_t, Nanos>> told_at_;                // by worker, link, row: rev, since
   std::map<std::pair<std::int64_t, std::string>, std::uint64_t> newest_applied_;  // by pid and row
   std::map<WorkerId, Nanos> late_at_;                                             // when it was last known to be

@@ -80,6 +80,7 @@ struct Client::State {
   CLI::App* devices_list_command = nullptr;
   CLI::App* devices_show_command = nullptr;
   CLI::App* devices_set_command = nullptr;
+  CLI::App* devices_calibrate_command = nullptr;
   CLI::App* routing_show_command = nullptr;
   CLI::App* routing_set_command = nullptr;
   CLI::App* memory_show_command = nullptr;
@@ -245,10 +246,13 @@ void Client::State::add_governed(CLI::App& app) {
   CLI::App* devices = app.add_subcommand("devices", "the devices and what is set for them");
   devices->require_subcommand(1);
   devices_list_command = add(*devices, "list", "list devices, their health and their memory");
-  devices_show_command = add(*devices, "show", "show what is intended and what is confirmed for one device");
+  devices_show_command =
+      add(*devices, "show", "show what is intended and confirmed for one device, what it can do, and how it is");
   devices_set_command =
       add(*devices, "set", "set optimization_profile=, power_limit= or memory_allocation_policy= of a device");
-  for (CLI::App* each : {devices_show_command, devices_set_command}) {
+  devices_calibrate_command =
+      add(*devices, "calibrate", "have a device measured again as soon as its worker is idle, and wait until it is");
+  for (CLI::App* each : {devices_show_command, devices_set_command, devices_calibrate_command}) {
     each->add_option("ID", id, "the device")->required();
   }
 
@@ -280,13 +284,13 @@ void Client::State::add_governed(CLI::App& app) {
 
 std::optional<ExitCode> Client::State::governed(const http::Address& address) {
   if (devices_list_command->parsed()) return list_devices(address, json);
-  if (devices_show_command->parsed() || devices_set_command->parsed()) {
+  if (devices_show_command->parsed() || devices_set_command->parsed() || devices_calibrate_command->parsed()) {
     if (!is_plain_name(id)) {
       return tell(fail(ErrorCode::not_found, cat("there is no device ", shortened(harmless(id)))));
     }
-    const std::string path = cat("devices/", id, "/config");
-    if (devices_show_command->parsed()) return show_setting(address, path, json);
-    return set_setting(address, path, assignments, "", whole, json);
+    if (devices_show_command->parsed()) return show_device(address, id, json);
+    if (devices_calibrate_command->parsed()) return calibrate_device(address, id, json);
+    return set_setting(address, cat("devices/", id, "/config"), assignments, "", whole, json);
   }
   if (propagation_command->parsed()) {
     if (!id.empty() && !is_plain_name(id)) {

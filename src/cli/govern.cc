@@ -141,6 +141,35 @@ ExitCode list_devices(const http::Address& address, bool as_json) {
                                 [](const DevicesView& view) { return text_of(view); });
 }
 
+std::string text_of(const CalibrationView& view) {
+  std::string out = cat(harmless(view.device_id.str()), " was measured at ", harmless(view.calibrated_at), "\n");
+  for (const auto& [name, score] : view.scores_after.items) {
+    const double* const before = view.scores_before.find(name);
+    out += cat(harmless(name), ": ", score, before == nullptr ? " (new)" : cat(" (before: ", *before, ")"), "\n");
+  }
+  for (const auto& [name, score] : view.scores_before.items) {
+    if (view.scores_after.find(name) == nullptr) out += cat(harmless(name), ": not known (before: ", score, ")\n");
+  }
+  for (const std::string& each : view.capabilities_gained) out += cat("can now do: ", harmless(each), "\n");
+  for (const std::string& each : view.capabilities_lost) out += cat("cannot do any more: ", harmless(each), "\n");
+  return out;
+}
+
+ExitCode show_device(const http::Address& address, const std::string& id, bool as_json) {
+  auto config = http::request(address, "GET", cat("/api/v1/devices/", id, "/config"));
+  if (!config || config->status != 200 || !config->body.ends_with('}')) return shown(config, as_json);
+  const auto device = http::request(address, "GET", cat("/api/v1/devices/", id));
+  if (!device || device->status != 200) return shown(device, as_json);
+  config->body.pop_back();
+  config->body += cat(",\"device\":", device->body, "}");
+  return shown(config, as_json);
+}
+
+ExitCode calibrate_device(const http::Address& address, const std::string& id, bool as_json) {
+  return tell_view<CalibrationView>(http::request(address, "POST", cat("/api/v1/devices/", id, "/calibrate")), 200,
+                                    as_json, [](const CalibrationView& view) { return text_of(view); });
+}
+
 ExitCode show_setting(const http::Address& address, const std::string& path, bool as_json) {
   return shown(http::request(address, "GET", cat("/api/v1/", path)), as_json);
 }

@@ -26,7 +26,14 @@ Result<std::string> object_of(const std::vector<std::string>& words, const std::
 /// stay as the server wrote them.
 std::string outline_of(const std::string& json, std::size_t indent = 0);
 
+/// What a calibration has changed, a score a line.
+std::string text_of(const CalibrationView& view);
+
 ExitCode list_devices(const http::Address& address, bool as_json);
+/// What is set for the device, and behind it, under "device", how it is now.
+ExitCode show_device(const http::Address& address, const std::string& id, bool as_json);
+/// Has it measured again, and waits until it is.
+ExitCode calibrate_device(const http::Address& address, const std::string& id, bool as_json);
 /// worker: empty for all.
 ExitCode show_propagation(const http::Address& address, const std::string& worker, bool as_json);
 /// The server's JSON for one path below /api/v1, for people as an outline.

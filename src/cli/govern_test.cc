@@ -55,5 +55,23 @@ TEST(Govern, propagation_shows_what_is_intended_and_what_is_confirmed) {
   EXPECT_NE(text.find("rejected  power_limit: it needs rights"), std::string::npos) << text;
 }
 
+// §1.1: what a calibration has changed is what a person asked for it for.
+TEST(Govern, a_calibration_shows_the_scores_before_and_after) {
+  CalibrationView view;
+  view.device_id = DeviceId("gpu_0");
+  view.calibrated_at = "2026-01-01T12:00:00.000Z";
+  view.scores_before.items = {{"compute", 5}, {"old", 1}};
+  view.scores_after.items = {{"compute", 6}, {"memory_bandwidth", 2.5}};
+  view.capabilities_gained = {"fp8_inference"};
+  view.capabilities_lost = {"nvenc_encoding\x1b[2J"};
+  const std::string text = text_of(view);
+  for (const std::string_view words :
+       {"gpu_0 was measured at 2026-01-01T12:00:00.000Z\n", "compute: 6 (before: 5)\n", "memory_bandwidth: 2.5 (new)\n",
+        "old: not known (before: 1)\n", "can now do: fp8_inference\n", "cannot do any more: nvenc_encoding"}) {
+    EXPECT_NE(text.find(words), std::string::npos) << words << " in " << text;
+  }
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+}
+
 }  // namespace
 }  // namespace lockstep::cli

@@ -39,6 +39,7 @@ enum class FrameType : std::uint16_t {
   state_applied = 17,
   request_answer = 18,
   reservation_update = 20,
+  device_calibrate = 21,
   // the events of §2.1-2.6 that the path uses
   device_health_update = 32,
   vram_usage_update = 33,
@@ -69,10 +70,10 @@ enum class FrameType : std::uint16_t {
 BOOST_DESCRIBE_ENUM(FrameType, hello, welcome, ready, heartbeat, heartbeat_ack, transaction_prepare, transaction_vote,
                     transaction_commit, transaction_abort, transaction_ack, task_cancel, task_failed, model_release,
                     model_released, refused, state_changes, state_applied, request_answer, reservation_update,
-                    device_health_update, vram_usage_update, model_load_request, model_loading_progress,
-                    inference_request, inference_progress, inference_completed, postprocessing_request,
-                    postprocessing_progress, postprocessing_completed, device_config_update, device_routing_update,
-                    device_capability_discovered, system_memory_allocated, memory_policy_update,
+                    device_calibrate, device_health_update, vram_usage_update, model_load_request,
+                    model_loading_progress, inference_request, inference_progress, inference_completed,
+                    postprocessing_request, postprocessing_progress, postprocessing_completed, device_config_update,
+                    device_routing_update, device_capability_discovered, system_memory_allocated, memory_policy_update,
                     memory_allocation_request, model_cache_update, model_runtime_update, processing_session_created,
                     session_control_command, session_progress_update, cross_domain_coordination,
                     inference_orchestration, safety_policy_update)
@@ -255,6 +256,13 @@ struct TaskFailed {
   std::string message;
 };
 BOOST_DESCRIBE_STRUCT(TaskFailed, (), (code, message))
+
+/// orchestrator -> idle worker: measure the device again, and forget what was usual on it. The answer is a
+/// device_capability_discovered, or a task_failed, of the same op_id. §1.1
+struct DeviceCalibrate {
+  DeviceId device_id;
+};
+BOOST_DESCRIBE_STRUCT(DeviceCalibrate, (), (device_id))
 
 struct ModelRelease {
   ModelId model_id;

@@ -393,6 +393,10 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::setting: return set();
     case Route::Kind::command: return submit(command_at(expect(false), route.name, std::move(parser->get().body())));
     case Route::Kind::restart_worker: return submit(in::RestartWorker{expect(false), WorkerId(route.name)});
+    case Route::Kind::calibrate_device: {
+      const bool wait_for_it = wants_wait();
+      return submit(in::CalibrateDevice{expect(wait_for_it), DeviceId(route.name), wait_for_it});
+    }
   }
 }
 

@@ -143,6 +143,8 @@ std::optional<Route> place_of(std::string_view path) {
   if (const auto id = name_between(path, devices, "/config")) {
     return Route{Kind::setting, cat("devices/", *id, "/config"), {}};
   }
+  if (const auto id = name_between(path, devices, "/calibrate")) return Route{Kind::calibrate_device, *id, {}};
+  if (const auto id = name_between(path, devices, "")) return Route{Kind::view, cat("devices/", *id), {}};
   if (const auto id = name_between(path, "/api/v1/propagation/", "")) {
     return Route{Kind::view, cat("propagation/", *id), {}};
   }
@@ -177,6 +179,7 @@ std::string_view methods_of(Route::Kind kind) {
     case Route::Kind::generate:
     case Route::Kind::check:
     case Route::Kind::restart_worker:
+    case Route::Kind::calibrate_device:
     case Route::Kind::load_model:
     case Route::Kind::unload_model:
     case Route::Kind::verify_model:
@@ -234,6 +237,7 @@ std::string class_of(const Route& route) {
     case Route::Kind::output: return "output";
     case Route::Kind::events: return "events";
     case Route::Kind::restart_worker: return "restart_worker";
+    case Route::Kind::calibrate_device: return "calibrate_device";
     case Route::Kind::worker_log: return "worker_log";
     case Route::Kind::metrics: return "metrics";
     case Route::Kind::models: return "models";

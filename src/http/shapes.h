@@ -47,6 +47,7 @@ struct Route {
     output,
     events,
     restart_worker,
+    calibrate_device,
     worker_log,
     metrics,
     models,

@@ -14,6 +14,9 @@ TEST(HttpShapes, every_route_is_found_with_its_name) {
   EXPECT_EQ(route_of("GET", "/v1/models")->name, "v1/models");
   EXPECT_EQ(route_of("GET", "/api/v1/requests/req_1")->name, "requests/req_1");
   EXPECT_EQ(route_of("POST", "/api/v1/requests/req_1/cancel")->name, "req_1");
+  EXPECT_EQ(route_of("GET", "/api/v1/devices/gpu_0")->name, "devices/gpu_0");
+  EXPECT_EQ(route_of("POST", "/api/v1/devices/gpu_0/calibrate")->kind, Route::Kind::calibrate_device);
+  EXPECT_EQ(route_of("POST", "/api/v1/devices/gpu_0/calibrate")->name, "gpu_0");
   EXPECT_EQ(route_of("GET", "/api/v1/outputs/" + hash)->name, hash);
   EXPECT_EQ(route_of("HEAD", "/api/v1/outputs/" + hash + ".png")->kind, Route::Kind::output);
   EXPECT_EQ(route_of("GET", "http://other:1/livez")->kind, Route::Kind::livez);

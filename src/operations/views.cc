@@ -23,6 +23,7 @@ DeviceView view_of(const Tables& tables, const device::Device& device) {
     view.driver_version = found->driver_version;
     view.capabilities = found->capabilities;
     view.capability_scores = found->scores;
+    if (found->calibrated_at) view.calibrated_at = to_rfc3339(*found->calibrated_at);
   }
   if (const auto* held = tables.device.reservations.find(device.device_id.str())) {
     view.reserved_for = cat(held->operation_type, " of ", held->model_id.str());

@@ -35,11 +35,25 @@ struct DeviceView {
   std::string driver_version;
   std::vector<std::string> capabilities;
   Ordered<double> capability_scores;
+  std::optional<std::string> calibrated_at;  // RFC 3339; absent: never
+  std::optional<std::string> calibration;    // "running", or "waiting: " and for what; absent when none was asked for
 };
 BOOST_DESCRIBE_STRUCT(DeviceView, (),
                       (device_id, kind, availability, reason, worker_id, memory_budget, memory_allocated, reserved_for,
                        health, diagnostics, reported_memory, health_level, name, driver_version, capabilities,
-                       capability_scores))
+                       capability_scores, calibrated_at, calibration))
+
+/// What a calibration has changed: its answer, and the event device_calibrated.
+struct CalibrationView {
+  DeviceId device_id;
+  std::string calibrated_at;  // RFC 3339
+  Ordered<double> scores_before;
+  Ordered<double> scores_after;
+  std::vector<std::string> capabilities_gained;
+  std::vector<std::string> capabilities_lost;
+};
+BOOST_DESCRIBE_STRUCT(CalibrationView, (),
+                      (device_id, calibrated_at, scores_before, scores_after, capabilities_gained, capabilities_lost))
 
 struct WorkerView {
   WorkerId worker_id;

@@ -147,6 +147,13 @@ struct RestartWorker {
   ReplyId reply;
   WorkerId worker_id;
 };
+/// A person wants the device measured again, as soon as its worker is idle. wait: answer when it is.
+struct CalibrateDevice {
+  static constexpr auto changes = ownership::Fact::device_policies;
+  ReplyId reply;
+  DeviceId device_id;
+  bool wait;
+};
 /// A person wants the model on a device, or off it; without a worker: on any, off all. Loads are taken in the order of
 /// their priority, and of their arrival.
 struct LoadModel {
@@ -259,9 +266,9 @@ struct Input {
   WallTime wall;
   std::variant<in::Started, in::WorkerSpawned, in::WorkerDialed, in::WorkerGone, in::WorkerDying, in::FrameArrived,
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
-               in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::LoadModel, in::UnloadModel,
-               in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved, in::Set,
-               in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput, in::SetSafetyPolicy,
+               in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::CalibrateDevice, in::LoadModel,
+               in::UnloadModel, in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved,
+               in::Set, in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput, in::SetSafetyPolicy,
                in::ListOutputs, in::ReplyGone, in::StopRequested>
       what;
   std::optional<IdempotencyKey> key = {};

@@ -29,7 +29,7 @@
 namespace lockstep {
 
 /// One worker as it is now. `task` is what it was told to do last and has not answered: a run id, a batch id,
-/// "load:<tx>", "release:<model>"; empty when it is idle.
+/// "load:<tx>", "release:<model>", "calibrate:<device>"; empty when it is idle.
 struct WorkerLive {
   LinkId link = 0;  // of the present connection; frames of another one are too late
   bool link_open = false;
@@ -93,6 +93,12 @@ struct DeliveryLane {
   Nanos refilled = 0;
   bool used = false;
   std::vector<HeldCommand> held;
+};
+
+/// A calibration that a person asked for and that has not ended. In memory only, like an order of a load.
+struct Calibration {
+  bool begun = false;  // its worker was told
+  std::vector<ReplyId> replies;
 };
 
 /// What the samples of one device say over time.
@@ -217,6 +223,7 @@ struct Live {
   std::map<WorkerId, DeliveryLane> deliveries;
   std::set<WorkerId> untold;  // for whom there may be something to tell; derived from the rows
   std::map<DeviceId, DeviceSamples> samples;
+  std::map<DeviceId, Calibration> calibrations;
   Dependencies dependencies;  // derived from the table of requests
   std::map<OperationKey, OperationCost> operation_costs;
   SystemRam ram;

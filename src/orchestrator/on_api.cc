@@ -9,6 +9,7 @@
 #include "operations/views.h"
 #include "operations/workflow.h"
 #include "orchestrator/deliver.h"
+#include "orchestrator/on_calibration.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
@@ -85,6 +86,7 @@ DeviceView device_view(const Turn& turn, const device::Device& device) {
     view.diagnostics = live->second.health->diagnostics;
   }
   if (live->second.memory) view.reported_memory = live->second.memory->vram_metrics;
+  view.calibration = calibration_state(turn, device);
   return view;
 }
 
@@ -183,6 +185,7 @@ void on_view(Turn& turn, const in::View& input) {
   constexpr std::string_view one_request = "requests/";
   constexpr std::string_view one_worker = "workers/";
   constexpr std::string_view one_model = "models/";
+  constexpr std::string_view one_device = "devices/";
   if (input.path == "status") return ok(status_view(turn));
   if (input.path == "requests") return ok(requests_view(turn.tables, turn.live.rev));
   if (input.path == "readyz") {
@@ -203,6 +206,11 @@ void on_view(Turn& turn, const in::View& input) {
       view.devices.push_back(device_view(turn, entry.row));
     }
     return ok(view);
+  }
+  if (input.path.starts_with(one_device) && !input.path.ends_with("/config")) {
+    const std::string id = input.path.substr(one_device.size());
+    if (const auto* device = turn.tables.device.devices.find(id)) return ok(device_view(turn, *device));
+    return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no device ", shortened(id))));
   }
   if (input.path == "models") {
     ModelsView view{turn.live.rev, {}};
@@ -269,6 +277,7 @@ void on_reply_gone(Turn& turn, const in::ReplyGone& input) {
   for (auto& [id, order] : turn.live.orders) {
     if (order.reply == input.reply) order.reply.reset();
   }
+  for (auto& [id, calibration] : turn.live.calibrations) std::erase(calibration.replies, input.reply);
   for (auto& [id, verification] : turn.live.verifying) {
     for (auto& reply : verification.replies) {
       if (reply == input.reply) reply.reset();

@@ -7,6 +7,7 @@
 #include "domains/device/rules.h"
 #include "domains/model/rules.h"
 #include "orchestrator/deliver.h"
+#include "orchestrator/on_calibration.h"
 #include "orchestrator/set.h"
 
 namespace lockstep {
@@ -252,14 +253,19 @@ void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUp
   }
 }
 
-Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const DeviceCapabilityDiscovered& report) {
+Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const DeviceCapabilityDiscovered& report,
+                             const std::string& op_id) {
   if (report.device_id != worker.device_id) {
     return fail(ErrorCode::not_owner, cat("it reports on ", shortened(report.device_id.str())), "/device_id");
   }
-  const device::Capabilities fresh{worker.device_id, report.device_name.value_or(""),
-                                   report.driver_version.value_or(""), report.new_capabilities,
-                                   report.capability_scores};
   const device::Capabilities* known = turn.tables.device.capabilities.find(worker.device_id.str());
+  device::Capabilities fresh{
+      worker.device_id,        report.device_name.value_or(""), report.driver_version.value_or(""),
+      report.new_capabilities, report.capability_scores,        known == nullptr ? std::nullopt : known->calibrated_at};
+  if (is_calibrating(turn, worker, op_id)) {
+    fresh.calibrated_at = turn.wall;
+    calibration_done(turn, worker, known, fresh);
+  }
   if (known != nullptr && json::to_text(*known) == json::to_text(fresh)) return {};
   turn.change.put(turn.tables.device.capabilities, worker.device_id.str(), fresh);
   turn.change.event(std::string(DeviceCapabilityDiscovered::event_type), worker.device_id.str(), report);

@@ -17,7 +17,9 @@ namespace lockstep {
 /// first: of this life of its worker.
 void health_sampled(Turn& turn, const WorkerRecord& worker, const DeviceHealthUpdate& update, bool first);
 /// What a device can do, kept when it differs from what is known. not_owner for a device of another worker.
-Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const DeviceCapabilityDiscovered& report);
+/// op_id: of the calibration that it answers, if it does.
+Status capabilities_reported(Turn& turn, const WorkerRecord& worker, const DeviceCapabilityDiscovered& report,
+                             const std::string& op_id);
 /// The worker is ready: it is told what is set for its device, and the routes.
 void tell_device_facts(Turn& turn, const WorkerRecord& worker);
 /// Its worker is gone: nothing is confirmed any more, and nobody knows how well the device is.

@@ -15,6 +15,7 @@
 #include "orchestrator/coordination.h"
 #include "orchestrator/costs.h"
 #include "orchestrator/deliver.h"
+#include "orchestrator/on_calibration.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
@@ -225,6 +226,10 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   const TaskFailed failed = LOCKSTEP_TRY(body_of<TaskFailed>(arrival));
   if (!arrival.live.works_on(arrival.envelope.op_id)) return {};
   const Error why = fail(error_code_named(failed.code), shortened(failed.message, 2000));
+  if (is_calibrating(turn, arrival.worker, arrival.envelope.op_id)) {
+    calibration_failed(turn, arrival.worker, why);
+    return {};
+  }
   const JobId job_id = arrival.live.job_of(arrival.envelope.op_id);
   const bool of_many = arrival.live.batch_size > 1;
   const model::Residency* residency = residency_of_load(turn, arrival);
@@ -313,7 +318,8 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     }
     case FrameType::model_runtime_update: return on_model_runtime(turn, arrival);
     case FrameType::device_capability_discovered:
-      return capabilities_reported(turn, arrival.worker, LOCKSTEP_TRY(body_of<DeviceCapabilityDiscovered>(arrival)));
+      return capabilities_reported(turn, arrival.worker, LOCKSTEP_TRY(body_of<DeviceCapabilityDiscovered>(arrival)),
+                                   arrival.envelope.op_id);
     case FrameType::memory_allocation_request:
       return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(arrival)),
                           arrival.envelope.body.text);

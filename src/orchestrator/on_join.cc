@@ -13,6 +13,7 @@
 #include "events/json_read.h"
 #include "operations/model_load.h"
 #include "operations/workflow.h"
+#include "orchestrator/on_calibration.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -198,6 +199,7 @@ class Reunion {
       if (live().works_on(task.op_id)) continue;
       // Work that nobody waits for any more. The worker is busy until it has answered.
       if (live().task.empty()) take_up(task.op_id, {});
+      if (is_calibrating(turn_, worker_, task.op_id)) continue;  // it answers soon, and is worth having
       send(turn_, worker_, FrameType::task_cancel, TaskCancel{}, {task.op_id, task.attempt, {}});
     }
     for (const Holding& held : rejoin_.holdings) {
@@ -323,6 +325,7 @@ void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, 
   open_link(turn, worker, input, rejoin.token);
   welcome_worker(turn, worker, turn.tables.device.devices.at(worker.device_id.str()));
   reunion.settle();
+  calibration_resumed(turn, worker);
   reunion.take_segments(input);
   turn.log(cat(worker.worker_id.str(), " is back, incarnation ", worker.incarnation.value, ", with ",
                rejoin.holdings.size(), " models", live.task.empty() ? "" : cat(", working on ", live.task)));

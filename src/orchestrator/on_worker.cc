@@ -9,6 +9,7 @@
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
 #include "orchestrator/deliver.h"
+#include "orchestrator/on_calibration.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
@@ -190,6 +191,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
         .worker_deaths[{input.worker_id, std::string(death_cause(input.how, ours, !live.end_reason.empty()))}];
   worker_gone(turn.tables, *worker, how, !ours, turn.wall, turn.change);
   requester_gone(turn, input.worker_id);
+  calibration_lost(turn, *worker, how);
   device_lost(turn, *worker);
   memory_lost(turn, *worker);
   end_deliveries(turn, *worker);

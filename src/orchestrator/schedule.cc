@@ -42,12 +42,6 @@ struct Pass {
   std::size_t waited = 0;      // earlier jobs that wait
 };
 
-bool is_idle(const Turn& turn, const WorkerRecord& worker) {
-  const auto live = turn.live.workers.find(worker.worker_id);
-  return worker.state == WorkerState::ready && live != turn.live.workers.end() && live->second.link_open &&
-         !live->second.silent && !live->second.kill_sent && live->second.task.empty();
-}
-
 std::vector<WorkerRecord> idle_workers(const Turn& turn) {
   std::vector<WorkerRecord> out;
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
@@ -71,13 +65,6 @@ Bytes budget_of(const Turn& turn, const WorkerRecord& worker) { return limit_on(
 Bytes free_on(const Turn& turn, const WorkerRecord& worker) {
   return budget_of(turn, worker) - memory::allocated_on(turn.tables.memory, worker.device_id) -
          promised_on(turn.live.intents, worker.device_id);
-}
-
-void give_task(Turn& turn, const WorkerRecord& worker, std::string task, const JobId& job) {
-  WorkerLive& live = turn.live.workers[worker.worker_id];
-  LOCKSTEP_CHECK(live.task.empty());
-  live.task = std::move(task);
-  live.task_job = job;
 }
 
 void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker) {
@@ -525,6 +512,19 @@ std::vector<JobId> in_order(const Turn& turn) {
 }
 
 }  // namespace
+
+bool is_idle(const Turn& turn, const WorkerRecord& worker) {
+  const auto live = turn.live.workers.find(worker.worker_id);
+  return worker.state == WorkerState::ready && live != turn.live.workers.end() && live->second.link_open &&
+         !live->second.silent && !live->second.kill_sent && live->second.task.empty();
+}
+
+void give_task(Turn& turn, const WorkerRecord& worker, std::string task, const JobId& job) {
+  WorkerLive& live = turn.live.workers[worker.worker_id];
+  LOCKSTEP_CHECK(live.task.empty());
+  live.task = std::move(task);
+  live.task_job = job;
+}
 
 void forget_copies(Turn& turn, const ModelId& id) {
   for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {

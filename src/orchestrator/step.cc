@@ -64,6 +64,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::View& x) { on_view(turn, x); },
                  [&](const in::Cancel& x) { command(turn, x, on_cancel); },
                  [&](const in::RestartWorker& x) { command(turn, x, on_restart_worker); },
+                 [&](const in::CalibrateDevice& x) { command(turn, x, on_calibrate_device); },
                  [&](const in::LoadModel& x) { command(turn, x, on_load_model); },
                  [&](const in::UnloadModel& x) { command(turn, x, on_unload_model); },
                  [&](const in::VerifyModel& x) { command(turn, x, on_verify_model); },
@@ -89,9 +90,9 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_pixels(turn) || settle_answers(turn) || settle_deliveries(turn) || settle_workers(turn) ||
-        settle_sessions(turn) || settle_memory(turn) || settle_coordination(turn) || settle_models(turn) ||
-        settle_jobs(turn);
+    settle_pixels(turn) || settle_answers(turn) || settle_deliveries(turn) || settle_calibrations(turn) ||
+        settle_workers(turn) || settle_sessions(turn) || settle_memory(turn) || settle_coordination(turn) ||
+        settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }

@@ -72,6 +72,7 @@ void send(Turn& turn, const WorkerRecord& worker, FrameType type, const Body& bo
 inline Operation transaction_operation(const TransactionId& id) { return {id.str(), 0, {.transaction = id}}; }
 inline Operation load_operation(const TransactionId& id) { return {cat("load:", id.str()), 0, {.transaction = id}}; }
 inline Operation release_operation(const ModelId& id) { return {cat("release:", id.str()), 0, {}}; }
+inline Operation calibrate_operation(const DeviceId& id) { return {cat("calibrate:", id.str()), 0, {}}; }
 inline Operation run_operation(const std::string& run, std::uint32_t attempt, const RequestId& request) {
   return {run, attempt, {.transaction = {}, .session = {}, .request = request}};
 }
@@ -95,6 +96,7 @@ void on_check(Turn& turn, const in::Check& input);
 void on_view(Turn& turn, const in::View& input);
 void on_cancel(Turn& turn, const in::Cancel& input);
 void on_restart_worker(Turn& turn, const in::RestartWorker& input);
+void on_calibrate_device(Turn& turn, const in::CalibrateDevice& input);
 /// Into the queue of loads and unloads, behind those of its priority.
 void add_order(Turn& turn, ModelOrder order);
 /// By priority, then by arrival.
@@ -121,6 +123,7 @@ void on_reply_gone(Turn& turn, const in::ReplyGone& input);
 bool settle_pixels(Turn& turn);
 bool settle_answers(Turn& turn);
 bool settle_deliveries(Turn& turn);
+bool settle_calibrations(Turn& turn);
 bool settle_workers(Turn& turn);
 bool settle_memory(Turn& turn);
 bool settle_models(Turn& turn);
@@ -134,6 +137,10 @@ void await_worker(Turn& turn, const WorkerRecord& worker);
 void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
 /// preparing + participant_lost -> aborted, and nothing was written: what it promised over a link that ended.
 void drop_intents(Turn& turn, const WorkerId& worker);
+/// It is ready, can be told something now, and has nothing to do.
+bool is_idle(const Turn& turn, const WorkerRecord& worker);
+/// An idle worker is busy with this from now on. job: empty when it is for none.
+void give_task(Turn& turn, const WorkerRecord& worker, std::string task, const JobId& job);
 /// The deadline for the next sign of progress of the worker's task.
 void expect_progress(Turn& turn, const WorkerId& worker);
 void task_over(Turn& turn, const WorkerId& worker);

@@ -26,7 +26,7 @@ constexpr std::array facts{
     fact(device_availability, "§1.1", ours, everyone, {"device.devices"}, "online, offline or error, with the reason"),
     fact(device_capabilities, "§1.1", theirs, everyone, {"device.capabilities"},
          "what the hardware can do, with scores"),
-    fact(device_policies, "§1.1", ours, everyone, {"device.configs"}, "use, limits, profiles, retry"),
+    fact(device_policies, "§1.1", ours, everyone, {"device.configs"}, "use, limits, profiles, retry, calibration"),
     fact(device_health, "§1.1", theirs, everyone, {"device.health"}, "temperature, errors, throttling"),
     fact(device_telemetry, "§1.1", theirs, everyone, {}, "utilization, power, clocks: samples"),
     fact(ram_ledger, "§1.2", ours, everyone, {"memory.segments", "memory.grants"},
@@ -92,6 +92,7 @@ constexpr std::array events{
     EventRow{state_changes, ours, {device_policies, memory_quotas}},  // each event in it is asked by itself as well
     EventRow{state_applied, theirs, {votes}},
     EventRow{reservation_update, theirs, {resource_demands}},
+    EventRow{device_calibrate, ours, {device_policies}},
     EventRow{device_health_update, theirs, {device_health, device_telemetry}},
     EventRow{vram_usage_update, theirs, {vram_usage, vram_pressure}},
     EventRow{model_load_request, ours, {model_placement}},

@@ -45,6 +45,7 @@ constexpr std::array rows{
     UrgencyRow{task_failed, always, p2_normal, domains_of(mod, pro, inf, post)},
     UrgencyRow{model_release, always, p2_normal, domains_of(mem, mod)},
     UrgencyRow{model_released, always, p2_normal, domains_of(mem, mod)},
+    UrgencyRow{device_calibrate, always, p2_normal, domains_of(dev)},
     // §2.1
     UrgencyRow{device_config_update, always, p1_high, domains_of(dev)},
     UrgencyRow{device_routing_update, always, p1_high, domains_of(dev, pro, inf, post)},

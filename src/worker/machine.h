@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/result.h"
 #include "base/units.h"
 #include "env/frame.h"
 #include "events/device_events.h"
@@ -99,6 +100,11 @@ struct Coordinate {
 struct UpdateReservation {
   ReservationUpdate update;
 };
+/// The answer to a Calibrate: what was measured, or why nothing was.
+struct Calibrated {
+  TaskId task;
+  Result<DeviceCapabilityDiscovered> found;
+};
 /// The answer to the SetPowerLimit of this number. refused: why it is not set; empty when it is.
 struct PowerLimitSet {
   std::uint64_t number;
@@ -111,7 +117,7 @@ struct Input {
   WallTime wall;
   std::variant<in::DialNow, in::LinkOpened, in::DialFailed, in::FrameArrived, in::LinkClosed, in::TimerFired,
                in::HandlersReady, in::CapabilitiesFound, in::TaskProgress, in::TaskPart, in::TaskDone, in::TaskFailed,
-               in::Telemetry, in::AskMemory, in::Coordinate, in::UpdateReservation, in::PowerLimitSet>
+               in::Telemetry, in::AskMemory, in::Coordinate, in::UpdateReservation, in::PowerLimitSet, in::Calibrated>
       what;
 };
 
@@ -153,6 +159,10 @@ struct ArmTimer {
   Nanos deadline;
 };
 struct SampleTelemetry {};
+/// Measures the device again, beside nothing else; Calibrated follows, at some time.
+struct Calibrate {
+  TaskId task;
+};
 /// Asks the driver; PowerLimitSet follows, at some time. Without watts: the driver's own limit again.
 struct SetPowerLimit {
   std::uint64_t number;
@@ -167,7 +177,8 @@ struct Exit {
 
 struct Effect {
   std::variant<out::Send, out::Dial, out::DropLink, out::KeepSegment, out::ForgetSegments, out::StartTask,
-               out::CancelTask, out::DropHandle, out::ArmTimer, out::SampleTelemetry, out::SetPowerLimit, out::Exit>
+               out::CancelTask, out::DropHandle, out::ArmTimer, out::SampleTelemetry, out::SetPowerLimit,
+               out::Calibrate, out::Exit>
       what;
 };
 
@@ -288,6 +299,8 @@ class Machine {
   void cancel(Turn& turn, const std::string& op_id);
   void tell_runtime(Turn& turn, const ModelId& model);
   void tell_capabilities(Turn& turn);
+  void calibrate(Turn& turn, const DeviceCalibrate& order, Task task, bool fenced);
+  void calibrated(Turn& turn, const in::Calibrated& input);
   template <class Request>
   void ask(Turn& turn, const std::string& id, const Request& request);
   void hear_answer(RequestAnswer answer);

@@ -106,6 +106,7 @@ Plan<Effect> Machine::step(const Input& input) {
                  [&](const in::AskMemory& x) { ask(turn, x.request.request_id, x.request); },
                  [&](const in::Coordinate& x) { ask(turn, coordination_id(x.request), x.request); },
                  [&](const in::PowerLimitSet& x) { power_limit_set(turn, x); },
+                 [&](const in::Calibrated& x) { calibrated(turn, x); },
                  [&](const in::UpdateReservation& x) { send(turn, FrameType::reservation_update, x.update); },
              },
              input.what);
@@ -429,6 +430,9 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
             handles);
       return {};
     }
+    case FrameType::device_calibrate:
+      calibrate(turn, LOCKSTEP_TRY(json::from_text<DeviceCalibrate>(body)), task, fenced);
+      return {};
     case FrameType::state_changes:
       return change_state(turn, LOCKSTEP_TRY(json::from_text<StateChanges>(body)), task.operation);
     case FrameType::request_answer: hear_answer(LOCKSTEP_TRY(json::from_text<RequestAnswer>(body))); return {};
@@ -693,6 +697,34 @@ void Machine::tell_capabilities(Turn& turn) {
   if (!identity_.capabilities) return;
   identity_.capabilities->device_id = device_id_;
   send(turn, FrameType::device_capability_discovered, *identity_.capabilities);
+}
+
+void Machine::calibrate(Turn& turn, const DeviceCalibrate& order, Task task, bool fenced) {
+  task.kind = "calibrate";
+  if (order.device_id != device_id_) {
+    return answer_failure(turn, task, "not_owner", cat("this worker has ", device_id_.str()));
+  }
+  if (fenced) return answer_failure(turn, task, "unavailable", "the worker has fenced itself");
+  if (!tasks_.empty()) {
+    return answer_failure(turn, task, "unavailable",
+                          cat("a measurement beside a running ", tasks_.begin()->second.kind, " would be wrong"));
+  }
+  const TaskId id = ++tasks_made_;
+  tasks_.emplace(id, std::move(task));
+  turn.effect(out::Calibrate{id});
+}
+
+void Machine::calibrated(Turn& turn, const in::Calibrated& input) {
+  const auto place = tasks_.find(input.task);
+  if (place == tasks_.end()) return;
+  const Task task = place->second;
+  tasks_.erase(place);
+  ++handler_progress_;
+  if (!input.found) return answer_failure(turn, task, "unavailable", input.found.error().message);
+  identity_.capabilities = *input.found;
+  identity_.capabilities->device_id = device_id_;
+  baselines_ = {};  // what was usual of the device as it was
+  answer(turn, task, FrameType::device_capability_discovered, *identity_.capabilities);
 }
 
 void Machine::tell_runtime(Turn& turn, const ModelId& model) {

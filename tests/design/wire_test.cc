@@ -87,6 +87,7 @@ std::map<FrameType, Example> examples() {
                        {{"device_config_update", "gpu_0", 7, AppliedOutcome::rejected, "no",
                          std::vector<RejectedSetting>{{"power_limit", "it needs rights"}}}}})},
       {FrameType::reservation_update, of(ReservationUpdate{AllocationId("grant_3_1"), std::nullopt})},
+      {FrameType::device_calibrate, of(DeviceCalibrate{DeviceId("gpu_0")})},
       {FrameType::model_released, of(ModelReleased{model, Bytes{0}})},
       {FrameType::refused, of(Refused{"the secret is missing or wrong", false})},
   };

@@ -14,6 +14,8 @@
 namespace lockstep::worker {
 namespace {
 
+using namespace std::string_literals;
+
 const ModelId tiny("tiny");
 const TransactionId tx("tx_1_1");
 
@@ -601,6 +603,115 @@ TEST_F(Design_worker, capabilities_that_are_found_late_are_told_then_and_after_e
   ASSERT_EQ(told.size(), 2u);
   EXPECT_EQ(told[0].device_id, DeviceId("gpu_0"));
   EXPECT_EQ(told[1].new_capabilities.size(), 2u);
+}
+
+// §1.1 calibration: the worker's side.
+class Design_1_1_calibration_worker : public Design_worker {
+ protected:
+  Design_1_1_calibration_worker() : Design_worker() { machine = Machine(identity(seconds(30))); }
+  void order(const std::string& device = "gpu_0") {
+    hear(FrameType::device_calibrate, DeviceCalibrate{DeviceId(device)}, "calibrate:gpu_0");
+  }
+  void measured(double score) {
+    DeviceCapabilityDiscovered found;
+    found.capability_scores.items = {{"memory_bandwidth", score}};
+    ASSERT_FALSE(all<out::Calibrate>().empty());
+    input(in::Calibrated{all<out::Calibrate>().back().task, found});
+  }
+  /// Of each report of capabilities: the op_id and the score.
+  std::vector<std::pair<std::string, double>> reports() const {
+    std::vector<std::pair<std::string, double>> out;
+    for (const out::Send& each : all<out::Send>()) {
+      if (each.frame.header.type != static_cast<std::uint16_t>(FrameType::device_capability_discovered)) continue;
+      const Envelope envelope = from_frame(each.frame).value();
+      const auto body = json::from_text<DeviceCapabilityDiscovered>(envelope.body.text).value();
+      EXPECT_EQ(body.device_id, DeviceId("gpu_0"));
+      out.emplace_back(envelope.op_id, *body.capability_scores.find("memory_bandwidth"));
+    }
+    return out;
+  }
+  std::string failure() const {
+    const auto failed = said<lockstep::TaskFailed>(FrameType::task_failed);
+    return failed.empty() ? "" : failed.back().message;
+  }
+  void heat(double temperature) {
+    in::Telemetry reading;
+    reading.health.temperature = temperature;
+    input(reading);
+  }
+};
+
+TEST_F(Design_1_1_calibration_worker, it_measures_and_reports_and_tells_it_to_later_orchestrators) {
+  join();
+  order();
+  ASSERT_EQ(all<out::Calibrate>().size(), 1u);
+  EXPECT_TRUE(reports().empty());
+  measured(5);
+  ASSERT_EQ(reports().size(), 1u);
+  EXPECT_EQ(reports()[0], std::pair("calibrate:gpu_0"s, 5.0));
+  input(in::LinkClosed{"reset"});
+  input(in::LinkOpened{});
+  sequence = 0;
+  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
+  ASSERT_EQ(reports().size(), 2u);
+  EXPECT_EQ(reports()[1], std::pair(""s, 5.0));
+}
+
+TEST_F(Design_1_1_calibration_worker, its_baselines_begin_anew) {
+  join();
+  for (int i = 0; i < 40; ++i) heat(60);
+  heat(95);
+  EXPECT_EQ(said<DeviceHealthUpdate>(FrameType::device_health_update).back().diagnostics->deviations.size(), 1u);
+  order();
+  measured(5);
+  heat(95);
+  EXPECT_TRUE(said<DeviceHealthUpdate>(FrameType::device_health_update).back().diagnostics->deviations.empty());
+}
+
+TEST_F(Design_1_1_calibration_worker, it_does_not_measure_beside_a_task) {
+  join();
+  load();
+  order();
+  EXPECT_TRUE(all<out::Calibrate>().empty());
+  EXPECT_NE(failure().find("beside a running load"), std::string::npos) << failure();
+}
+
+TEST_F(Design_1_1_calibration_worker, another_device_is_refused) {
+  join();
+  order("gpu_1");
+  EXPECT_TRUE(all<out::Calibrate>().empty());
+  EXPECT_EQ(failure(), "this worker has gpu_0");
+}
+
+TEST_F(Design_1_1_calibration_worker, a_probe_that_fails_changes_nothing_and_says_why) {
+  join();
+  for (int i = 0; i < 40; ++i) heat(60);
+  order();
+  input(in::Calibrated{all<out::Calibrate>().back().task, fail(ErrorCode::unavailable, "no NVIDIA driver")});
+  EXPECT_EQ(failure(), "no NVIDIA driver");
+  EXPECT_TRUE(reports().empty());
+  heat(95);
+  EXPECT_EQ(said<DeviceHealthUpdate>(FrameType::device_health_update).back().diagnostics->deviations.size(), 1u);
+  input(in::Calibrated{all<out::Calibrate>().back().task, fail(ErrorCode::unavailable, "again")});
+  EXPECT_EQ(failure(), "no NVIDIA driver") << "it is answered once";
+}
+
+// §3.7: it is a task like others to an orchestrator that it comes back to; its answer is told there.
+TEST_F(Design_1_1_calibration_worker, one_that_ends_without_a_link_is_answered_over_the_next) {
+  join();
+  order();
+  input(in::LinkClosed{"reset"});
+  input(in::LinkOpened{});
+  const auto rejoin = said<Hello>(FrameType::hello).back().rejoin;
+  ASSERT_TRUE(rejoin.has_value());
+  ASSERT_EQ(rejoin->tasks.size(), 1u);
+  EXPECT_EQ(rejoin->tasks[0].op_id, "calibrate:gpu_0");
+  measured(5);
+  EXPECT_TRUE(reports().empty());
+  sequence = 0;
+  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
+  ASSERT_EQ(reports().size(), 2u);
+  EXPECT_EQ(reports()[1], std::pair("calibrate:gpu_0"s, 5.0));
 }
 
 // §1.3, §2.3: runtime state of a model: ready, warm, how long an inference takes.

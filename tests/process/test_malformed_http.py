@@ -81,10 +81,11 @@ def malformed(rng):
         return "unknown key", generation(**{rng.choice(["colour", "promt", "__proto__", ""]): 1}), False
     if kind == 6:
         place = rng.choice(["/api/v1/requests/{}", "/api/v1/requests/{}/cancel", "/api/v1/outputs/{}.png",
-                            "/api/v1/workers/{}", "/api/v1/workers/{}/logs", "/api/v1/workers/{}/restart", "/{}"])
+                            "/api/v1/workers/{}", "/api/v1/workers/{}/logs", "/api/v1/workers/{}/restart",
+                            "/api/v1/devices/{}/calibrate", "/{}"])
         name = rng.choice(names)
         target = place.format(name).replace(" ", "%20")
-        method = "POST" if target.endswith(("cancel", "restart")) else "GET"
+        method = "POST" if target.endswith(("cancel", "restart", "calibrate")) else "GET"
         return f"name {target}", http(method, target), False
     if kind == 7:
         method, target = rng.choice([("DELETE", "/api/v1/status"), ("PUT", GENERATE), ("GET", GENERATE), ("BREW", "/livez"),

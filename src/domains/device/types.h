@@ -2,6 +2,7 @@
 
 // Device domain, §1.1: which devices there are, what state they are in, and who holds one for an operation.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,15 +29,17 @@ struct Device {
 };
 BOOST_DESCRIBE_STRUCT(Device, (), (device_id, worker_id, kind, memory_budget, availability, reason))
 
-/// What a device can do, as its worker found it; a probe measures the scores, 0 to 10. Its rev is the row's.
+/// What a device can do, as its worker found it; the scores are 0 to 10. Its rev is the row's.
+/// calibrated_at    when it was last measured because a person asked; a start of its worker measures too
 struct Capabilities {
   DeviceId device_id;
   std::string name;
   std::string driver_version;
   std::vector<std::string> capabilities;
   Ordered<double> scores;
+  std::optional<WallTime> calibrated_at;
 };
-BOOST_DESCRIBE_STRUCT(Capabilities, (), (device_id, name, driver_version, capabilities, scores))
+BOOST_DESCRIBE_STRUCT(Capabilities, (), (device_id, name, driver_version, capabilities, scores, calibrated_at))
 
 /// Exclusive per device: one load lane, since copies over one bus only slow each other down (design §7).
 struct Reservation {

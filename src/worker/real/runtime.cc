@@ -232,6 +232,11 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
       reactor.post([this, number, refused = std::move(refused)] { input(in::PowerLimitSet{number, refused}); });
     });
   }
+  void carry_out(out::Calibrate& order) {
+    sensors->probe([this, task = order.task](Result<DeviceCapabilityDiscovered> found) {
+      reactor.post([this, task, found = std::move(found)] { input(in::Calibrated{task, found}); });
+    });
+  }
   void carry_out(out::Exit& exit) {
     std::fprintf(stderr, "lockstep worker: ending: %s\n", exit.reason.c_str());
     std::fflush(nullptr);
