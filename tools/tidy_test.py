@@ -26,8 +26,8 @@ DOMAIN_README = re.compile(r"src/domains/[^/]+/README\.md$")
 DOMAINS = ["device", "memory", "model", "processing", "inference", "postprocessing"]
 # A file format that one domain owns; it has no twin in the others.
 OF_ONE_DOMAIN = {f"{stem}.{ending}" for ending in ("h", "cc")
-                 for stem in ("dtype", "guess", "safetensors", "config", "health", "routing", "throttle", "policy",
-                              "grants", "history", "capabilities", "tuning")}
+                 for stem in ("dtype", "guess", "safetensors", "configuration", "config", "health", "routing",
+                              "throttle", "policy", "grants", "history", "capabilities", "tuning")}
 
 CODE = {".h", ".cc", ".py", ".sh", ".ts", ".tsx"}
 EXTENSIONS = {"h", "cc", "py", "md", "txt", "json", "sh", "toml", "ts", "tsx", "yml", "yaml", "sql", "cmake"}

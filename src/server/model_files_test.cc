@@ -242,8 +242,8 @@ TEST_F(ModelFilesTest, a_segment_of_another_dtype_is_half_as_large_and_its_integ
   };
   EXPECT_EQ(bytes_at(fill.layout->pieces[0].to, 4), std::string("\x80\x3f\x00\xc0", 4));
   EXPECT_EQ(bytes_at(fill.layout->pieces[1].to, 3), "\x07\x08\x09");
-  EXPECT_NE(fill.layout->tensors_json.find("BF16"), std::string::npos);
-  EXPECT_EQ(fill.layout->tensors_json.find("F32"), std::string::npos);
+  EXPECT_NE(fill.layout->contents_json.find("BF16"), std::string::npos);
+  EXPECT_EQ(fill.layout->contents_json.find("F32"), std::string::npos);
 }
 
 TEST_F(ModelFilesTest, the_digest_is_that_of_the_whole_file) {

@@ -31,11 +31,9 @@ constexpr std::array<std::pair<std::string_view, std::uint64_t>, 15> dtypes{{
     {"F64", 8},
 }};
 
-// Room for `{"model":…,"component":…,"sha256":…,"tensors":` around the tensors: two plain names of at most 128 bytes,
+// Room for `{"model":…,"component":…,"sha256":…,"tensors":` around the contents: two plain names of at most 128 bytes,
 // a digest and the keys. The header is padded to it, so that its length does not depend on the digest.
 constexpr std::uint64_t header_slack = 512;
-
-std::uint64_t aligned(std::uint64_t at) { return (at + segment_alignment - 1) / segment_alignment * segment_alignment; }
 
 struct TensorEntry {
   std::string dtype;
@@ -53,6 +51,12 @@ struct SegmentTensor {
 BOOST_DESCRIBE_STRUCT(SegmentTensor, (), (dtype, shape, offset, bytes))
 
 }  // namespace
+
+std::uint64_t segment_aligned(std::uint64_t at) {
+  return (at + segment_alignment - 1) / segment_alignment * segment_alignment;
+}
+
+std::uint64_t first_piece_at(std::uint64_t bytes) { return segment_aligned(8 + header_slack + bytes); }
 
 Result<std::uint64_t> safetensors_header_length(std::span<const std::uint8_t> first_eight, std::uint64_t file_size) {
   if (file_size < 8 || first_eight.size() < 8) {
@@ -150,7 +154,7 @@ std::map<std::string, std::string> safetensors_metadata(std::string_view text) {
 Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files, CacheDtype dtype) {
   // Offsets stand in the header, so the header's length must be known first: offsets relative to the first tensor
   // would need a second rule in every reader. Lengths are bounded by writing the widest offset (20 digits).
-  std::uint64_t json_bound = header_slack;
+  std::uint64_t json_bound = 0;
   std::map<std::string, bool> names;
   for (const auto& file : files) {
     for (const Tensor& tensor : file) {
@@ -163,7 +167,7 @@ Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files, Cac
       json_bound += entry.size() + 2;
     }
   }
-  const std::uint64_t data_begin = aligned(8 + json_bound);
+  const std::uint64_t data_begin = first_piece_at(json_bound);
   SegmentLayout layout;
   std::map<std::string, SegmentTensor> placed;
   std::uint64_t at = data_begin;
@@ -175,11 +179,11 @@ Result<SegmentLayout> lay_out(const std::vector<std::vector<Tensor>>& files, Cac
           same ? tensor.bytes : tensor.bytes / float_width(tensor.dtype) * float_width(in_cache);
       layout.pieces.push_back({file, tensor.begin, at, tensor.bytes, tensor.dtype, in_cache, bytes});
       placed.emplace(tensor.name, SegmentTensor{in_cache, tensor.shape, at, bytes});
-      at = aligned(at + bytes);
+      at = segment_aligned(at + bytes);
     }
   }
   layout.size = Bytes{at};
-  layout.tensors_json = json::to_text(placed);
+  layout.contents_json = cat("\"tensors\":", json::to_text(placed));
   return layout;
 }
 
@@ -191,7 +195,7 @@ std::string segment_header(const SegmentLayout& layout, std::string_view model, 
   json::write_string(text, component);
   text += ",\"sha256\":";
   json::write_string(text, sha256);
-  text += cat(",\"tensors\":", layout.tensors_json, "}");
+  text += cat(",", layout.contents_json, "}");
   const std::uint64_t data_begin = layout.pieces.empty() ? layout.size.value : layout.pieces.front().to;
   LOCKSTEP_CHECK(8 + text.size() <= data_begin);
   text.resize(data_begin - 8, ' ');

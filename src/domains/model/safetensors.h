@@ -52,8 +52,13 @@ struct CopyPiece {
 struct SegmentLayout {
   std::vector<CopyPiece> pieces;  // ascending in (file, from)
   Bytes size;                     // of the whole segment, header included
-  std::string tensors_json;       // the "tensors" member of the segment header
+  std::string contents_json;      // the "tensors" member of the segment header, or the "files" of a configuration
 };
+
+/// `at`, moved up to where the next piece of a segment may begin.
+std::uint64_t segment_aligned(std::uint64_t at);
+/// Where the first piece of a segment begins whose contents_json has at most `bytes`.
+std::uint64_t first_piece_at(std::uint64_t bytes);
 
 /// Where each tensor of a component's files goes. The header text itself is made by segment_header(), of fixed
 /// length for a layout, so that the digest can be filled in when it is known.
