@@ -4,6 +4,7 @@
 #include "sim/simulation.h"
 
 #include "base/text.h"
+#include "domains/model/rules.h"
 #include "events/json_read.h"
 #include "propagation/framing.h"
 #include "propagation/ordering.h"
@@ -159,8 +160,8 @@ void World::check_told() {
     }
     for (const auto& [id, entry] : tables.model.models.entries()) {
       bool cached = true;
-      for (const model::Component& each : entry.row.components) {
-        const auto segment = machine_->live().segments.find({entry.row.model_id, each.name});
+      for (const model::Part& each : model::parts_of(tables.model, entry.row)) {
+        const auto segment = machine_->live().segments.find({each.model_id, each.component.name});
         cached = cached && segment != machine_->live().segments.end() && segment->second.state == SegmentState::ready;
       }
       if (cached != worker.cached_models().contains(entry.row.model_id)) {

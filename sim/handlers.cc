@@ -143,7 +143,8 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
     LOCKSTEP_CHECK(task.has_value() && contents.size() == task->components.size());
     for (std::size_t i = 0; i < contents.size(); ++i) {
       const std::string name = component_of(contents[i]);
-      if (name != cat(task->model_id.str(), "/", task->components[i].name)) violation("wrong segment arrived");
+      const ModelId owner = task->components[i].model_id.value_or(task->model_id);
+      if (name != cat(owner.str(), "/", task->components[i].name)) violation("wrong segment arrived");
       if (task->components[i].sha256 != sha256_hex(name)) violation("wrong digest was promised");
     }
     reports(2);

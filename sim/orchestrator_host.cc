@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/text.h"
+#include "domains/model/configuration.h"
 
 namespace lockstep::sim {
 
@@ -112,10 +113,13 @@ void World::carry_out(out::ScanModels&) {
     model.model.path = cat("/models/", each.id);
     model.model.availability = model::Availability::available;
     model.model.bytes = each.bytes;
+    model.model.facts.emplace().single_file = each.single_file;
+    const auto weights = each.components.size() -
+                         static_cast<std::size_t>(std::ranges::count(each.components, model::configuration_name));
     for (const std::string& name : each.components) {
       model::Component component;
       component.name = name;
-      component.segment_bytes = Bytes{each.bytes.value / each.components.size()};
+      component.segment_bytes = name == model::configuration_name ? 5_MiB : Bytes{each.bytes.value / weights};
       model.model.components.push_back(component);
       model.layouts.push_back(std::make_shared<const model::SegmentLayout>());
     }

@@ -35,7 +35,8 @@ struct SimModel {
   std::string id;
   model::Kind kind;
   Bytes bytes;
-  std::vector<std::string> components;
+  std::vector<std::string> components;  // of equal size, but for a configuration, which no device holds
+  bool single_file = false;             // it borrows the configuration of another
 };
 
 /// A request that its client asks again for, and what came of it first.

@@ -22,8 +22,8 @@ World::World(const Options& options)
       manners_(random_.fork()) {
   for (const std::string_view name : fault_names) report_.faults.emplace(name, 0);
   report_.seed = options.seed;
-  models_ = {{"base-a", model::Kind::sdxl, 4_GiB, {"unet", "vae"}},
-             {"base-b", model::Kind::sdxl, 5_GiB, {"unet", "vae"}},
+  models_ = {{"base-a", model::Kind::sdxl, 4_GiB, {"unet", "vae", "configuration"}},
+             {"base-b", model::Kind::sdxl, 5_GiB, {"checkpoint"}, true},
              {"safety", model::Kind::safety_classifier, 1_GiB, {"model"}},
              {"upscaler", model::Kind::upscaler, 2_GiB, {"model"}}};
   settings_.version = "sim";

@@ -69,6 +69,27 @@ def write_segment(tensors, model="m", component="c", sha256="0" * 64) -> tuple[i
     return memfd_of(data, f"lockstep:{model}/{component}"), len(data)
 
 
+def configuration_bytes(files: dict[str, bytes], model="m", sha256=None, change=lambda header: header) -> bytes:
+    """The bytes of a configuration segment, `files` in order of name; `change` may damage the header."""
+    room = 8 + 512 + sum(len(name) + 80 for name in files)
+    room = -(-room // 256) * 256
+    entries, parts, offset = {}, [], room
+    for name, content in files.items():
+        entries[name] = {"offset": offset, "bytes": len(content)}
+        parts.append(content + bytes(-len(content) % 256))
+        offset += len(parts[-1])
+    digest = sha256 or hashlib.sha256(b"".join(files.values())).hexdigest()
+    header = change({"model": model, "component": "configuration", "sha256": digest, "files": entries})
+    text = json.dumps(header).encode().ljust(room - 8)
+    return struct.pack("<Q", len(text)) + text + b"".join(parts)
+
+
+def configuration_files(folder: Path) -> dict[str, bytes]:
+    """What the orchestrator takes of a model's folder, by name and in order of it."""
+    paths = [path for path in folder.rglob("*") if path.suffix in (".json", ".txt") and path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths, key=str)}
+
+
 def read_tensors(path: Path) -> dict:
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}
@@ -115,6 +136,12 @@ def load_task(models: Path, model_id: str, cancel_after=None, convert=lambda ten
     """A load task for one of the tiny models, its segments freshly written."""
     kind, files = MODEL_FILES[model_id]
     components, fds = [], []
+    if kind != "upscaler":
+        given = configuration_files(models / model_id)
+        data = configuration_bytes(given, model_id)
+        sha256 = hashlib.sha256(b"".join(given.values())).hexdigest()
+        components.append({"name": "configuration", "bytes": len(data), "sha256": sha256})
+        fds.append(memfd_of(data, f"lockstep:{model_id}/configuration"))
     for name, file in files.items():
         path = models / model_id / file
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -122,7 +149,7 @@ def load_task(models: Path, model_id: str, cancel_after=None, convert=lambda ten
         fd, size = write_segment(tensors, model_id, name, sha256)
         components.append({"name": name, "bytes": size, "sha256": sha256})
         fds.append(fd)
-    body = {"model_id": model_id, "kind": kind, "path": str(models / model_id), "components": components}
+    body = {"model_id": model_id, "kind": kind, "path": "/nowhere", "components": components}
     return FakeTask("load", body, fds, cancel_after)
 
 

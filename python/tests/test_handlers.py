@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -77,7 +78,8 @@ def test_load_reports_each_component_and_release_leaves_nothing(models):
     for model_id, (_, files) in MODEL_FILES.items():
         task = load_task(models, model_id)
         done, out = handlers.load(task)
-        total = sum(component["bytes"] for component in task.body["components"])
+        # The configuration is unpacked, read and gone: the model holds its weights.
+        total = sum(each["bytes"] for each in task.body["components"] if each["name"] != "configuration")
         assert out == [] and done["bytes"] == total and done["seconds"] > 0
         assert _plain(done) and _plain(task.reports)
         assert [report["component"] for report in task.reports] == list(files)
@@ -153,7 +155,7 @@ def _damaged(task):
 
 def _swapped(task):
     # Right hashes, wrong places: the weights of one component under the name of another.
-    first, second = task.body["components"][:2]
+    first, second = task.body["components"][-2:]
     first["name"], second["name"] = second["name"], first["name"]
 
 
@@ -161,8 +163,44 @@ def _fewer_fds(task):
     os.close(task.fds.pop())
 
 
-def _no_folder(task):
-    task.body["path"] += "-gone"
+def _no_configuration(task):
+    del task.body["components"][0]
+    os.close(task.fds.pop(0))
+
+
+def _configuration(change):
+    """Another configuration segment in the place of the right one, with what is said of it."""
+
+    def damage(task):
+        size = task.body["components"][0]["bytes"]
+        data = bytearray(os.pread(task.fds[0], size, 0))
+        os.close(task.fds[0])
+        change(data, task.body["components"][0])
+        task.fds[0] = memfd_of(bytes(data), "lockstep:tiny-sdxl/configuration")
+
+    return damage
+
+
+def _one_bit(data, component):
+    data[data.index(b'"_class_name": "StableDiffusionXLPipeline"') + 20] ^= 1
+
+
+def _half(data, component):
+    del data[len(data) // 2 :]
+    component["bytes"] = len(data)
+
+
+def _no_model_index(data, component):
+    at = data.index(b'"model_index.json"')
+    data[at : at + 18] = b'"xodel_index.json"'
+    component["sha256"] = _digest_in_order(bytes(data))
+
+
+def _digest_in_order(data: bytes) -> str:
+    (length,) = struct.unpack("<Q", data[:8])
+    files = json.loads(data[8 : 8 + length])["files"]
+    content = b"".join(data[e["offset"] : e["offset"] + e["bytes"]] for _, e in sorted(files.items()))
+    return hashlib.sha256(content).hexdigest()
 
 
 def _other_kind(task):
@@ -179,8 +217,11 @@ LOAD_FAILURES = [
     (_unsealed, "invalid_argument", "not sealed against: write"),
     (_damaged, "data_loss", "claims"),
     (_swapped, "data_loss", "do not fit its config"),
-    (_fewer_fds, "invalid_argument", "4 components came with 3 descriptors"),
-    (_no_folder, "invalid_argument", "cannot read"),
+    (_fewer_fds, "invalid_argument", "5 components came with 4 descriptors"),
+    (_no_configuration, "invalid_argument", "needs the component 'configuration'"),
+    (_configuration(_one_bit), "data_loss", "the configuration's files have the sha256"),
+    (_configuration(_half), "data_loss", "outside the segment"),
+    (_configuration(_no_model_index), "invalid_argument", "cannot read model_index.json"),
     (_other_kind, "invalid_argument", "no models of kind 'flux'"),
     (_body_of_a_wrong_type, "invalid_argument", "must be a list"),
 ]

@@ -229,7 +229,7 @@ def test_other_classes_are_refused(models, tmp_path):
     folder = _copy(models, tmp_path)
     index = json.loads((folder / "model_index.json").read_text())
     for change, sentence in (
-        ({"_class_name": "FluxPipeline"}, "holds a FluxPipeline"),
+        ({"_class_name": "FluxPipeline"}, "the model is a FluxPipeline"),
         ({"unet": ["mine", "Evil"]}, "unet is a Evil"),
         ({"unet": None}, "names no class for unet"),
         ({"scheduler": ["os", "StableDiffusionXLPipeline"]}, "is no scheduler"),

@@ -207,17 +207,18 @@ BOOST_DESCRIBE_STRUCT(Heartbeat, (), (handler_progress, tasks_running, writes_re
 
 struct ComponentPlan {
   std::string name;
-  Bytes bytes;         // of the segment
-  std::string sha256;  // of the component's files
+  Bytes bytes;                      // of the segment
+  std::string sha256;               // of the component's files
+  std::optional<ModelId> model_id;  // whose it is, when not the loaded model's: a single file borrows configuration
 };
-BOOST_DESCRIBE_STRUCT(ComponentPlan, (), (name, bytes, sha256))
+BOOST_DESCRIBE_STRUCT(ComponentPlan, (), (name, bytes, sha256, model_id))
 
 /// The full redo of the worker's branch: after a yes vote nothing it needs can be missing.
 struct LoadPlan {
   ModelId model_id;
   std::string kind;  // "sdxl", "upscaler", "safety_classifier"
-  std::string path;  // the model's folder, for configuration files
-  Bytes bytes;       // what it will hold, all components
+  std::string path;  // the folder that the configuration is of; all that a load needs of it comes as a component
+  Bytes bytes;       // what it will hold on the device: the weights
   std::vector<ComponentPlan> components;
 };
 BOOST_DESCRIBE_STRUCT(LoadPlan, (), (model_id, kind, path, bytes, components))

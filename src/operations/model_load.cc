@@ -84,8 +84,12 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
                              .bytes = model.bytes,
                              .components = {}},
                     .wanted_by = wanted_by};
-  for (const model::Component& component : model.components) {
-    intent.plan.components.push_back({component.name, component.segment_bytes, component.sha256});
+  for (const model::Part& part : model::parts_of(tables.model, model)) {
+    ComponentPlan& plan = intent.plan.components.emplace_back();
+    plan.name = part.component.name;
+    plan.bytes = part.component.segment_bytes;
+    plan.sha256 = part.component.sha256;
+    if (part.model_id != model_id) plan.model_id = part.model_id;
   }
   return intent;
 }

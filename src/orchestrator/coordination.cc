@@ -96,8 +96,8 @@ Judgement judge(const Turn& turn, const Wish& wish) {
     if (const Status can = loadable(*model); !can) return no(can.error().message);
     model_bytes = model->bytes;
     loads = !is_there(turn, *id, wish.worker->worker_id);
-    if (model_bytes > cache_limit(turn)) {
-      return no(cat("model ", id->str(), " needs ", to_text(model_bytes), " in the cache; its limit is ",
+    if (const Bytes cached = model::bytes_in_cache(turn.tables.model, *model); cached > cache_limit(turn)) {
+      return no(cat("model ", id->str(), " needs ", to_text(cached), " in the cache; its limit is ",
                     to_text(cache_limit(turn))));
     }
   }

@@ -140,7 +140,7 @@ Status on_vote(Turn& turn, Arrival& arrival) {
        transaction_operation(intent.transaction_id));
   std::vector<out::Attachment> segments;
   for (const ComponentPlan& component : intent.plan.components) {
-    segments.push_back({intent.plan.model_id, component.name, 0});
+    segments.push_back({component.model_id.value_or(intent.plan.model_id), component.name, 0});
   }
   send(turn, arrival.worker, FrameType::model_load_request, load_message(intent, load_priority(turn, intent.wanted_by)),
        load_operation(intent.transaction_id), std::move(segments));

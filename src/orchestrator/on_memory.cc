@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "domains/memory/rules.h"
+#include "domains/model/rules.h"
 #include "operations/limits.h"
 #include "operations/model_load.h"
 #include "orchestrator/deliver.h"
@@ -193,8 +194,9 @@ MemoryPolicyUpdate policy_message(const memory::Policy& policy) {
 }
 
 bool is_cached(const Turn& turn, const model::Model& model) {
-  return !model.components.empty() && std::ranges::all_of(model.components, [&](const model::Component& component) {
-    const auto segment = turn.live.segments.find({model.model_id, component.name});
+  const std::vector<model::Part> parts = model::parts_of(turn.tables.model, model);
+  return !model.components.empty() && std::ranges::all_of(parts, [&](const model::Part& part) {
+    const auto segment = turn.live.segments.find({part.model_id, part.component.name});
     return segment != turn.live.segments.end() && segment->second.state == SegmentState::ready;
   });
 }

@@ -11,6 +11,7 @@
 #include "domains/inference/rules.h"
 #include "domains/memory/policy.h"
 #include "domains/memory/rules.h"
+#include "domains/model/configuration.h"
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
 #include "operations/limits.h"
@@ -36,10 +37,10 @@ enum class Outcome { decided, waits };
 /// What earlier jobs of this pass wait for. A later job may use what is left, but not take it from them: two jobs
 /// that evict each other's half-filled models would never end.
 struct Pass {
-  std::set<ModelId> claimed;   // models whose segments an earlier job is bringing in
-  bool cache_blocked = false;  // an earlier job waits for room in the cache
-  WaitSeconds waiting;         // of devices that earlier jobs wait for
-  std::size_t waited = 0;      // earlier jobs that wait
+  std::set<SegmentKey> claimed;  // what an earlier job is bringing in
+  bool cache_blocked = false;    // an earlier job waits for room in the cache
+  WaitSeconds waiting;           // of devices that earlier jobs wait for
+  std::size_t waited = 0;        // earlier jobs that wait
 };
 
 std::vector<WorkerRecord> idle_workers(const Turn& turn) {
@@ -75,16 +76,36 @@ void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worke
   }
 }
 
-/// A model whose views are mapped keeps its segment alive anyway, and one that is being copied needs it.
-bool is_pinned(const Turn& turn, const ModelId& model) {
+/// Whether a load that is being prepared takes segments of the model: its own or, with `lent`, the configuration that a
+/// single file borrows of it.
+bool is_promised(const Turn& turn, const ModelId& model, bool lent) {
+  const auto borrowed = [&](const ComponentPlan& component) { return component.model_id == model; };
+  return std::ranges::any_of(turn.live.intents, [&](const auto& each) {
+    const LoadPlan& plan = each.second.plan;
+    return plan.model_id == model || (lent && std::ranges::any_of(plan.components, borrowed));
+  });
+}
+
+bool borrows(const Turn& turn, const ModelId& borrower, const ModelId& lender) {
+  const model::Model* model = turn.tables.model.models.find(borrower.str());
+  if (model == nullptr) return false;
+  const auto from = model::configuration_of(turn.tables.model, *model);
+  return from && from->model_id == lender;
+}
+
+/// A model whose views are mapped keeps its segment alive anyway, and one that is being copied needs it. What a single
+/// file borrows is read while it loads and not held after.
+bool is_pinned(const Turn& turn, const SegmentKey& key) {
+  const ModelId& model = key.first;
+  const bool lent = key.second == model::configuration_name;
   const bool resident = std::ranges::any_of(turn.tables.model.residencies.entries(), [&](const auto& each) {
     const model::Residency& held = each.second.row;
-    if (held.model_id != model) return false;
+    const bool loading = held.state == model::ResidencyState::loading;
+    if (held.model_id != model) return loading && lent && borrows(turn, held.model_id, model);
     const auto kind = turn.tables.device.devices.at(held.device_id.str()).kind;
-    return held.state == model::ResidencyState::loading || kind == device::Kind::cpu;
+    return loading || kind == device::Kind::cpu;
   });
-  return resident ||
-         std::ranges::any_of(turn.live.intents, [&](const auto& each) { return each.second.plan.model_id == model; });
+  return resident || is_promised(turn, model, lent);
 }
 
 constexpr std::size_t queue_read = 10;  // queued images whose models are spared (design §7)
@@ -110,7 +131,7 @@ std::optional<SegmentKey> oldest_segment(const Turn& turn, const Spared& spared)
   auto victim = turn.live.segments.end();
   for (auto at = turn.live.segments.begin(); at != turn.live.segments.end(); ++at) {
     if (at->second.state != SegmentState::ready || spared(at->first, at->second)) continue;
-    if (is_pinned(turn, at->first.first)) continue;
+    if (is_pinned(turn, at->first)) continue;
     if (victim == turn.live.segments.end() || at->second.last_used < victim->second.last_used) victim = at;
   }
   return victim == turn.live.segments.end() ? std::nullopt : std::optional(victim->first);
@@ -166,7 +187,7 @@ bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId
   for (const auto& [key, segment] : turn.live.segments) used += segment.size;
   if (used + size <= cache_limit(turn)) return true;
   const auto victim = oldest_segment(turn, [&](const SegmentKey& key, const SegmentLive&) {
-    return std::ranges::find(needed, key.first) != needed.end() || pass.claimed.contains(key.first);
+    return std::ranges::find(needed, key.first) != needed.end() || pass.claimed.contains(key);
   });
   if (victim) {
     drop_segment(turn, *victim);
@@ -184,21 +205,23 @@ bool room_in_cache(Turn& turn, Pass& pass, Bytes size, const std::vector<ModelId
   return false;
 }
 
-/// Brings every component of the model into the cache. True when all are there.
+/// Brings every part of the model into the cache. True when all are there.
 bool cache_ready(Turn& turn, Pass& pass, const JobId& wanted_by, const model::Model& model,
                  const std::vector<ModelId>& needed, Outcome& outcome) {
-  pass.claimed.insert(model.model_id);
+  const std::vector<model::Part> parts = model::parts_of(turn.tables.model, model);
+  for (const auto& [owner, component] : parts) pass.claimed.insert({owner, component.name});
   outcome = Outcome::waits;
-  if (turn.live.stale_segments.contains(model.model_id)) return false;  // settle_models() drops them first
+  const auto stale = [&](const model::Part& part) { return turn.live.stale_segments.contains(part.model_id); };
+  if (std::ranges::any_of(parts, stale)) return false;  // settle_models() drops them first
   bool all_ready = true;
-  for (const model::Component& component : model.components) {
-    const SegmentKey key{model.model_id, component.name};
+  for (const auto& [owner, component] : parts) {
+    const SegmentKey key{owner, component.name};
     const auto place = turn.live.segments.find(key);
     if (place == turn.live.segments.end()) {
       if (!room_in_cache(turn, pass, component.segment_bytes, needed, outcome)) return false;
       turn.live.segments[key] = {SegmentState::filling, component.segment_bytes, ++turn.live.uses, {}, turn.now};
       ++turn.live.counters.cache_misses;
-      turn.effect(out::FillSegment{model.model_id, component.name, component.files, turn.live.layouts.at(key)});
+      turn.effect(out::FillSegment{owner, component.name, component.files, turn.live.layouts.at(key)});
       outcome = Outcome::decided;
       return false;
     }
@@ -230,7 +253,7 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
   const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, wanted_by, transaction);
   if (!intent) return Outcome::waits;  // a local participant voted no: the device's lane is taken
   turn.live.intents.emplace(transaction, *intent);
-  turn.live.counters.cache_hits += wanted.components.size();  // every component is there now, filled for it or before
+  turn.live.counters.cache_hits += intent->plan.components.size();  // each is there now, filled for it or before
   give_task(turn, worker, cat("load:", transaction.str()), wanted_by);
   turn.live.progress[wanted_by] = {cat("loading ", wanted.model_id.str()), 0};
   send(turn, worker, FrameType::transaction_prepare, TransactionPrepare{transaction, intent->plan},
@@ -328,10 +351,12 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
 
   const std::vector<ModelId> needed = models_needed(request, job);
   Bytes need;
+  Bytes need_in_cache;
   for (const ModelId& id : needed) {
     const auto model = model::usable(turn.tables.model, id);
     if (!model) return give_up(turn, job, model.error());
     need += model->bytes;
+    need_in_cache += model::bytes_in_cache(turn.tables.model, *model);
   }
   std::vector<WorkerRecord> workers = idle_workers(turn);
   Bytes largest;
@@ -343,10 +368,10 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
                    fail(ErrorCode::invalid_argument,
                         cat("this needs ", to_text(need), " on one device; the largest has ", to_text(largest))));
   }
-  if (need > cache_limit(turn)) {
+  if (need_in_cache > cache_limit(turn)) {
     return give_up(
         turn, job,
-        fail(ErrorCode::invalid_argument, cat("this needs ", to_text(need), " in the cache; its limit is ",
+        fail(ErrorCode::invalid_argument, cat("this needs ", to_text(need_in_cache), " in the cache; its limit is ",
                                               to_text(cache_limit(turn)), " (", cache_limit_of(turn).name, ")")));
   }
   const bool infers = job.stage == JobStage::queued;
@@ -420,12 +445,13 @@ Outcome advance_load(Turn& turn, Pass& pass, const JobId& id, ModelOrder& order)
     if (is_loaded(turn, order.model_id, entry.row.worker_id)) return finish({});
     largest = std::max(largest, budget_of(turn, entry.row));
   }
-  const Bytes most = std::min(largest, cache_limit(turn));
-  if (model->bytes > most) {
-    return finish(
-        fail(ErrorCode::invalid_argument, cat("model ", order.model_id.str(), " needs ", to_text(model->bytes),
-                                              "; there can be ", to_text(most), " at most")));
-  }
+  const auto never = [&](Bytes need, std::string_view where, Bytes most) {
+    return finish(fail(ErrorCode::invalid_argument, cat("model ", order.model_id.str(), " needs ", to_text(need), where,
+                                                        "; there can be ", to_text(most), " at most")));
+  };
+  const Bytes need_in_cache = model::bytes_in_cache(turn.tables.model, *model);
+  if (need_in_cache > cache_limit(turn)) return never(need_in_cache, " in the cache", cache_limit(turn));
+  if (model->bytes > largest) return never(model->bytes, "", largest);
   if (order.tries == processing::load_failures_max) {
     return finish(fail(ErrorCode::unavailable,
                        cat("the worker ended each of ", order.tries, " times while it loaded ", order.model_id.str())));
@@ -479,8 +505,7 @@ bool drop_stale(Turn& turn) {
   for (auto at = turn.live.stale_segments.begin(); at != turn.live.stale_segments.end();) {
     const ModelId model = *at;
     const bool in_use =
-        std::ranges::any_of(turn.live.intents, [&](const auto& each) { return each.second.plan.model_id == model; }) ||
-        std::ranges::any_of(turn.live.segments, [&](const auto& each) {
+        is_promised(turn, model, true) || std::ranges::any_of(turn.live.segments, [&](const auto& each) {
           return each.first.first == model && each.second.state == SegmentState::filling;
         });
     if (in_use) {

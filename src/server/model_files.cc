@@ -18,6 +18,7 @@
 #include "env/real/blob_store.h"
 #include "env/real/memory_file.h"
 #include "events/json_read.h"
+#include "server/model_configuration.h"
 
 namespace lockstep::server {
 
@@ -287,6 +288,12 @@ Status scan_folder(const fs::path& folder, model::CacheDtype dtype, in::ScannedM
     }
   }
   if (out.model.components.empty()) return fail(ErrorCode::not_found, "there is no safetensors file in it");
+  if (by_config == model::Kind::unknown) return {};  // nobody would read its other files
+  auto configuration = LOCKSTEP_TRY(scan_configuration(folder, fs::exists(folder / "model_index.json")));
+  if (configuration) {  // its bytes are the cache's alone: no device holds them
+    out.model.components.push_back(std::move(configuration->component));
+    out.layouts.push_back(std::move(configuration->layout));
+  }
   return {};
 }
 

@@ -16,6 +16,7 @@ namespace lockstep::server {
 /// ending:
 ///   model_index.json               a diffusers pipeline; its sub-folders with safetensors are the components
 ///   config.json + *.safetensors    a transformers image classifier (safety), or a VAE
+///                                  of both the small files beside the weights are one more component, "configuration"
 ///   *.safetensors alone            what its tensors say (domains/model/guess.h)
 /// lockstep.json in the folder, or <name>.lockstep.json beside the file, adds version and dependencies.
 /// A model that cannot be used is listed as broken with its reason; pickle files are refused, never opened.

@@ -99,9 +99,10 @@ TEST_F(ModelFilesTest, a_pipeline_has_its_sub_folders_as_components) {
   write("xl/tokenizer/vocab.json", "{}");
   const in::ScannedModel found = scanned("xl");
   EXPECT_EQ(found.model.kind, model::Kind::sdxl);
-  ASSERT_EQ(found.model.components.size(), 2u) << found.model.reason;
+  ASSERT_EQ(found.model.components.size(), 3u) << found.model.reason;
   EXPECT_EQ(found.model.components[0].name, "unet");
   EXPECT_EQ(found.model.components[1].name, "vae");
+  EXPECT_EQ(found.model.components[2].name, "configuration");
   EXPECT_EQ(found.model.bytes, found.model.components[0].segment_bytes + found.model.components[1].segment_bytes);
 }
 
@@ -227,7 +228,7 @@ TEST_F(ModelFilesTest, a_segment_of_another_dtype_is_half_as_large_and_its_integ
   write("vae/weights.safetensors", file);
   const in::ModelsScanned scanned = scan_models(folder_.string(), 0, model::CacheDtype::bf16);
   ASSERT_EQ(scanned.models.size(), 1u);
-  ASSERT_EQ(scanned.models[0].layouts.size(), 1u) << scanned.models[0].model.reason;
+  ASSERT_EQ(scanned.models[0].layouts.size(), 2u) << scanned.models[0].model.reason;
   const model::Component& component = scanned.models[0].model.components[0];
   EXPECT_EQ(component.dtype_in_cache, model::CacheDtype::bf16);
   const out::FillSegment fill{ModelId("vae"), "model", component.files, scanned.models[0].layouts[0]};

@@ -351,6 +351,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
         std::vector<HeldSegment>& kept = segments_[plan->model_id];
         for (std::size_t i = 0; i < handles.size(); ++i) {
           const ComponentPlan& component = plan->components[i];
+          if (component.model_id) continue;  // another model's: it is read now and not held after
           kept.push_back({plan->model_id, component.name, component.sha256});
           turn.effect(out::KeepSegment{handles[i], plan->model_id, component.name});
         }

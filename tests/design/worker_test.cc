@@ -98,6 +98,26 @@ class Design_worker : public testing::Test {
   std::vector<Effect> effects;
 };
 
+// §1.3: what a single file borrows is another model's: it is read and not kept for the next orchestrator.
+TEST_F(Design_worker, a_borrowed_configuration_is_handed_to_the_load_and_not_kept) {
+  join();
+  LoadPlan plan{tiny, "sdxl", "/m", 150_MiB, {}};
+  plan.components.resize(2);
+  plan.components[0].name = "checkpoint";
+  plan.components[1].name = "configuration";
+  plan.components[1].model_id = ModelId("folder");
+  hear(FrameType::transaction_prepare, TransactionPrepare{tx, plan}, tx.str());
+  hear(FrameType::transaction_commit, TransactionDecision{tx}, tx.str());
+  ModelLoadRequest request;
+  request.model_id = tiny;
+  hear(FrameType::model_load_request, request, cat("load:", tx.str()), {9, 10});
+  const auto started = all<out::StartTask>();
+  ASSERT_EQ(started.size(), 1u);
+  EXPECT_EQ(started[0].handles, (std::vector<HandleId>{9, 10}));
+  ASSERT_EQ(all<out::KeepSegment>().size(), 1u);
+  EXPECT_EQ(all<out::KeepSegment>()[0].component, "checkpoint");
+}
+
 // §2.1: a power limit is confirmed when the driver has it, and not before; a refusal is told with its reason.
 class Design_2_1_power_limit : public Design_worker {
  protected:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import memfd, runtime
+from . import configuration, memfd, runtime
 from .errors import DATA_LOSS, INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Cancelled, TaskFailed
 from .images import MAX_PIXELS, check_output, decode, decode_png, encode
 from .memory import PeakMeter, mapped_bytes
@@ -40,14 +40,12 @@ _MAX_SOURCE_BYTES = 4 * MAX_PIXELS
 
 @dataclass
 class _Held:
-    """A loaded model and the segments its weights are views of, by component."""
+    """A loaded model, the segments its weights are views of, and what all its components were made of, by name."""
 
     kind: str
     model: object
     segments: dict[str, Segment]
-
-    def hashes(self) -> dict[str, str]:
-        return {name: segment.sha256 for name, segment in self.segments.items()}
+    hashes: dict[str, str]
 
 
 def _field(body: dict, name: str, kinds, what: str):
@@ -141,7 +139,6 @@ class Handlers:
         started = time.perf_counter()
         body = task.body
         model_id, kind = _text(body, "model_id"), _text(body, "kind")
-        path = _text(body, "path")
         components = _field(body, "components", list, "a list")
         if kind not in (SDXL, UPSCALER, SAFETY_CLASSIFIER):
             raise TaskFailed(INVALID_ARGUMENT, f"this worker knows no models of kind {kind!r}")
@@ -154,17 +151,26 @@ class Handlers:
             raise TaskFailed(INVALID_ARGUMENT, f"the model {model_id!r} has two components of one name")
         if len(fds) != len(components):
             raise TaskFailed(INVALID_ARGUMENT, f"{len(components)} components came with {len(fds)} descriptors")
-        if kind != SDXL and len(components) != 1:
-            raise TaskFailed(INVALID_ARGUMENT, f"a model of kind {kind!r} has one component, not {len(components)}")
+        weights = [name for name in names if name != configuration.NAME]
+        if kind != SDXL and len(weights) != 1:
+            raise TaskFailed(INVALID_ARGUMENT, f"a model of kind {kind!r} has one component, not {len(weights)}")
+        if kind != UPSCALER and configuration.NAME not in names:
+            raise TaskFailed(
+                INVALID_ARGUMENT, f"a model of kind {kind!r} needs the component {configuration.NAME!r}, which is missing"
+            )
 
         held = self._held.get(model_id)
         if held is not None:
-            if held.kind == kind and held.hashes() == dict(zip(names, hashes)):
+            if held.kind == kind and held.hashes == dict(zip(names, hashes)):
                 return {"bytes": self._bytes(held.segments), "seconds": time.perf_counter() - started}
             raise TaskFailed(INVALID_ARGUMENT, f"another model is loaded as {model_id!r}; release it first")
 
         inodes = self._inodes.setdefault(model_id, set())
+        files: dict[str, bytes] = {}
         for name, size, sha256 in zip(names, sizes, hashes):
+            if name == configuration.NAME:
+                files = configuration.read(fds.pop(0), size, sha256)
+                continue
             segment = Segment(fds.pop(0), size)
             segments[name] = segment
             inodes.add(segment.inode)
@@ -173,7 +179,7 @@ class Handlers:
                     DATA_LOSS, f"the segment of {name!r} is of the source {segment.sha256}, announced was {sha256}"
                 )
 
-        total, done = sum(sizes), 0
+        total, done = self._bytes(segments), 0
 
         def on_component(name: str) -> None:
             nonlocal done
@@ -184,16 +190,19 @@ class Handlers:
 
         if task.cancelled:
             raise Cancelled()
-        if kind == SDXL:
-            model = load_pipeline(path, segments, self.device, on_component)
-        else:
-            (name,) = names
-            if kind == UPSCALER:
-                model = load_upscaler(segments[name], self.device)
-            else:
-                model = load_safety(path, segments[name], self.device)
+        if kind == UPSCALER:
+            (name,) = weights
+            model = load_upscaler(segments[name], self.device)
             on_component(name)
-        self._held[model_id] = _Held(kind, model, segments)
+        else:
+            with configuration.unpacked(files) as path:
+                if kind == SDXL:
+                    model = load_pipeline(path, segments, self.device, on_component)
+                else:
+                    (name,) = weights
+                    model = load_safety(path, segments[name], self.device)
+                    on_component(name)
+        self._held[model_id] = _Held(kind, model, segments, dict(zip(names, hashes)))
         return {"bytes": self._bytes(segments), "seconds": time.perf_counter() - started}
 
     @staticmethod

@@ -34,14 +34,17 @@ MAX_SIDE = 4096
 MAX_STEPS = 1000
 
 
-def _read_json(path: str) -> dict:
+def _read_json(folder: str, name: str) -> dict:
+    """Return the object in a file of the folder; what is said of it names the file and not where it was unpacked."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
             value = json.load(file)
-    except (OSError, ValueError) as error:
-        raise TaskFailed(INVALID_ARGUMENT, f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise TaskFailed(INVALID_ARGUMENT, f"cannot read {name}: {error.strerror}") from None
+    except ValueError as error:
+        raise TaskFailed(INVALID_ARGUMENT, f"cannot read {name}: {error}") from None
     if not isinstance(value, dict):
-        raise TaskFailed(INVALID_ARGUMENT, f"{path} holds no JSON object")
+        raise TaskFailed(INVALID_ARGUMENT, f"{name} holds no JSON object")
     return value
 
 
@@ -50,8 +53,7 @@ def _build_on_meta(path: str, component: str, class_name: str) -> torch.nn.Modul
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    folder = os.path.join(path, component)
-    config = _read_json(os.path.join(folder, "config.json"))
+    config = _read_json(path, f"{component}/config.json")
     with torch.device("meta"):
         if class_name == "UNet2DConditionModel":
             return UNet2DConditionModel.from_config(config)
@@ -89,16 +91,16 @@ def load_pipeline(
     """Return a StableDiffusionXLPipeline over `segments`, one per name in WEIGHT_COMPONENTS.
 
     A model in a single file has one segment, CHECKPOINT, whose tensors have the names of the
-    original training code; `path` is then the folder of another model of its architecture.
+    original training code; the files of `path` are then another model's of its architecture.
 
-    Config, tokenizer and scheduler files come from the folder `path`; weights only from the
-    segments, never from files there. `on_component(name)` is called after each component and may
+    Config, tokenizer and scheduler files come from the folder `path`, which may be gone afterwards;
+    weights only from the segments, never from files there. `on_component(name)` is called after each component and may
     raise to stop. Raises TaskFailed: invalid_argument for a folder that is no such pipeline or for
     missing segments, data_loss for weights that do not fit.
     """
-    index = _read_json(os.path.join(path, "model_index.json"))
+    index = _read_json(path, "model_index.json")
     if index.get("_class_name") != PIPELINE_CLASS:
-        raise TaskFailed(INVALID_ARGUMENT, f"{path} holds a {index.get('_class_name')}, not a {PIPELINE_CLASS}")
+        raise TaskFailed(INVALID_ARGUMENT, f"the model is a {index.get('_class_name')}, not a {PIPELINE_CLASS}")
     single = set(segments) == {CHECKPOINT}
     if not single and set(segments) != set(WEIGHT_COMPONENTS):
         raise TaskFailed(

@@ -1,6 +1,5 @@
 """Judging pictures by a classifier whose weights are views of a segment."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +52,7 @@ def _prepared(path: str, module: torch.nn.Module) -> SafetyModel:
 
 
 def load_safety(path: str, segment: Segment, device: str) -> SafetyModel:
-    """Return the classifier in `segment`; config and preprocessor come from the folder `path`.
+    """Return the classifier in `segment`; config and preprocessor come from the folder `path`, which is read now only.
 
     Raises TaskFailed: invalid_argument for a folder that is no image classifier or has no label for
     safe, data_loss for weights that do not fit.
@@ -65,8 +64,8 @@ def load_safety(path: str, segment: Segment, device: str) -> SafetyModel:
         with torch.device("meta"):
             module = AutoModelForImageClassification.from_config(config)
     except (OSError, ValueError) as error:
-        raise TaskFailed(INVALID_ARGUMENT, f"{path} holds no image classifier: {error}") from None
-    return _prepared(path, assign(module, segment, device, os.path.basename(os.path.normpath(path))))
+        raise TaskFailed(INVALID_ARGUMENT, f"{segment.model} is no image classifier: {error}") from None
+    return _prepared(path, assign(module, segment, device, segment.model))
 
 
 def load_safety_from_files(path: str, device: str) -> SafetyModel:

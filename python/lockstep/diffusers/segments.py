@@ -4,7 +4,8 @@ A segment is a sealed memfd with one component of one model: a little-endian u64
 that many bytes of JSON padded with spaces, then the tensors at offsets that are multiples of 256.
 The JSON is {"tensors": {name: {"dtype", "shape", "offset", "bytes"}}, "model", "component",
 "sha256"}: dtype names as in safetensors, offsets in bytes from the start of the segment, sha256 of
-the source file(s).
+the source file(s). The component "configuration" has whole files where the others have tensors, see
+configuration.py.
 """
 
 import ctypes
@@ -67,7 +68,8 @@ def _is_count(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _check_seals(fd: int) -> None:
+def check_seals(fd: int) -> None:
+    """Raise TaskFailed(invalid_argument) unless nobody can change the file any more."""
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError as error:
@@ -77,8 +79,11 @@ def _check_seals(fd: int) -> None:
         raise TaskFailed(INVALID_ARGUMENT, f"the segment is not sealed against: {', '.join(missing)}")
 
 
-def _read_header(fd: int, size: int) -> dict:
-    """Return the parsed JSON; raises TaskFailed(data_loss) when it is not a whole JSON object."""
+def read_header(fd: int, size: int, contents: str) -> tuple[dict, int]:
+    """Return the parsed JSON, with an object of `contents`, and where it ends.
+
+    Raises TaskFailed(data_loss) when it is not a whole JSON object.
+    """
     if size < 8:
         raise TaskFailed(DATA_LOSS, f"the segment has {size} bytes, too few for its header length")
     (length,) = struct.unpack("<Q", read_all(fd, 8))
@@ -88,13 +93,12 @@ def _read_header(fd: int, size: int) -> dict:
         header = json.loads(read_all(fd, 8 + length)[8:])
     except (ValueError, RecursionError) as error:
         raise TaskFailed(DATA_LOSS, f"the segment's header is not JSON: {error}") from None
-    if not isinstance(header, dict) or not isinstance(header.get("tensors"), dict):
-        raise TaskFailed(DATA_LOSS, "the segment's header has no object of tensors")
+    if not isinstance(header, dict) or not isinstance(header.get(contents), dict):
+        raise TaskFailed(DATA_LOSS, f"the segment's header has no object of {contents}")
     for key in ("model", "component", "sha256"):
         if not isinstance(header.get(key), str):
             raise TaskFailed(DATA_LOSS, f"the segment's header has no text {key!r}")
-    _check_tensors(header["tensors"], 8 + length, size)
-    return header
+    return header, 8 + length
 
 
 def _check_tensors(tensors: dict, data_start: int, size: int) -> None:
@@ -147,11 +151,12 @@ class Segment:
 
     def __init__(self, fd: int, size: int):
         try:
-            _check_seals(fd)
+            check_seals(fd)
             status = os.fstat(fd)
             if not 0 < size <= status.st_size:
                 raise TaskFailed(DATA_LOSS, f"the segment has {status.st_size} bytes, {size} were announced")
-            header = _read_header(fd, size)
+            header, data_start = read_header(fd, size, "tensors")
+            _check_tensors(header["tensors"], data_start, size)
             address = _map(fd, size)
         finally:
             os.close(fd)

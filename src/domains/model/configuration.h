@@ -17,7 +17,7 @@ namespace lockstep::model {
 
 inline constexpr std::string_view configuration_name = "configuration";
 
-// An SDXL folder has 14 such files of 5 MB, the largest tokenizers in use are files of 35 MB. What has more is no
+// An SDXL folder has some 15 such files of 3 MB, the largest tokenizers in use are files of 35 MB. What has more is no
 // configuration, and every load would unpack it.
 inline constexpr std::size_t configuration_files_max = 128;
 inline constexpr Bytes configuration_bytes_max{64ULL << 20};

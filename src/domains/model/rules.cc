@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "domains/model/configuration.h"
 
 namespace lockstep::model {
 
@@ -81,6 +82,23 @@ Result<Model> configuration_of(const Tables& tables, const Model& model) {
       ErrorCode::not_found,
       cat("model ", model.model_id.str(), " is a single file without configuration and tokenizers; a folder of a ",
           json::enum_name(configuration_kind(model.kind)), " model in the models folder would give them"));
+}
+
+std::vector<Part> parts_of(const Tables& tables, const Model& model) {
+  std::vector<Part> out;
+  for (const Component& each : model.components) out.push_back({model.model_id, each});
+  const auto lender = configuration_of(tables, model);
+  if (!lender || lender->model_id == model.model_id) return out;
+  for (const Component& each : lender->components) {
+    if (!is_weights(each)) out.push_back({lender->model_id, each});
+  }
+  return out;
+}
+
+Bytes bytes_in_cache(const Tables& tables, const Model& model) {
+  Bytes sum;
+  for (const Part& each : parts_of(tables, model)) sum += each.component.segment_bytes;
+  return sum;
 }
 
 std::vector<Need> needs_of(const Tables& tables, const Model& model) {

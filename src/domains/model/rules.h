@@ -28,6 +28,16 @@ std::vector<Need> needs_of(const Tables& tables, const Model& model);
 /// architecture: the one it names, its base, else the first. not_found says what would help.
 Result<Model> configuration_of(const Tables& tables, const Model& model);
 
+/// A segment that a load of a model takes from the cache, and whose it is.
+struct Part {
+  ModelId model_id;
+  Component component;
+};
+/// The model's own components, and the configuration that a single file borrows.
+std::vector<Part> parts_of(const Tables& tables, const Model& model);
+/// What they take of the cache, all together.
+Bytes bytes_in_cache(const Tables& tables, const Model& model);
+
 /// Why the other cannot play the role for the model; empty when it can. A sentence.
 std::string unfit_because(const Model& model, const std::string& role, const Model& other);
 

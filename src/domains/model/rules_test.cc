@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/text.h"
+
 namespace lockstep::model {
 namespace {
 
@@ -75,6 +77,25 @@ TEST_F(ModelNeeds, a_single_file_takes_the_configuration_of_a_folder_of_its_arch
   EXPECT_EQ(needs_of(tables, at("one")).at(0).state, "available");
   put("a", Kind::sdxl, "sdxl", true);
   EXPECT_EQ(first_of_kind(tables, Kind::sdxl), ModelId("folder"));  // not the single file, though its name is first
+}
+
+TEST_F(ModelNeeds, the_parts_of_a_load_are_its_own_and_the_configuration_that_a_single_file_borrows) {
+  const auto parts = [&](const std::string& id) {
+    std::string out;
+    for (const Part& each : parts_of(tables, at(id))) out += cat(each.model_id.str(), "/", each.component.name, " ");
+    return out;
+  };
+  put("one", Kind::sdxl, "sdxl", true);
+  EXPECT_EQ(parts("one"), "one/unet ");  // nobody lends: it cannot be used anyway
+  put("folder", Kind::sdxl, "sdxl");
+  Model folder = at("folder");
+  Component& configuration = folder.components.emplace_back();
+  configuration.name = "configuration";
+  configuration.segment_bytes = 3_MiB;
+  ASSERT_TRUE(tables.models.apply({"model.models", "folder", RawJson{json::to_text(folder)}}, Rev{++rev}));
+  EXPECT_EQ(parts("folder"), "folder/unet folder/configuration ");
+  EXPECT_EQ(parts("one"), "one/unet folder/configuration ");
+  EXPECT_EQ(bytes_in_cache(tables, at("one")), 4_MiB);
 }
 
 TEST_F(ModelNeeds, a_named_configuration_must_fit) {

@@ -23,7 +23,8 @@ BOOST_DESCRIBE_ENUM(Kind, unknown, sdxl, upscaler, safety_classifier, sdxl_refin
 enum class Availability { available, broken };
 BOOST_DESCRIBE_ENUM(Availability, available, broken)
 
-/// One safetensors file of a component. size and modified_ns tell whether sha256 still speaks of this file.
+/// One file of a component: safetensors, or of its configuration. size and modified_ns tell whether sha256 still speaks
+/// of this file.
 struct File {
   std::string path;
   Bytes size;
@@ -31,9 +32,9 @@ struct File {
 };
 BOOST_DESCRIBE_STRUCT(File, (), (path, size, modified_ns))
 
-/// segment_bytes is what the component takes in the cache and on a device; sha256 is over its files in order and is
-/// empty until they were read once. dtype_in_cache is what its floating-point tensors are converted to; absent when
-/// they stay as they are.
+/// segment_bytes is what the component takes in the cache, and on a device if it is weights; sha256 is over its files
+/// in order and is empty until they were read once. dtype_in_cache is what its floating-point tensors are converted to;
+/// absent when they stay as they are. The component "configuration" has whole files and no tensors (configuration.h).
 struct Component {
   std::string name;
   std::vector<File> files;
@@ -70,7 +71,7 @@ struct Model {
   std::string path;
   Availability availability = Availability::broken;
   std::string reason;
-  Bytes bytes;  // memory need: the sum of the segments
+  Bytes bytes;  // what a device must have for it: the sum of the segments that are weights
   std::vector<Component> components;
   std::optional<Facts> facts;  // absent for a model that an earlier release registered
 };
