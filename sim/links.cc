@@ -129,11 +129,44 @@ void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message
     }
     trace(target->worker_id.str(), cat("<- ", message->frame.header.type, " ", message->frame.body));
     worker_input(pid, std::move(arrived));
+    if (Process* const after = living(pid)) remember_transaction(*after, message->frame);
   });
+}
+
+/// S5. Nobody prepares twice here; an orchestrator that did would meet a worker that remembers the abort.
+void World::remember_transaction(Process& process, const Frame& frame) {
+  const auto type = static_cast<FrameType>(frame.header.type);
+  if (type != FrameType::transaction_prepare && type != FrameType::transaction_abort) return;
+  Envelope envelope = from_frame(frame).value();
+  const TransactionId id(envelope.op_id);
+  if (type == FrameType::transaction_prepare) {
+    process.prepares.insert_or_assign(id, frame);
+    return;
+  }
+  process.aborted.insert(id);
+  const auto prepare = process.prepares.find(id);
+  if (prepare == process.prepares.end() || !process.link_up || !strikes(tellers_, 300'000)) return;
+  fault("prepared_again");
+  envelope = from_frame(prepare->second).value();
+  envelope.sequence = 0;
+  auto message = std::make_shared<Message>();
+  message->passage = {.newer = "", .order = id.str()};
+  message->frame = to_frame(FrameType::transaction_prepare, std::move(envelope), 0);
+  message->link = process.link;
+  queue(process.to_worker, std::move(message), process.pid, true);
+}
+
+void World::judge_vote(const Process& process, const Frame& frame) {
+  if (static_cast<FrameType>(frame.header.type) != FrameType::transaction_vote) return;
+  const auto vote = json::from_text<TransactionVote>(from_frame(frame).value().body.text).value();
+  if (vote.prepare_result == Vote::vote_commit && process.aborted.contains(vote.transaction_id)) {
+    violation(cat(process.worker_id.str(), " promised ", vote.transaction_id.str(), ", which was aborted"));
+  }
 }
 
 void World::carry_out(Process& process, wout::Send& effect) {
   if (withholds_answer(process, effect.frame)) return;
+  judge_vote(process, effect.frame);
   auto message = std::make_shared<Message>();
   message->frame = effect.frame;
   for (const worker::HandleId id : effect.handles) {

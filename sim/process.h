@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <memory>
 #include <optional>
 #include <string>
@@ -68,6 +69,8 @@ struct Process {
   std::map<worker::HandleId, Content> handles;
   worker::HandleId handles_made = 0;
   std::map<worker::TaskId, bool> cancelled;
+  std::map<TransactionId, Frame> prepares;  // that it has heard
+  std::set<TransactionId> aborted;          // S5: these it never promises again
   std::map<std::pair<ModelId, std::string>, Content> segments;  // kept
   std::map<std::string, std::uint64_t> timers;
   bool alive = true;

@@ -232,6 +232,8 @@ class World {
                 std::optional<Nanos> pace);
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
+  void remember_transaction(Process& process, const Frame& frame);
+  void judge_vote(const Process& process, const Frame& frame);
   void ask_again(const std::string& key);
   void check_key(ReplyId reply, int status, const std::string& answer, const std::string& request);
   void hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const InferenceTask& image);
