@@ -145,7 +145,7 @@ void World::remember_transaction(Process& process, const Frame& frame) {
   }
   process.aborted.insert(id);
   const auto prepare = process.prepares.find(id);
-  if (prepare == process.prepares.end() || !process.link_up || !strikes(tellers_, 300'000)) return;
+  if (prepare == process.prepares.end() || !process.link_up || !strikes(tellers_, 900'000)) return;
   fault("prepared_again");
   envelope = from_frame(prepare->second).value();
   envelope.sequence = 0;
