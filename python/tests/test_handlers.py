@@ -585,7 +585,8 @@ def test_the_entry_says_hello_before_the_imports_and_is_ready_after_them():
     done = good.result()
     assert done.returncode == 3, done.stderr
     assert done.stdout.splitlines() == [
-        "hello False", "on load True", "on release True", "on inference True", "on postprocess True", "ready True True"]
+        "hello False", "on load True", "on release True", "on inference True",
+        "on inference_batch True", "on postprocess True", "ready True True"]
 
 
 def test_the_entry_tells_what_is_missing():

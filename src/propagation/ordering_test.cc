@@ -45,6 +45,15 @@ class OrderingTest : public testing::Test {
   std::set<WorkerId> late;
 };
 
+// §2.8: what stands in one stage does not wait for each other; a change does not wait for a later decision.
+TEST_F(OrderingTest, one_stage_and_an_earlier_decision_do_not_wait) {
+  intend("w0", "device_health_update", 5);
+  EXPECT_EQ(held("device_routing_update", 6), "");
+  EXPECT_EQ(held("vram_usage_update", 4), "");
+  EXPECT_EQ(held("vram_usage_update", 5), "") << "of one decision, in one frame";
+  EXPECT_EQ(held("vram_usage_update", 6), "w0:device_health_update");
+}
+
 // §2.8: device health -> memory status -> model availability -> processing readiness.
 TEST_F(OrderingTest, a_stage_waits_until_the_one_before_is_applied_by_all) {
   intend("w0", "device_health_update", 1);
