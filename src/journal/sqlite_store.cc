@@ -75,6 +75,7 @@ struct SqliteStore::Connection {
   Lsn last;
   sqlite3_int64 log_size = 0;  // of the file
   sqlite3_int64 log_used = 0;  // by the newest commit
+  bool reserves = true;        // the disk had room for it when it was tried last
   // Of append(), which is what a request waits for: prepared once.
   std::optional<Statement> begin, insert, commit;
 
@@ -138,7 +139,8 @@ Status SqliteStore::Connection::prepare_append() {
   return reserve_log();
 }
 
-/// Only what lies behind the end of the file is written, so nothing that was committed is touched.
+/// Only what lies behind the end of the file is written, so nothing that was committed is touched. A disk that has no
+/// room to spare keeps what it has for commits and images: then commits lengthen the log as they come.
 Status SqliteStore::Connection::reserve_log() {
   sqlite3_file* log = nullptr;
   if (sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) != SQLITE_OK || log == nullptr ||
@@ -146,11 +148,17 @@ Status SqliteStore::Connection::reserve_log() {
     return error("cannot find its log");
   }
   if (log_size >= log_used + log_piece) return {};
+  const sqlite3_int64 before = log_size;
   static const std::string zeros(64 << 10, '\0');  // SQLite's files take less than 128 KiB at a time
   for (const sqlite3_int64 end = log_used + log_piece; log_size < end;) {
     const int size =
         static_cast<int>(std::min<sqlite3_int64>(end - log_size, static_cast<sqlite3_int64>(zeros.size())));
-    if (log->pMethods->xWrite(log, zeros.data(), size, log_size) != SQLITE_OK) return error("cannot lengthen its log");
+    if (log->pMethods->xWrite(log, zeros.data(), size, log_size) != SQLITE_OK) {
+      reserves = false;
+      log_size = before;
+      log->pMethods->xTruncate(log, before);
+      return {};
+    }
     log_size += size;
   }
   if (log->pMethods->xSync(log, SQLITE_SYNC_NORMAL) == SQLITE_OK) return {};
@@ -253,7 +261,7 @@ Result<Recovered> SqliteStore::recover() {
 Status SqliteStore::append(std::span<const Record> records) {
   Connection& c = *connection_;
   if (!c.insert) LOCKSTEP_TRY_STATUS(c.prepare_append());
-  if (c.log_size - c.log_used < log_spare) LOCKSTEP_TRY_STATUS(c.reserve_log());
+  if (c.reserves && c.log_size - c.log_used < log_spare) LOCKSTEP_TRY_STATUS(c.reserve_log());
   // One record is a transaction by itself.
   if (records.size() > 1 && !c.begin->run()) return c.error("cannot begin to append");
   for (const Record& record : records) {
@@ -307,6 +315,7 @@ Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
   // The next commit begins the log anew, in the file as it is.
   LOCKSTEP_TRY_STATUS(c.run("PRAGMA wal_checkpoint(RESTART)"));
   c.log_used = 0;
+  c.reserves = true;
   return {};
 }
 

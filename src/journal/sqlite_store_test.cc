@@ -1,7 +1,9 @@
 #include "journal/sqlite_store.h"
 
 #include <sqlite3.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -341,6 +343,28 @@ TEST_F(SqliteStoreTest, a_log_that_is_nearly_full_grows_and_starts_do_not_length
     ASSERT_TRUE(store->append(records(10 + start, 10 + start)).has_value());
     EXPECT_EQ(fs::file_size(from + "-wal"), size);
   }
+}
+
+// Room that is only nice to have is not taken from a disk that has none: commits and images need it.
+TEST_F(SqliteStoreTest, without_room_to_spare_commits_go_on) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{1 << 20, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  std::vector<Status> done;
+  for (std::uint64_t lsn = 1; lsn <= 20; ++lsn) done.push_back(store->append(records(lsn, lsn)));
+  const auto size = fs::file_size(path() + "-wal");
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, ignored);
+  for (const Status& each : done) EXPECT_TRUE(each.has_value()) << each.error().message;
+  EXPECT_LT(size, 200'000u) << "what was written of the reserve is given back";
+  ASSERT_TRUE(store->snapshot(Lsn{20}, {}).has_value());
+  ASSERT_TRUE(store->append(records(21, 21)).has_value());
+  EXPECT_GE(fs::file_size(path() + "-wal"), 4u << 20) << "there is room again";
 }
 
 // A torn write: the log ends anywhere. What is recovered is a prefix of what was appended, whole batches only.
