@@ -89,7 +89,7 @@ class Hub {
  private:
   void push(Urgency urgency) { LOCKSTEP_CHECK(lanes_.push(event(urgency), {}, 0, real::Reactor::now()).has_value()); }
   void feed() {
-    while (link_.unsent() == 0) {
+    while (!lanes_.empty() && link_.takes_more()) {
       auto leaving = lanes_.pop(real::Reactor::now());
       if (!leaving) return;
       link_.send(leaving->frame, {});

@@ -108,7 +108,7 @@ LinkId Driver::connect(const real::LinkFactory& make, in::Peer peer) {
 void Driver::feed(LinkId id) {
   for (;;) {
     const auto place = connections_.find(id);  // again each time: sending may find the link broken and end it
-    if (place == connections_.end() || place->second.link->unsent() > 0) return;
+    if (place == connections_.end() || place->second.lanes->empty() || !place->second.link->takes_more()) return;
     auto leaving = place->second.lanes->pop(real::Reactor::now());
     if (!leaving) return;
     place->second.link->send(leaving->frame, std::move(leaving->cargo));

@@ -43,7 +43,7 @@ class Design_2_7_lanes : public testing::Test {
     feed();
   }
   void feed() {
-    while (sender->unsent() == 0) {
+    while (!lanes.empty() && sender->takes_more()) {
       auto leaving = lanes.pop(0);
       if (!leaving) return;
       sender->send(leaving->frame, {});
@@ -84,7 +84,7 @@ class Design_2_7_lanes : public testing::Test {
 TEST_F(Design_2_7_lanes, an_alert_overtakes_all_that_waits_and_nothing_is_lost) {
   for (std::uint64_t i = 0; i < many; ++i) push(Urgency::p3_low, cat("low", i));
   const std::uint64_t ahead = many - lanes.frames();  // with the link and the socket: it can not be overtaken
-  ASSERT_LE(ahead, 8u) << "what the link and the socket have, an alert waits for";
+  ASSERT_LE(ahead, 2u) << "what the link and the socket have, an alert waits for";
   push(Urgency::p1_high, "high");
   push(Urgency::p0_critical, "alert");
   receive(many + 2);

@@ -1,6 +1,7 @@
 #include "env/real/frame_link.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -126,6 +127,27 @@ void FrameLink::send(const Frame& frame, std::vector<SharedFd> descriptors) {
   if (writing_ == 0) write();
 }
 
+/// A Unix socket is writable when less than a quarter of its buffer is unread; with the smallest one, that is one
+/// event.
+bool FrameLink::takes_more() {
+  if (!socket_ || writing_ != 0) return false;
+  pollfd room{socket_.get(), POLLOUT, 0};
+  if (::poll(&room, 1, 0) != 0) return true;  // an error is for whoever writes
+  await_room();
+  return false;
+}
+
+void FrameLink::await_room() {
+  writing_ = reactor_.wait_writable(socket_.get(), [this] {
+    reactor_.unwatch(std::exchange(writing_, 0));
+    const auto alive = alive_;
+    write();
+    if (!*alive || !socket_ || unsent_ > 0) return;
+    const auto hooks = hooks_;
+    if (hooks->drained) hooks->drained();
+  });
+}
+
 void FrameLink::write() {
   while (!outgoing_.empty()) {
     Outgoing& next = outgoing_.front();
@@ -150,15 +172,7 @@ void FrameLink::write() {
     const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      writing_ = reactor_.wait_writable(socket_.get(), [this] {
-        reactor_.unwatch(std::exchange(writing_, 0));
-        const auto alive = alive_;
-        write();
-        if (!*alive || !socket_ || unsent_ > 0) return;
-        const auto hooks = hooks_;
-        if (hooks->drained) hooks->drained();
-      });
-      return;
+      return await_room();
     }
     // A peer that is gone is reported by the read side, after what it still sent has been read.
     if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {

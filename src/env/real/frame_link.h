@@ -23,7 +23,8 @@ class FrameLink : public Link {
   FrameLink& operator=(const FrameLink&) = delete;
 
   void send(const Frame& frame, std::vector<SharedFd> descriptors) override;
-  std::size_t unsent() const override { return unsent_; }
+  /// The other side has read what was given before, but for a small frame or two.
+  bool takes_more() override;
   void hold(bool held) override;
 
   static constexpr std::size_t unsent_max = 64u << 20;  // bytes; a peer that does not read for so long is lost
@@ -38,6 +39,7 @@ class FrameLink : public Link {
   bool deliver();
   bool too_many_arrived() const;
   void write();
+  void await_room();
   void close(std::string reason);
 
   Reactor& reactor_;

@@ -19,7 +19,7 @@ struct LinkHooks {
   std::function<void(Frame, std::vector<Fd>)> frame;
   /// Once; nothing is called after it.
   std::function<void(std::string reason)> closed;
-  /// Nothing is unsent, after something was. May be empty.
+  /// It takes more, after it said that it does not. May be empty.
   std::function<void()> drained = {};
 };
 
@@ -28,9 +28,9 @@ class Link {
   virtual ~Link() = default;
   /// In order; a peer that does not read is lost, through closed().
   virtual void send(const Frame& frame, std::vector<SharedFd> descriptors) = 0;
-  /// Bytes that the link has and the system has not taken yet. Whoever has a choice of what to send next gives it
-  /// nothing while there are any: what is with the link can not be overtaken any more.
-  virtual std::size_t unsent() const = 0;
+  /// Whoever has a choice of what to send next asks first, for each frame: what the link, or the system behind it, has
+  /// can not be overtaken any more. After a no drained() follows.
+  virtual bool takes_more() = 0;
   /// While it is held nothing more is read: what the peer sends stays with the peer. What was read is still delivered.
   virtual void hold(bool /*held*/) {}
 };

@@ -61,7 +61,7 @@ class State : public std::enable_shared_from_this<State> {
   }
 
   /// What waits for a blob's name counts too: it cannot be overtaken any more.
-  std::size_t unsent() const { return unsent_; }
+  bool takes_more() const { return unsent_ == 0; }
 
   void hold(bool held) {
     held_ = held;
@@ -205,7 +205,7 @@ class TlsLink : public Link {
   void send(const Frame& frame, std::vector<SharedFd> descriptors) override {
     state_->send(frame, std::move(descriptors));
   }
-  std::size_t unsent() const override { return state_->unsent(); }
+  bool takes_more() override { return state_->takes_more(); }
   void hold(bool held) override { state_->hold(held); }
 
  private:

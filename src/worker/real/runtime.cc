@@ -144,7 +144,7 @@ struct Runtime::State : std::enable_shared_from_this<Runtime::State> {
   }
   /// Gives the link what waits for it, the most urgent first, until it has enough.
   void feed() {
-    while (link != nullptr && link->unsent() == 0) {
+    while (link != nullptr && !lanes->empty() && link->takes_more()) {
       auto leaving = lanes->pop(real::Reactor::now());
       if (!leaving) return;
       link->send(leaving->frame, std::move(leaving->cargo));
