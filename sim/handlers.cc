@@ -45,7 +45,7 @@ void World::carry_out(Process& process, wout::SetPowerLimit& effect) {
 void World::carry_out(Process& process, wout::Calibrate& effect) {
   if (process.hung) return;
   process.measures = true;
-  if (strikes(calibrators_, 40'000)) {
+  if (strikes(calibrators_, 100'000)) {
     fault("probe_hangs");
     process.hung = true;
     return;
