@@ -56,6 +56,7 @@ void forget_run(Turn& turn, const JobId& id) {
     turn.effect(out::DisarmTimer{cat("operation:", job->job_id.str(), ":", job->attempt)});
   }
 }
+
 /// Whether it still has to answer something that was cancelled.
 bool awaits_cancelled(const Turn& turn, const WorkerRecord& worker) {
   const auto& batch = turn.live.workers.at(worker.worker_id).batch;

@@ -68,11 +68,12 @@ Bytes free_on(const Turn& turn, const WorkerRecord& worker) {
          promised_on(turn.live.intents, worker.device_id);
 }
 
-void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker) {
+void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker, std::size_t images) {
   for (const ModelId& model : models) {
     turn.live.residency_used[{model, worker}] = ++turn.live.uses;
-    const model::Usage usage = model::usage_of(turn.tables.model, model);
-    turn.change.put(turn.tables.model.usages, model.str(), model::used_once_more(usage, turn.wall));
+    model::Usage usage = model::usage_of(turn.tables.model, model);
+    for (std::size_t i = 0; i < images; ++i) usage = model::used_once_more(usage, turn.wall);
+    turn.change.put(turn.tables.model.usages, model.str(), usage);
   }
 }
 
@@ -421,10 +422,12 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   }
   // Idle models give way to what the run is expected to take beside its own; a grant is waited for.
   if (beside(worker.device_id) > free_on(turn, worker)) return evict_one(turn, worker, needed);
-  touch(turn, needed, worker.worker_id);
   if (infers && request.batch) {
-    dispatch_batch(turn, request, batch_of(turn, request, job, need, worker), worker);
+    const std::vector<Job> batch = batch_of(turn, request, job, need, worker);
+    touch(turn, needed, worker.worker_id, batch.size());
+    dispatch_batch(turn, request, batch, worker);
   } else {
+    touch(turn, needed, worker.worker_id, 1);
     dispatch(turn, request, job, worker);
   }
   return Outcome::decided;

@@ -60,6 +60,7 @@ TEST_F(Design_2_5_batch, images_of_a_request_are_one_task_with_one_order) {
   }
   EXPECT_EQ(seeds, (std::set<std::uint64_t>{7, 8, 9}));
   for (int i = 0; i < 3; ++i) EXPECT_EQ(stage_of(i), JobStage::inferring) << i;
+  EXPECT_EQ(stage.tables().model.usages.at(tiny.str()).uses, 3u) << "images, not tasks";
 }
 
 TEST_F(Design_2_5_batch, a_request_that_says_nothing_is_made_image_by_image) {
