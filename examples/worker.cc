@@ -26,8 +26,7 @@ std::string png(std::string_view rgb, std::uint32_t w, std::uint32_t h) {  // on
   for (std::uint32_t y = 0; y < h; ++y) {
     const std::string row = '\0' + std::string(rgb.substr(std::size_t{3} * w * y, std::size_t{3} * w));
     const std::uint16_t size = static_cast<std::uint16_t>(row.size());
-    data += {char(y + 1 == h), char(size), char(size >> 8), char(~size), char(~size >> 8)};
-    data += row;
+    data += std::string{char(y + 1 == h), char(size), char(size >> 8), char(~size), char(~size >> 8)} + row;
     for (const unsigned char byte : row) a = (a + byte) % 65521, b = (b + a) % 65521;
   }
   const std::string head = number(w) + number(h) + std::string("\x08\x02\0\0\0", 5);
@@ -42,22 +41,14 @@ int main(int argc, char** argv) {
     const auto fds = task->take_descriptors();
     if (task->kind() == "load") task->done(json::to_text(LoadDone{}), {});
     if (task->kind() == "release") task->done(json::to_text(ReleaseDone{}), {});
-    const auto grey = [](const InferenceTask& it) {
+    const auto batch = json::from_text<InferenceBatchTask>(task->body());
+    const auto image = json::from_text<InferenceTask>(task->body());
+    for (const auto& it : batch ? batch->images : std::vector(image ? 1 : 0, image.value_or(InferenceTask{}))) {
       const std::string rgb(std::size_t{3} * it.width * it.height, sha256_hex(it.prompt)[0]);
-      const InferenceDone done{0, it.steps, it.width, it.height, rgb.size(), sha256_hex(rgb), {}, 5};
-      return std::pair(json::to_text(done), sealed(rgb));
-    };
-    if (const auto it = json::from_text<InferenceTask>(task->body()); it && task->kind() == "inference") {
-      auto [report, pixels] = grey(*it);
-      task->done(report, std::move(pixels));
+      auto done = json::to_text(InferenceDone{0, it.steps, it.width, it.height, rgb.size(), sha256_hex(rgb), {}, 5});
+      batch ? task->part(it.request_id, done, sealed(rgb)) : task->done(done, sealed(rgb));
     }
-    if (const auto it = json::from_text<InferenceBatchTask>(task->body()); it && task->kind() == "inference_batch") {
-      for (const InferenceTask& image : it->images) {
-        auto [report, pixels] = grey(image);
-        task->part(image.request_id, report, std::move(pixels));
-      }
-      task->done("{}", {});
-    }
+    if (batch) task->done("{}", {});
     if (const auto it = json::from_text<PostprocessTask>(task->body()); it && task->kind() == "postprocess" && fds) {
       const auto& [format, w, h, bytes, digest] = it->source;
       const std::string file = png(*real::read_verified(fds->at(0).get(), bytes, digest), w, h);

@@ -89,6 +89,8 @@ def test_an_example_joins_does_a_job_and_leaves(which, alone, guests):
     job = make_image(alone)
     assert job["inference_worker"] == "example"
     assert alone.output(job["output"]["sha256"]).startswith(b"\x89PNG")
+    both = alone.finished(alone.submit(prompt="two flat ones", size="64x64", steps=1, n=2, batch_size=2))
+    assert both["state"] == "completed" and len(both["jobs"]) == 2, both
     guest.kill()
     joined(alone, "example", "gone")
     assert alone.get("/api/v1/devices")["devices"] == []
