@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/digest.h"
 #include "base/text.h"
 
 namespace lockstep::sim {
@@ -17,6 +18,12 @@ Nanos World::arrival(Nanos& last) {
   }
   last = std::max(last + 1, now_ + latency);
   return last;
+}
+
+/// For the trace: packed bytes by their digest.
+std::string readable(const Frame& frame) {
+  if (!frame.header.packed) return frame.body;
+  return cat("packed ", frame.body.size(), " ", sha256_hex(frame.body));
 }
 
 bool World::cut(Process& process) {
@@ -127,7 +134,7 @@ void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message
       target->handles[++target->handles_made] = content;
       arrived.handles.push_back(target->handles_made);
     }
-    trace(target->worker_id.str(), cat("<- ", message->frame.header.type, " ", message->frame.body));
+    trace(target->worker_id.str(), cat("<- ", message->frame.header.type, " ", readable(message->frame)));
     worker_input(pid, std::move(arrived));
     if (Process* const after = living(pid)) remember_transaction(*after, message->frame);
   });
@@ -211,7 +218,7 @@ void World::to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& me
   std::vector<HandleId> handles;
   for (const Content& content : message->contents) handles.push_back(keep(content));
   const FrameHeader& header = message->frame.header;
-  trace("orchestrator", cat("<- ", sender.worker_id.str(), " ", header.type, " ", message->frame.body));
+  trace("orchestrator", cat("<- ", sender.worker_id.str(), " ", header.type, " ", readable(message->frame)));
   const auto bound = machine_->live().workers.find(sender.worker_id);
   const bool late = bound != machine_->live().workers.end() && bound->second.link > message->link;
   if (late) fault(first ? "late_hello" : "late_bytes");

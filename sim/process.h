@@ -36,6 +36,10 @@ inline std::string component_of(const Content& segment) { return segment.substr(
 
 inline const WorkerId guest("guest");       // dials by itself, and is started again by somebody else
 inline const std::string secret("sesame");  // what it must know
+inline const std::string schema_digest("schema of this version");
+
+/// Every third process is of another version: it and the orchestrator speak JSON.
+inline std::string schema_of(std::int64_t pid) { return pid % 3 == 0 ? "schema of another version" : schema_digest; }
 
 struct Message {
   Frame frame;
@@ -87,7 +91,7 @@ struct Process {
   Nanos to_worker_at = 0;  // order inside a direction
   Nanos to_orchestrator_at = 0;
 
-  Process(WorkerId id, Incarnation life, std::int64_t number, Bytes memory)
+  Process(WorkerId id, Incarnation life, std::int64_t number, Bytes memory, std::string schema)
       : worker_id(id),
         incarnation(life),
         pid(number),
@@ -98,7 +102,8 @@ struct Process {
                  .version = "sim",
                  .reconnect_limit = seconds(30),
                  .secret = id == guest ? std::optional(secret) : std::nullopt,
-                 .device = id == guest ? std::optional(OfferedDevice{"cpu", memory}) : std::nullopt}),
+                 .device = id == guest ? std::optional(OfferedDevice{"cpu", memory}) : std::nullopt,
+                 .schema_digest = std::move(schema)}),
         loop(machine, Lsn{}) {}
 };
 

@@ -68,6 +68,7 @@ std::string text_of(const WorkerView& view) {
   std::string out = cat(view.worker_id.str(), "  ", view.state, "\n");
   out += cat("device ", view.device_id.str(), ", incarnation ", view.incarnation.value);
   if (view.pid != 0) out += cat(", process ", view.pid);
+  if (view.event_form == "packed") out += ", packed events";
   out += "\n";
   if (!view.task.empty()) out += cat("task: ", harmless(view.task), "\n");
   if (!view.last_end.empty()) out += cat("the incarnation before ended: ", harmless(view.last_end), "\n");

@@ -6,7 +6,10 @@ namespace lockstep {
 
 namespace {
 
-// length u32 | type u16 | urgency u8 | descriptors u8 | epoch u64 | incarnation u64 | sequence u64, little-endian
+constexpr std::uint16_t packed_bit = 0x8000;
+
+// length u32 | packed bit and type u16 | urgency u8 | descriptors u8 | epoch u64 | incarnation u64 | sequence u64,
+// little-endian
 void put(std::uint8_t* at, std::uint64_t value, int width) {
   for (int i = 0; i < width; ++i) at[i] = static_cast<std::uint8_t>(value >> (8 * i));
 }
@@ -22,7 +25,7 @@ std::uint64_t get(const std::uint8_t* at, int width) {
 std::array<std::uint8_t, frame_header_size> encode_header(const FrameHeader& header) {
   std::array<std::uint8_t, frame_header_size> out{};
   put(out.data(), header.body_length, 4);
-  put(out.data() + 4, header.type, 2);
+  put(out.data() + 4, header.packed ? header.type | packed_bit : header.type, 2);
   out[6] = static_cast<std::uint8_t>(header.urgency);
   out[7] = header.descriptors;
   put(out.data() + 8, header.epoch.value, 8);
@@ -34,7 +37,9 @@ std::array<std::uint8_t, frame_header_size> encode_header(const FrameHeader& hea
 Result<FrameHeader> decode_header(std::span<const std::uint8_t, frame_header_size> bytes) {
   FrameHeader out;
   out.body_length = static_cast<std::uint32_t>(get(bytes.data(), 4));
-  out.type = static_cast<std::uint16_t>(get(bytes.data() + 4, 2));
+  const auto word = static_cast<std::uint16_t>(get(bytes.data() + 4, 2));
+  out.type = word & ~packed_bit;
+  out.packed = (word & packed_bit) != 0;
   if (out.body_length > frame_body_max) {
     return fail(ErrorCode::too_large, cat("frame body of ", out.body_length, " bytes; the limit is ", frame_body_max));
   }

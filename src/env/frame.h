@@ -1,7 +1,7 @@
 #pragma once
 
-// A frame on a worker link: a fixed header of 32 bytes, then a JSON body; descriptors ride beside it by SCM_RIGHTS.
-// Little-endian, no padding. docs/formats/wire.md has the bytes and a worked example.
+// A frame on a worker link: a fixed header of 32 bytes, then a body of JSON or packed bytes; descriptors ride beside it
+// by SCM_RIGHTS. Little-endian, no padding. docs/formats/wire.md has the bytes and a worked example.
 
 #include <array>
 #include <cstdint>
@@ -16,7 +16,8 @@ namespace lockstep {
 
 struct FrameHeader {
   std::uint32_t body_length = 0;
-  std::uint16_t type = 0;  // events/link_messages.h FrameType
+  std::uint16_t type = 0;  // events/link_messages.h FrameType; below 0x8000
+  bool packed = false;     // the body's form; the highest bit beside the type
   Urgency urgency = Urgency::p2_normal;
   std::uint8_t descriptors = 0;  // how many ride with this frame
   Epoch epoch;                   // of the orchestrator; 0 in a worker's hello

@@ -26,6 +26,15 @@ TEST(Frame, a_header_has_these_bytes) {
   EXPECT_EQ(encode_header(example()), expected);
 }
 
+TEST(Frame, that_the_body_is_packed_is_the_highest_bit_beside_the_type) {
+  FrameHeader header = example();
+  header.packed = true;
+  const auto bytes = encode_header(header);
+  EXPECT_EQ(bytes[4], 0x01);
+  EXPECT_EQ(bytes[5], 0x82);
+  EXPECT_EQ(decode_header(bytes).value(), header);
+}
+
 TEST(Frame, a_header_goes_both_ways) {
   const auto header = decode_header(encode_header(example()));
   ASSERT_TRUE(header.has_value());
@@ -35,7 +44,8 @@ TEST(Frame, a_header_goes_both_ways) {
 TEST(Frame, the_largest_header_that_is_allowed_goes_both_ways) {
   FrameHeader header;
   header.body_length = frame_body_max;
-  header.type = std::numeric_limits<std::uint16_t>::max();
+  header.type = 0x7fff;
+  header.packed = true;
   header.urgency = Urgency::p3_low;
   header.descriptors = frame_descriptors_max;
   header.sequence = std::numeric_limits<std::uint64_t>::max();

@@ -30,6 +30,10 @@ struct Source {
 };
 BOOST_DESCRIBE_STRUCT(Source, (), (side, worker_id, incarnation))
 
+/// How a message crosses a link. packed: events/packed.h, only where both ends announced the same schema digest.
+enum class Form { json, packed };
+BOOST_DESCRIBE_ENUM(Form, json, packed)
+
 /// What this message is about, beyond its own operation. Absent where it is about no such thing.
 struct Correlation {
   std::optional<TransactionId> transaction;
@@ -54,6 +58,7 @@ struct Operation {
 /// op_id     the operation this belongs to: "load:<transaction>", "release:<model>", the run of an inference or
 ///           postprocessing, a transaction; empty when there is none
 /// attempt   which try of the operation; a late result of an older one is dropped
+/// body      the message, in the form that `form` says; propagation/framing.h reads it
 struct Envelope {
   std::string id;
   std::string type;
@@ -66,6 +71,7 @@ struct Envelope {
   std::uint32_t attempt = 0;
   Correlation correlation;
   RawJson body{"{}"};
+  Form form = Form::json;  // of the frame it came in: not part of the message
 };
 BOOST_DESCRIBE_STRUCT(Envelope, (),
                       (id, type, source, epoch, sequence, time, urgency, op_id, attempt, correlation, body))

@@ -127,6 +127,7 @@ BOOST_DESCRIBE_STRUCT(Rejoin, (), (cluster_id, token, last_epoch, holdings, task
 
 /// worker -> orchestrator, first frame. `secret` and `device` come with the first hello of a worker that dialed.
 /// subscriptions: the domains of which it wants to hear what concerns other devices; absent: of all.
+/// schema_digest: it reads packed events of this schema; absent: JSON only.
 struct Hello {
   WorkerId worker_id;
   std::string runtime_version;
@@ -135,13 +136,15 @@ struct Hello {
   std::optional<OfferedDevice> device;
   std::optional<Rejoin> rejoin;
   std::optional<std::vector<std::string>> subscriptions;
+  std::optional<std::string> schema_digest;
   static constexpr json::Rule rules[] = {
       {.member = "subscriptions", .words = "device, memory, model, processing, inference, postprocessing"}};
 };
-BOOST_DESCRIBE_STRUCT(Hello, (), (worker_id, runtime_version, pid, secret, device, rejoin, subscriptions))
+BOOST_DESCRIBE_STRUCT(Hello, (),
+                      (worker_id, runtime_version, pid, secret, device, rejoin, subscriptions, schema_digest))
 
 /// orchestrator -> worker. `token` proves the next hello of this incarnation; with `keep_segments` the worker keeps
-/// the descriptors of what it maps, and returns them when it rejoins.
+/// the descriptors of what it maps, and returns them when it rejoins. schema_digest: as in the hello.
 struct Welcome {
   DeviceId device_id;
   Bytes memory_budget;
@@ -149,8 +152,10 @@ struct Welcome {
   std::string cluster_id;
   std::string token;
   bool keep_segments = false;
+  std::optional<std::string> schema_digest;
 };
-BOOST_DESCRIBE_STRUCT(Welcome, (), (device_id, memory_budget, heartbeat_ms, cluster_id, token, keep_segments))
+BOOST_DESCRIBE_STRUCT(Welcome, (), (device_id, memory_budget, heartbeat_ms, cluster_id, token, keep_segments,
+                                  schema_digest))
 
 /// orchestrator -> worker that dialed: it is not let in. With `retry` the same hello may succeed later.
 struct Refused {

@@ -6,14 +6,9 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
-#include "events/device_events.h"
+#include "events/all_events.h"
 #include "events/envelope.h"
-#include "events/inference_events.h"
-#include "events/memory_events.h"
 #include "events/message_types.h"
-#include "events/model_events.h"
-#include "events/postprocessing_events.h"
-#include "events/processing_events.h"
 
 namespace lockstep::packed {
 namespace {
@@ -30,13 +25,7 @@ Message example() {
 template <class Message>
 class Packed_messages : public testing::Test {};
 
-using All =
-    testing::Types<DeviceConfigUpdate, DeviceRoutingUpdate, DeviceHealthUpdate, DeviceCapabilityDiscovered,
-                   SystemMemoryAllocated, MemoryPolicyUpdate, VramUsageUpdate, MemoryAllocationRequest,
-                   ModelLoadRequest, ModelCacheUpdate, ModelLoadingProgress, ModelRuntimeUpdate,
-                   ProcessingSessionCreated, SessionControlCommand, SessionProgressUpdate, CrossDomainCoordination,
-                   InferenceRequest, InferenceOrchestration, InferenceProgress, InferenceCompleted,
-                   PostprocessingRequest, SafetyPolicyUpdate, PostprocessingProgress, PostprocessingCompleted>;
+using All = boost::mp11::mp_rename<AllEvents, testing::Types>;
 TYPED_TEST_SUITE(Packed_messages, All);
 
 // The JSON of what was read from the bytes is the JSON of what was packed: nothing is lost or changed.

@@ -71,10 +71,12 @@ struct WorkerView {
   std::string broken_because;                           // why it is set aside; empty when it is not
   std::string last_words;                               // the end of its log when it was set aside
   std::optional<double> next_start_seconds;             // until it is started again; absent when nothing starts it
+  std::string event_form;                               // how events cross its link: "json" or "packed"
 };
 BOOST_DESCRIBE_STRUCT(WorkerView, (),
                       (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused, writes_refused,
-                       events_not_yet, refused_there, deaths_in_a_row, broken_because, last_words, next_start_seconds))
+                       events_not_yet, refused_there, deaths_in_a_row, broken_because, last_words, next_start_seconds,
+                       event_form))
 
 struct WorkersView {
   Rev rev;

@@ -180,11 +180,10 @@ bool end_lost_order(Turn& turn) {
 
 }  // namespace
 
-Status coordination_asked(Turn& turn, const WorkerRecord& worker, const CrossDomainCoordination& asked,
-                          const std::string& body) {
+Status coordination_asked(Turn& turn, const WorkerRecord& worker, const CrossDomainCoordination& asked) {
   LOCKSTEP_TRY_STATUS(check(asked));
-  auto request = take_request(turn, worker, CrossDomainCoordination::event_type, coordination_id(asked), body,
-                              coordination_within);
+  auto request = take_request(turn, worker, CrossDomainCoordination::event_type, coordination_id(asked),
+                              json::to_text(asked), coordination_within);
   if (!request) return {};
   const processing::Session* session = turn.tables.processing.sessions.find(asked.session_id);
   if (session == nullptr || !works_for(turn, worker.worker_id, *session)) {

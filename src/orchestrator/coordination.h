@@ -17,8 +17,7 @@ inline constexpr Nanos coordination_within = seconds(300);
 inline constexpr Nanos coordination_lasts = seconds(3600);
 
 /// A request has arrived: answered now, queued at the least.
-Status coordination_asked(Turn& turn, const WorkerRecord& worker, const CrossDomainCoordination& asked,
-                          const std::string& body);
+Status coordination_asked(Turn& turn, const WorkerRecord& worker, const CrossDomainCoordination& asked);
 
 /// One further decision: a grant, a denial, or the order for a model. The most wanted first, then as they came.
 bool settle_coordination(Turn& turn);

@@ -40,7 +40,7 @@ struct Arrival {
 
 template <class Body>
 Result<Body> body_of(const Arrival& arrival) {
-  return json::from_text<Body>(arrival.envelope.body.text);
+  return read_message<Body>(arrival.envelope);
 }
 
 /// The residency that the worker's load task is about; nullptr when the report is late.
@@ -64,13 +64,14 @@ const Job* job_of_run(const Turn& turn, const Arrival& arrival, JobStage stage) 
   return job;
 }
 
-void show_progress(Turn& turn, const Arrival& arrival, std::string what, double percent, std::string_view type) {
+template <class Body>
+void show_progress(Turn& turn, const Arrival& arrival, std::string what, double percent, const Body& body) {
   expect_progress(turn, arrival.worker.worker_id);
   const JobId job = arrival.live.job_of(arrival.envelope.op_id);
   turn.live.progress[job] = {std::move(what), percent};
   const Job* row = turn.tables.processing.jobs.find(job.str());
   const std::string subject = row == nullptr ? job.str() : row->request_id.str();
-  turn.effect(out::Publish{Rev{}, turn.wall, {{std::string(type), subject, arrival.envelope.body}}});
+  turn.publish(std::string(Body::event_type), subject, body);
 }
 
 Status on_hello(Turn& turn, Arrival& arrival) {
@@ -84,7 +85,7 @@ Status on_hello(Turn& turn, Arrival& arrival) {
   online.state = *next;
   online.subscriptions = hello.subscriptions;
   turn.change.put(turn.tables.liveness.workers, online.worker_id.str(), online);
-  welcome_worker(turn, online, turn.tables.device.devices.at(online.device_id.str()));
+  welcome_worker(turn, online, turn.tables.device.devices.at(online.device_id.str()), hello);
   return {};
 }
 
@@ -157,7 +158,7 @@ Status on_load_progress(Turn& turn, Arrival& arrival) {
   }
   if (progress.loading_stage != "loaded") {
     show_progress(turn, arrival, cat("loading ", progress.model_id.str()), progress.progress_percentage.value,
-                  ModelLoadingProgress::event_type);
+                  progress);
     return {};
   }
   turn.live.residency_used[{residency->model_id, residency->worker_id}] = ++turn.live.uses;
@@ -174,7 +175,7 @@ Status on_inference_progress(Turn& turn, Arrival& arrival) {
   const ExecutionMetrics& steps = progress.execution_metrics;
   step_measured(turn, arrival.worker, steps);
   show_progress(turn, arrival, "inference", steps.total_steps == 0 ? 0 : 100.0 * steps.current_step / steps.total_steps,
-                InferenceProgress::event_type);
+                progress);
   return {};
 }
 
@@ -199,7 +200,7 @@ Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
   const PostprocessingProgress progress = LOCKSTEP_TRY(body_of<PostprocessingProgress>(arrival));
   if (job_of_run(turn, arrival, JobStage::postprocessing) == nullptr) return {};
   show_progress(turn, arrival, progress.pipeline_progress.current_operation,
-                progress.pipeline_progress.current_operation_progress.value, PostprocessingProgress::event_type);
+                progress.pipeline_progress.current_operation_progress.value, progress);
   return {};
 }
 
@@ -321,11 +322,9 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
       return capabilities_reported(turn, arrival.worker, LOCKSTEP_TRY(body_of<DeviceCapabilityDiscovered>(arrival)),
                                    arrival.envelope.op_id);
     case FrameType::memory_allocation_request:
-      return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(arrival)),
-                          arrival.envelope.body.text);
+      return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(arrival)));
     case FrameType::cross_domain_coordination:
-      return coordination_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<CrossDomainCoordination>(arrival)),
-                                arrival.envelope.body.text);
+      return coordination_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<CrossDomainCoordination>(arrival)));
     case FrameType::reservation_update:
       return reservation_updated(turn, arrival.worker, LOCKSTEP_TRY(body_of<ReservationUpdate>(arrival)));
     case FrameType::state_applied:
@@ -368,6 +367,12 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
   turn.effect(out::DisarmTimer{cat("freeze:", input.worker_id.str())});
   turn.effect(out::ArmTimer{cat("silence:", input.worker_id.str()), turn.now + turn.settings.timing.silence});
 
+  if (header.packed && live.form != Form::packed) {
+    ++live.frames_refused;
+    drop(input.handles);
+    return end_worker(turn, input.worker_id,
+                      cat("it sent a packed ", json::enum_name(type), " over a link that agreed on JSON"));
+  }
   const auto envelope = from_frame(input.frame);
   if (!envelope) {
     ++live.frames_refused;

@@ -122,7 +122,7 @@ void enter(Turn& turn, const in::WorkerDialed& input, const Hello& hello) {
   turn.change.event("worker_joined", worker.worker_id.str(), worker);
   turn.live.workers[worker.worker_id] = WorkerLive{};
   open_link(turn, worker, input, input.token);
-  welcome_worker(turn, worker, device);
+  welcome_worker(turn, worker, device, hello);
   turn.log(cat(worker.worker_id.str(), " joined, incarnation ", worker.incarnation.value, ", with a ",
                hello.device->kind, " device of ", to_text(device.memory_budget)));
 }
@@ -309,7 +309,8 @@ class Reunion {
   const Rejoin& rejoin_;
 };
 
-void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, WorkerRecord worker) {
+void come_back(Turn& turn, const in::WorkerDialed& input, const Hello& hello, WorkerRecord worker) {
+  const Rejoin& rejoin = *hello.rejoin;
   WorkerLive& live = turn.live.workers[worker.worker_id];
   Reunion reunion(turn, worker, rejoin);
   if (const auto why = reunion.contradiction()) {
@@ -323,7 +324,7 @@ void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, 
   turn.change.event("worker_rejoined", worker.worker_id.str(), worker);
   // The same token as before: a new one in a welcome that is lost would make the worker a stranger to us.
   open_link(turn, worker, input, rejoin.token);
-  welcome_worker(turn, worker, turn.tables.device.devices.at(worker.device_id.str()));
+  welcome_worker(turn, worker, turn.tables.device.devices.at(worker.device_id.str()), hello);
   reunion.settle();
   calibration_resumed(turn, worker);
   reunion.take_segments(input);
@@ -333,14 +334,17 @@ void come_back(Turn& turn, const in::WorkerDialed& input, const Rejoin& rejoin, 
 
 }  // namespace
 
-void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device& device) {
+void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device& device, const Hello& hello) {
+  WorkerLive& live = turn.live.workers[worker.worker_id];
+  const std::string& ours = turn.settings.schema_digest;
+  live.form = !ours.empty() && hello.schema_digest == ours ? Form::packed : Form::json;
   const auto beat = static_cast<std::uint64_t>(turn.settings.timing.heartbeat / milliseconds(1));
   // A segment that is mapped for as long as its model is loaded costs nothing to keep; a copy on a GPU does.
   // Over a network nothing could be handed back but a copy.
   const bool keep_segments = device.kind == device::Kind::cpu && worker.origin != Origin::tls;
   send(turn, worker, FrameType::welcome,
        Welcome{device.device_id, device.memory_budget, beat, turn.tables.identity.at("self").cluster_id,
-               turn.live.workers[worker.worker_id].token, keep_segments});
+               live.token, keep_segments, ours.empty() ? std::nullopt : std::optional(ours)});
 }
 
 void on_worker_dialed(Turn& turn, const in::WorkerDialed& input) {
@@ -350,7 +354,7 @@ void on_worker_dialed(Turn& turn, const in::WorkerDialed& input) {
   if (!is_hello || !envelope) {
     return refuse(turn, input, {}, {envelope ? "the first frame must be a hello" : envelope.error().message});
   }
-  const auto hello = json::from_text<Hello>(envelope->body.text);
+  const auto hello = read_message<Hello>(*envelope);
   if (!hello) {
     return refuse(turn, input, {}, {cat("a bad hello at \"", hello.error().pointer, "\": ", hello.error().message)});
   }
@@ -361,7 +365,7 @@ void on_worker_dialed(Turn& turn, const in::WorkerDialed& input) {
   }
   if (hello->rejoin) {
     if (const auto no = may_return(turn, input, *hello, *hello->rejoin)) return refuse(turn, input, id, *no);
-    return come_back(turn, input, *hello->rejoin, turn.tables.liveness.workers.at(id.str()));
+    return come_back(turn, input, *hello, turn.tables.liveness.workers.at(id.str()));
   }
   if (const auto no = may_enter(turn, input, *hello)) return refuse(turn, input, id, *no);
   for (const HandleId handle : input.handles) turn.effect(out::DropHandle{handle});

@@ -378,14 +378,14 @@ void release_grants_of(Turn& turn, const std::string& session) {
   }
 }
 
-Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& asked,
-                    const std::string& body) {
+Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& asked) {
   const auto lasts = asked.estimated_duration.nanos();
   if (!lasts) return fail(ErrorCode::invalid_argument, lasts.error().message, "/estimated_duration");
   if (asked.request_id.empty() || asked.request_id.size() > 128) {
     return fail(ErrorCode::invalid_argument, "request_id must have 1 to 128 bytes", "/request_id");
   }
-  const auto request = take_request(turn, worker, MemoryAllocationRequest::event_type, asked.request_id, body);
+  const auto request =
+      take_request(turn, worker, MemoryAllocationRequest::event_type, asked.request_id, json::to_text(asked));
   if (!request) return {};
   const auto deny = [&](std::string reason) {
     ++turn.live.counters.requests_answered["denied"];

@@ -21,8 +21,7 @@ Bytes ram_of(const SystemRam& ram);
 /// first: of this life of its worker.
 void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first);
 /// memory_allocation_request: answered now, or queued until something is released.
-Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& request,
-                    const std::string& body);
+Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocationRequest& request);
 /// Memory that a worker asks for, on its device or (by its purpose) in system RAM. session_id: it goes with its end.
 struct MemoryDemand {
   Bytes bytes;

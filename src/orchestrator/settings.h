@@ -25,6 +25,7 @@ struct WorkerSettings {
 struct Settings {
   std::string version;
   std::vector<WorkerSettings> workers;
+  std::string schema_digest;  // events/packed.h; workers that announce the same get packed events. Empty: JSON only
   Bytes cache_limit{16ULL << 30};  // RAM for segments
   Nanos prepare_deadline = seconds(5);
   LivenessTiming timing;

@@ -164,6 +164,7 @@ WorkerView worker_view(const Turn& turn, const WorkerRecord& worker) {
     view.task = live->second.task;
     view.frames_refused = live->second.frames_refused;
     view.refused_there = live->second.refused_there;
+    view.event_form = json::enum_name(live->second.form);
   }
   for (const auto& [key, times] : turn.live.counters.writes_refused) {
     if (key.first == worker.worker_id) view.writes_refused[key.second] = times;

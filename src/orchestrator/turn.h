@@ -54,8 +54,7 @@ void send_placed(Turn& turn, const WorkerRecord& worker, FrameType type, const B
   envelope.op_id = std::move(operation.op_id);
   envelope.attempt = operation.attempt;
   envelope.correlation = std::move(operation.correlation);
-  envelope.body = RawJson{json::to_text(body)};
-  Frame frame = to_frame(type, std::move(envelope), attachments.size());
+  Frame frame = to_frame(type, std::move(envelope), body, attachments.size(), live.form);
   turn.effect(out::SendFrame{worker.worker_id, worker.incarnation, std::move(frame), std::move(attachments), live.link,
                              std::move(placed.passage)});
 }
@@ -129,8 +128,8 @@ bool settle_memory(Turn& turn);
 bool settle_models(Turn& turn);
 bool settle_jobs(Turn& turn);
 
-/// The answer to a hello.
-void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device& device);
+/// The answer to a hello. From here on events cross in the form that both sides read.
+void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device& device, const Hello& hello);
 /// The worker lives, without a link: it has until a deadline to come back.
 void await_worker(Turn& turn, const WorkerRecord& worker);
 /// Ends a worker that must not go on; its process handle reports the rest.

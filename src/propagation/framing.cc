@@ -6,17 +6,21 @@
 
 namespace lockstep {
 
+FrameHeader header_of(FrameType type, const Envelope& envelope, std::size_t descriptors) {
+  return {.type = static_cast<std::uint16_t>(type),
+          .urgency = envelope.urgency,
+          .descriptors = static_cast<std::uint8_t>(descriptors),
+          .epoch = envelope.epoch,
+          .incarnation = envelope.source.incarnation,
+          .sequence = envelope.sequence};
+}
+
 Frame to_frame(FrameType type, Envelope envelope, std::size_t descriptors) {
   envelope.type = json::enum_name(type);
   Frame frame;
   frame.body = json::to_text(envelope);
-  frame.header = {.body_length = static_cast<std::uint32_t>(frame.body.size()),
-                  .type = static_cast<std::uint16_t>(type),
-                  .urgency = envelope.urgency,
-                  .descriptors = static_cast<std::uint8_t>(descriptors),
-                  .epoch = envelope.epoch,
-                  .incarnation = envelope.source.incarnation,
-                  .sequence = envelope.sequence};
+  frame.header = header_of(type, envelope, descriptors);
+  frame.header.body_length = static_cast<std::uint32_t>(frame.body.size());
   return frame;
 }
 
@@ -25,6 +29,11 @@ void number(Frame& frame, Urgency lane, std::uint64_t sequence) {
   // envelope's own key. The body is not encoded again: it may be long, and most of what waits never changes lane.
   constexpr std::string_view unnumbered = "\"sequence\":0,";
   LOCKSTEP_CHECK(frame.header.sequence == 0);
+  if (frame.header.packed) {  // only the header says lane and number
+    frame.header.urgency = lane;
+    frame.header.sequence = sequence;
+    return;
+  }
   const std::size_t at = frame.body.find(unnumbered);
   LOCKSTEP_CHECK(at != std::string::npos);
   if (lane != frame.header.urgency) {
@@ -40,6 +49,14 @@ void number(Frame& frame, Urgency lane, std::uint64_t sequence) {
 }
 
 Result<Envelope> from_frame(const Frame& frame) {
+  if (frame.header.packed) {
+    Envelope envelope;
+    std::string_view message;
+    LOCKSTEP_TRY_STATUS(unpack_envelope(frame.header, frame.body, envelope, message));
+    envelope.body.text.assign(message);
+    envelope.form = Form::packed;
+    return envelope;
+  }
   Envelope envelope = LOCKSTEP_TRY(json::from_text<Envelope>(frame.body));
   const FrameHeader& header = frame.header;
   const auto differs = [](std::string_view pointer, const auto& said, const auto& header_said) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "events/json_read.h"
+#include "events/model_events.h"
 
 namespace lockstep {
 namespace {
@@ -127,6 +128,22 @@ TEST_F(LanesTest, counters_tell_what_waits_and_for_how_long) {
   }
   EXPECT_EQ(counters[1].queued, 0u) << "what a link takes with it waits no more";
   EXPECT_EQ(counters[1].sent, 1u);
+}
+
+TEST(Framing, a_packed_frame_is_numbered_in_its_header) {
+  Envelope envelope;
+  envelope.id = "w1.1";
+  envelope.urgency = Urgency::p3_low;
+  ModelCacheUpdate update;
+  update.cache_changes.added = {ModelId("tiny")};
+  Frame frame = to_frame(FrameType::model_cache_update, envelope, update, 0, Form::packed);
+  number(frame, Urgency::p1_high, 4711);
+  const auto read = from_frame(frame);
+  ASSERT_TRUE(read.has_value());
+  EXPECT_EQ(read->type, "model_cache_update");
+  EXPECT_EQ(read->sequence, 4711u);
+  EXPECT_EQ(read->urgency, Urgency::p1_high);
+  EXPECT_EQ(read_message<ModelCacheUpdate>(*read)->cache_changes.added, update.cache_changes.added);
 }
 
 TEST(Framing, a_quote_in_a_text_is_not_taken_for_the_number) {

@@ -194,6 +194,7 @@ struct Identity {
   std::optional<OfferedDevice> device;
   std::optional<DeviceCapabilityDiscovered> capabilities;  // told after each welcome; device_id is filled in
   std::optional<std::vector<std::string>> subscriptions;   // domains whose facts of other devices it hears; absent: all
+  std::string schema_digest;  // events/packed.h, of what it reads packed; empty: JSON only
 };
 
 /// What this worker was told of another device (§2.7). Absent where it was never told.
@@ -324,7 +325,8 @@ class Machine {
   /// Nothing, without a link that was welcomed: what is said there is about the moment.
   template <class Body>
   void send(Turn& turn, FrameType type, const Body& body, Operation operation = {});
-  void transmit(Turn& turn, FrameType type, RawJson body, Operation operation, const Placed& placed,
+  template <class Body>
+  void transmit(Turn& turn, FrameType type, const Body& body, Operation operation, const Placed& placed,
                 std::vector<HandleId> handles, std::vector<HeldSegment> segments);
   /// The answer of a task: now, or after the next welcome.
   template <class Body>
@@ -337,6 +339,7 @@ class Machine {
   std::string token_;
   bool link_open_ = false;
   bool welcomed_ = false;  // over the present link
+  Form form_ = Form::json;  // of the events it sends over it
   bool keep_segments_ = false;
   Nanos dial_until_ = 0;  // 0 while there is a link
   Nanos dial_wait_ = 0;

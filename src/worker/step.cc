@@ -115,7 +115,8 @@ Plan<Effect> Machine::step(const Input& input) {
 
 void Machine::apply(const Commit&) { LOCKSTEP_CHECK(false); }
 
-void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation operation, const Placed& placed,
+template <class Body>
+void Machine::transmit(Turn& turn, FrameType type, const Body& body, Operation operation, const Placed& placed,
                        std::vector<HandleId> handles, std::vector<HeldSegment> segments) {
   Envelope envelope;
   envelope.id = cat("w", identity_.incarnation.value, ".", ++messages_made_);
@@ -126,15 +127,14 @@ void Machine::transmit(Turn& turn, FrameType type, RawJson body, Operation opera
   envelope.op_id = std::move(operation.op_id);
   envelope.attempt = operation.attempt;
   envelope.correlation = std::move(operation.correlation);
-  envelope.body = std::move(body);
-  Frame frame = to_frame(type, std::move(envelope), handles.size() + segments.size());
+  Frame frame = to_frame(type, std::move(envelope), body, handles.size() + segments.size(), form_);
   turn.effect(out::Send{std::move(frame), std::move(handles), std::move(segments), placed.passage});
 }
 
 template <class Body>
 void Machine::send(Turn& turn, FrameType type, const Body& body, Operation operation) {
   if (!welcomed_) return;
-  transmit(turn, type, RawJson{json::to_text(body)}, operation, place(type, body, operation.op_id), {}, {});
+  transmit(turn, type, body, operation, place(type, body, operation.op_id), {}, {});
 }
 
 template <class Body>
@@ -144,8 +144,7 @@ void Machine::answer(Turn& turn, const Task& task, FrameType type, const Body& b
                         std::move(handles), task.model_id});
     return;
   }
-  transmit(turn, type, RawJson{json::to_text(body)}, task.operation, place(type, body, task.operation.op_id),
-           std::move(handles), {});
+  transmit(turn, type, body, task.operation, place(type, body, task.operation.op_id), std::move(handles), {});
 }
 
 void Machine::answer_failure(Turn& turn, const Task& task, std::string code, std::string message) {
@@ -182,8 +181,13 @@ void Machine::link_opened(Turn& turn) {
   link_open_ = true;
   welcomed_ = false;
   sequence_in_.fill(0);
-  Hello hello{identity_.worker_id, identity_.version, identity_.pid,          std::nullopt,
-              std::nullopt,        std::nullopt,      identity_.subscriptions};
+  form_ = Form::json;
+  Hello hello;
+  hello.worker_id = identity_.worker_id;
+  hello.runtime_version = identity_.version;
+  hello.pid = identity_.pid;
+  hello.subscriptions = identity_.subscriptions;
+  if (!identity_.schema_digest.empty()) hello.schema_digest = identity_.schema_digest;
   std::vector<HeldSegment> segments;
   if (token_.empty()) {
     hello.secret = identity_.secret;
@@ -198,8 +202,7 @@ void Machine::link_opened(Turn& turn) {
     for (const Answer& each : answers_) rejoin.tasks.push_back({each.operation.op_id, each.operation.attempt});
     hello.rejoin = std::move(rejoin);
   }
-  transmit(turn, FrameType::hello, RawJson{json::to_text(hello)}, {}, place(FrameType::hello, hello, ""), {},
-           std::move(segments));
+  transmit(turn, FrameType::hello, hello, {}, place(FrameType::hello, hello, ""), {}, std::move(segments));
 }
 
 void Machine::link_closed(Turn& turn, const std::string& reason) {
@@ -226,6 +229,8 @@ void Machine::dial_failed(Turn& turn, const std::string& reason) {
 void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welcome) {
   epoch_ = header.epoch;
   identity_.incarnation = header.incarnation;
+  const std::string& ours = identity_.schema_digest;
+  form_ = !ours.empty() && welcome.schema_digest == ours ? Form::packed : Form::json;
   if (cluster_id_ != welcome.cluster_id) {
     sessions_ = {};
     state_ = {};  // its revs are another journal's
@@ -248,7 +253,7 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
     std::visit([&](const auto& each) { send(turn, type_of(each), each, request_operation(id, each)); }, request);
   }
   for (Answer& each : answers_) {
-    transmit(turn, each.type, std::move(each.body), std::move(each.operation), each.placed, std::move(each.handles),
+    transmit(turn, each.type, each.body, std::move(each.operation), each.placed, std::move(each.handles),
              {});
   }
   answers_.clear();
@@ -270,6 +275,10 @@ void Machine::frame(Turn& turn, const in::FrameArrived& input) {
                      static_cast<int>(header.urgency), ", does not continue this link"));
   }
   sequence = header.sequence;
+  if (header.packed && form_ != Form::packed) {
+    turn.drop(handles);
+    return leave(turn, 3, cat("a packed frame of type ", header.type, " over a link that agreed on JSON"));
+  }
   const auto envelope = from_frame(input.frame);
   Status status = envelope ? ownership::may_send(Side::orchestrator, type) : Status(envelope.error());
   if (status) status = dispatch(turn, input.frame, *envelope, handles);
@@ -297,13 +306,12 @@ void Machine::start(Turn& turn, Task task, const Body& body, std::vector<HandleI
 }
 
 Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelope, std::vector<HandleId>& handles) {
-  const std::string& body = envelope.body.text;
   const Task task{"", {envelope.op_id, envelope.attempt, envelope.correlation}, {}, {}};
   const bool fenced = turn.now - acknowledged_ > self_fence;
   switch (static_cast<FrameType>(frame.header.type)) {
-    case FrameType::welcome: welcome(turn, frame.header, LOCKSTEP_TRY(json::from_text<Welcome>(body))); return {};
+    case FrameType::welcome: welcome(turn, frame.header, LOCKSTEP_TRY(read_message<Welcome>(envelope))); return {};
     case FrameType::refused: {
-      const Refused refused = LOCKSTEP_TRY(json::from_text<Refused>(body));
+      const Refused refused = LOCKSTEP_TRY(read_message<Refused>(envelope));
       if (!refused.retry || identity_.reconnect_limit == 0) {
         leave(turn, 5, cat("the orchestrator refused this worker: ", refused.reason));
         return {};
@@ -315,7 +323,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
     }
     case FrameType::heartbeat_ack: acknowledged_ = turn.now; return {};
     case FrameType::transaction_prepare: {
-      const TransactionPrepare prepare = LOCKSTEP_TRY(json::from_text<TransactionPrepare>(body));
+      const TransactionPrepare prepare = LOCKSTEP_TRY(read_message<TransactionPrepare>(envelope));
       TransactionVote vote = participant_.prepare(prepare);
       if (fenced) {
         participant_.abort(prepare.transaction_id);
@@ -325,7 +333,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     }
     case FrameType::transaction_commit: {
-      const TransactionDecision decision = LOCKSTEP_TRY(json::from_text<TransactionDecision>(body));
+      const TransactionDecision decision = LOCKSTEP_TRY(read_message<TransactionDecision>(envelope));
       if (!participant_.commit(decision.transaction_id)) {
         return fail(ErrorCode::invalid_transition, cat(decision.transaction_id.str(), " was never promised"));
       }
@@ -333,10 +341,10 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     }
     case FrameType::transaction_abort:
-      participant_.abort(LOCKSTEP_TRY(json::from_text<TransactionDecision>(body)).transaction_id);
+      participant_.abort(LOCKSTEP_TRY(read_message<TransactionDecision>(envelope)).transaction_id);
       return {};
     case FrameType::model_load_request: {
-      const ModelLoadRequest request = LOCKSTEP_TRY(json::from_text<ModelLoadRequest>(body));
+      const ModelLoadRequest request = LOCKSTEP_TRY(read_message<ModelLoadRequest>(envelope));
       const LoadPlan* plan = participant_.held(request.model_id);
       if (fenced && plan != nullptr) {
         forget(turn, ModelId(plan->model_id));
@@ -361,12 +369,12 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     }
     case FrameType::model_release: {
-      const ModelRelease release = LOCKSTEP_TRY(json::from_text<ModelRelease>(body));
+      const ModelRelease release = LOCKSTEP_TRY(read_message<ModelRelease>(envelope));
       start(turn, {"release", task.operation, release.model_id, {}}, ReleaseTask{release.model_id}, handles);
       return {};
     }
     case FrameType::inference_request: {
-      const InferenceRequest request = LOCKSTEP_TRY(json::from_text<InferenceRequest>(body));
+      const InferenceRequest request = LOCKSTEP_TRY(read_message<InferenceRequest>(envelope));
       const InferenceParameters& p = request.inference_parameters;
       const ModelId& model = request.model_configuration.base_model;
       if (fenced || participant_.held(model) == nullptr) {
@@ -401,7 +409,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     }
     case FrameType::inference_orchestration: {
-      const InferenceOrchestration order = LOCKSTEP_TRY(json::from_text<InferenceOrchestration>(body));
+      const InferenceOrchestration order = LOCKSTEP_TRY(read_message<InferenceOrchestration>(envelope));
       if (!order.resource_allocation.vram_limit.bytes()) {
         return fail(
             ErrorCode::invalid_argument,
@@ -413,7 +421,7 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     }
     case FrameType::postprocessing_request: {
-      const PostprocessingRequest request = LOCKSTEP_TRY(json::from_text<PostprocessingRequest>(body));
+      const PostprocessingRequest request = LOCKSTEP_TRY(read_message<PostprocessingRequest>(envelope));
       if (fenced) {
         answer_failure(turn, task, "unavailable", "the worker has fenced itself");
         return {};
@@ -432,16 +440,16 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       return {};
     }
     case FrameType::device_calibrate:
-      calibrate(turn, LOCKSTEP_TRY(json::from_text<DeviceCalibrate>(body)), task, fenced);
+      calibrate(turn, LOCKSTEP_TRY(read_message<DeviceCalibrate>(envelope)), task, fenced);
       return {};
     case FrameType::state_changes:
-      return change_state(turn, LOCKSTEP_TRY(json::from_text<StateChanges>(body)), task.operation);
-    case FrameType::request_answer: hear_answer(LOCKSTEP_TRY(json::from_text<RequestAnswer>(body))); return {};
+      return change_state(turn, LOCKSTEP_TRY(read_message<StateChanges>(envelope)), task.operation);
+    case FrameType::request_answer: hear_answer(LOCKSTEP_TRY(read_message<RequestAnswer>(envelope))); return {};
     case FrameType::processing_session_created:
-      sessions_.created(LOCKSTEP_TRY(json::from_text<ProcessingSessionCreated>(body)), turn.wall);
+      sessions_.created(LOCKSTEP_TRY(read_message<ProcessingSessionCreated>(envelope)), turn.wall);
       return {};
     case FrameType::session_control_command:
-      session_command(turn, LOCKSTEP_TRY(json::from_text<SessionControlCommand>(body)));
+      session_command(turn, LOCKSTEP_TRY(read_message<SessionControlCommand>(envelope)));
       return {};
     case FrameType::task_cancel: cancel(turn, envelope.op_id); return {};
     default: break;

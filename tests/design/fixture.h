@@ -43,7 +43,7 @@ struct Sent {
 
   template <class Body>
   Body body() const {
-    const auto read = json::from_text<Body>(envelope.body.text);
+    const auto read = read_message<Body>(envelope);
     EXPECT_TRUE(read.has_value()) << envelope.body.text;
     return read.value_or(Body{});
   }
@@ -72,6 +72,7 @@ class Stage {
 
   Orchestrator machine;
   bool manual = false;
+  std::optional<std::string> schema_digest;  // of the workers' hello
   bool applies = true;  // workers apply what they are told at once; otherwise a test says applied()
   Nanos now = seconds(1000);
   std::int64_t wall_offset_ms = 0;  // of the wall clock against the monotonic one
@@ -204,7 +205,9 @@ class Stage {
     links_.erase(worker);
     incarnations_.erase(worker);
     input(in::WorkerSpawned{WorkerId(worker), incarnation(worker), 4000, 77, 0, cat("token of ", worker)});
-    say(worker, FrameType::hello, Hello{WorkerId(worker), "test", 4000});
+    Hello hello{WorkerId(worker), "test", 4000};
+    hello.schema_digest = schema_digest;
+    say(worker, FrameType::hello, hello);
     say(worker, FrameType::ready, Ready{});
   }
   template <class Body>
@@ -225,7 +228,9 @@ class Stage {
            std::string op_id = {}, std::vector<HandleId> handles = {}) {
     const Envelope message = envelope(worker, body, attempt, std::move(op_id));
     sequence_[worker] = message.sequence;
-    say_raw(worker, to_frame(type, message, handles.size()), std::move(handles));
+    const auto live = machine.live().workers.find(WorkerId(worker));
+    const Form form = live == machine.live().workers.end() ? Form::json : live->second.form;
+    say_raw(worker, to_frame(type, message, body, handles.size(), form), std::move(handles));
   }
   void say_raw(const std::string& worker, Frame frame, std::vector<HandleId> handles = {}) {
     input(

@@ -84,9 +84,9 @@ class Design_worker : public testing::Test {
     std::vector<Body> out;
     for (const out::Send& each : all<out::Send>()) {
       if (each.frame.header.type != static_cast<std::uint16_t>(type)) continue;
-      const auto envelope = json::from_text<Envelope>(each.frame.body);
+      const auto envelope = from_frame(each.frame);
       EXPECT_TRUE(envelope.has_value());
-      if (envelope) out.push_back(json::from_text<Body>(envelope->body.text).value_or(Body{}));
+      if (envelope) out.push_back(read_message<Body>(*envelope).value_or(Body{}));
     }
     return out;
   }

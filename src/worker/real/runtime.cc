@@ -22,6 +22,7 @@
 #include "env/real/reactor.h"
 #include "env/real/tls_client.h"
 #include "events/json_read.h"
+#include "events/packed.h"
 #include "propagation/lanes.h"
 #include "runtime/loop.h"
 #include "worker/machine.h"
@@ -264,6 +265,7 @@ Result<std::unique_ptr<Runtime>> Runtime::from_environment() {
   identity.incarnation = Incarnation{static_cast<std::uint64_t>(incarnation)};
   identity.pid = ::getpid();
   identity.version = LOCKSTEP_VERSION;
+  identity.schema_digest = packed::schema_digest();
   const char* const device = std::getenv("LOCKSTEP_DEVICE");
   if (device == nullptr || std::string_view(device) == "cpu") identity.capabilities = probe_processor();
   std::string address;
@@ -294,6 +296,7 @@ Result<std::unique_ptr<Runtime>> Runtime::dial(DialOptions options) {
   identity.worker_id = WorkerId(options.worker_id);
   identity.pid = ::getpid();
   identity.version = LOCKSTEP_VERSION;
+  identity.schema_digest = packed::schema_digest();
   identity.reconnect_limit = options.patience;
   if (!options.secret.empty()) identity.secret = std::move(options.secret);
   if (options.device == "cpu") identity.capabilities = probe_processor();
