@@ -15,9 +15,6 @@
 
 namespace lockstep::bench {
 
-/// json: what every link can. packed: what two ends with one schema digest can.
-enum class Form { json, packed };
-
 inline constexpr Epoch bench_epoch{1};
 
 /// A worker that tells of its inference: one event of about 300 bytes after the other.

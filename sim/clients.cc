@@ -39,6 +39,10 @@ void World::operate() {
   body.n = static_cast<std::uint32_t>(clients_.between(1, 3));
   body.size = "64x64";
   body.steps = static_cast<std::uint32_t>(clients_.between(1, 6));
+  if (*body.n > 1 && governors_.chance(500'000)) {
+    body.error_handling = governors_.chance(700'000) ? processing::ErrorHandling::cascade_rollback
+                                                     : processing::ErrorHandling::finish_others;
+  }
   if (*body.n > 1 && governors_.chance(400'000)) body.batch_size = static_cast<std::uint32_t>(governors_.between(1, 4));
   if (body.batch_size && governors_.chance(100'000))
     body.vram_limit = SizeText{governors_.chance(500'000) ? "1KB" : "64GB"};

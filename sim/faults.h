@@ -8,7 +8,7 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 44> fault_names{
+inline constexpr std::array<std::string_view, 45> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_stall", "output_disk_full",
     "fill_failed",
@@ -21,7 +21,7 @@ inline constexpr std::array<std::string_view, 44> fault_names{
     "network_delay", "link_cut", "link_half_open", "link_doubled", "link_slow", "urgent_first", "late_bytes",
     "late_hello",
     // what is not its own; what is told and not answered
-    "not_its_own", "answer_withheld", "asked_again", "prepared_again", "told_again",
+    "not_its_own", "answer_withheld", "asked_again", "prepared_again", "told_again", "output_rolled_back",
     // ways in
     "guest_joined", "guest_worked", "guest_left", "guest_returned", "stranger_wrong_secret", "stranger_configured_name",
     "stranger_taken_name", "stranger_forged_return"};

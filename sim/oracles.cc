@@ -106,6 +106,11 @@ void World::check_end() {
         if (output != nullptr) violation(cat(job.job_id.str(), " has an output, though it did not complete"));
         continue;
       }
+      // §3.4: what was delivered beside an image that failed its gate is gone, where the request says so.
+      if (request.error_handling == processing::ErrorHandling::cascade_rollback && request.failure &&
+          request.failure->code == "safety_blocked") {
+        violation(cat(job.job_id.str(), " stayed, though its request was rolled back"));
+      }
       const InferenceParameters& p = request.inference.inference_parameters;
       const std::string pixels = pixels_of(p.prompt, *p.seed + job.index);
       if (output == nullptr || output->image.sha256 != processed(pixels)) {

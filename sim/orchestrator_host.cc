@@ -166,6 +166,14 @@ void World::carry_out(out::StorePixels& effect) {
   });
 }
 
+void World::carry_out(out::RemoveOutput& effect) {
+  for (const auto& [key, entry] : machine_->tables().postprocessing.outputs.entries()) {
+    if (entry.row.image.sha256 == effect.image.sha256) violation("an output that is listed was removed");
+  }
+  fault("output_rolled_back");
+  disk_.outputs.erase(effect.image.sha256);
+}
+
 void World::carry_out(out::Publish& effect) {
   if (effect.rev != Rev{}) {  // S14, S15: in order and once, over all lives
     if (effect.rev <= last_published_) violation(cat("rev ", effect.rev.value, " was published again or too late"));

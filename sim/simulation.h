@@ -112,6 +112,7 @@ class World {
   void carry_out(out::RemoveFiles&) { violation("it removes a model, and nobody had asked"); }
   void carry_out(out::OpenPixels& effect);
   void carry_out(out::StorePixels& effect);
+  void carry_out(out::RemoveOutput& effect);
   void carry_out(out::DropHandle& effect) { handles_.erase(effect.handle); }
   void carry_out(out::Publish& effect);
   void carry_out(out::Stop&) { violation("it stopped, and nobody had asked"); }

@@ -192,6 +192,22 @@ def page_type(schema):
     return schema["type"]
 
 
+# A document of §3 says under one of these keys what it is.
+DOCUMENT_KEYS = ("operation_type", "validation_type", "synchronization_event", "rollback_scenario", "coordination_event",
+                 "transaction_flow", "failure_scenario")
+
+
+def title_of(name, definitions):
+    """The event's type, or the word that tells a document; else the struct's name in small letters."""
+    properties = definitions[name]["properties"]
+    if "event_type" in properties:
+        return properties["event_type"]["const"]
+    for key in DOCUMENT_KEYS:
+        if key in properties and name_of(properties[key]):
+            return definitions[name_of(properties[key])]["enum"][0]
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
 def page(schema):
     """A table for each message, its own structs inside it, then the words and texts that several use."""
     definitions = schema["$defs"]
@@ -223,8 +239,7 @@ def page(schema):
         if root["description"] != section:
             section = root["description"]
             lines += ["", f"## {section}"]
-        event = definitions[name]["properties"]["event_type"]["const"]
-        lines += ["", f"### `{event}`", "", "| place | type | |", "|---|---|---|"]
+        lines += ["", f"### `{title_of(name, definitions)}`", "", "| place | type | |", "|---|---|---|"]
         rows(name, "")
     lines += ["", "## Words and texts", "", "| type | |", "|---|---|"]
     for name, target in sorted(shown.items()):

@@ -440,6 +440,388 @@ export interface PostprocessingCompleted {
   usage?: OperationUsage[] | null;
 }
 
+export type StepDomain = "device" | "memory" | "model" | "processing" | "inference" | "postprocessing" | "both";
+
+export interface RollbackAction {
+  domain: StepDomain;
+  action: string;  // open: release_device_reservation, deallocate_reserved_memory
+  condition: string;  // open: memory_allocation_failed, device_reservation_failed
+}
+
+export interface DeviceMemoryParameters {
+  device_id: string;
+  operation_type?: string | null;
+  estimated_duration?: DurationText | null;
+  allocation_size?: number | null;  // bytes
+  allocation_purpose?: string | null;
+}
+
+export type DeviceMemoryOperation = "reserve_device" | "allocate_vram";
+
+export interface DeviceMemoryStep {
+  domain: StepDomain;
+  operation: DeviceMemoryOperation;
+  parameters: DeviceMemoryParameters;
+}
+
+export type TransactionPhase = "prepare" | "commit" | "abort";
+
+export type DeviceMemoryType = "atomic_device_memory_allocation";
+
+export interface AtomicDeviceMemory {
+  operation_type: DeviceMemoryType;
+  transaction_id: string;
+  phase: TransactionPhase;
+  operations: DeviceMemoryStep[];
+  rollback_actions: RollbackAction[];
+}
+
+export interface ConsistencyCheck {
+  check: string;  // open: device_allocation_matches_memory_allocation, resource_totals_balance
+  device_state?: string | null;
+  memory_state?: string | null;
+  total_device_allocations?: number | null;
+  total_memory_allocations?: number | null;
+  consistency: boolean;
+}
+
+export type DeviceMemoryValidation = "device_memory_consistency";
+
+export interface DeviceMemoryConsistency {
+  validation_type: DeviceMemoryValidation;
+  validation_checks: ConsistencyCheck[];
+  consistency_score: number;  // 0 to 1
+  transaction_id?: string | null;
+  device_id?: string | null;
+}
+
+export interface ModelMemoryRequirements {
+  cache_state_sync: boolean;
+  memory_state_sync: boolean;
+  loading_state_tracking: boolean;
+}
+
+export interface ModelMemoryParameters {
+  model_id?: string | null;
+  cache_location?: string | null;
+  required_space?: number | null;  // bytes
+  target_device?: string | null;
+  reservation_size?: number | null;  // bytes
+  reservation_purpose?: string | null;
+}
+
+export type ModelMemoryOperation = "prepare_model_cache" | "reserve_vram";
+
+export interface ModelMemoryStep {
+  domain: StepDomain;
+  operation: ModelMemoryOperation;
+  parameters: ModelMemoryParameters;
+}
+
+export type ModelMemoryType = "atomic_model_memory_loading";
+
+export interface AtomicModelMemory {
+  operation_type: ModelMemoryType;
+  transaction_id: string;
+  phase: TransactionPhase;
+  operations: ModelMemoryStep[];
+  dependency_chain: string[];  // open: ram_cache_available, vram_reservation_successful, model_integrity_verified
+  consistency_requirements: ModelMemoryRequirements;
+}
+
+export type Consistency = "consistent" | "inconsistent";
+
+export interface LoadCheckpoint {
+  ram_cache_state: Consistency;
+  vram_allocation_state: Consistency;
+  cross_domain_sync: Consistency;
+}
+
+export interface LoadStateChange {
+  model_cache_status?: string | null;  // open: loading_to_vram, loaded
+  cache_utilization?: number | null;  // 0 to 1
+  loading_progress?: number | null;  // 0 to 1
+  vram_allocation_status?: string | null;  // open: reserved, in_use
+  allocated_bytes?: number | null;  // bytes
+  allocation_progress?: number | null;  // 0 to 1
+}
+
+export interface LoadStateUpdate {
+  domain: StepDomain;
+  state_change: LoadStateChange;
+}
+
+export type LoadSynchronization = "model_loading_state_update";
+
+export interface ModelLoadingStateUpdate {
+  synchronization_event: LoadSynchronization;
+  transaction_id: string;
+  state_updates: LoadStateUpdate[];
+  consistency_checkpoint: LoadCheckpoint;
+}
+
+export interface RollbackParameters {
+  reservation_id?: string | null;
+  cleanup_partial_allocation?: boolean | null;
+  model_id?: string | null;
+  cleanup_incomplete_loading?: boolean | null;
+  transaction_id?: string | null;
+  notify_dependent_services?: boolean | null;
+}
+
+export interface RollbackStep {
+  step: number;  // 1 or more
+  domain: StepDomain;
+  action: string;  // open: release_vram_reservation, cleanup_partial_cache, reset_loading_state
+  parameters: RollbackParameters;
+}
+
+export type LoadRollback = "model_loading_failure";
+
+export interface ModelLoadingFailure {
+  rollback_scenario: LoadRollback;
+  transaction_id: string;
+  rollback_sequence: RollbackStep[];
+  reason?: string | null;
+}
+
+export interface SessionGuarantees {
+  resource_isolation: boolean;
+  session_state_coherence: boolean;
+  inference_context_validity: boolean;
+}
+
+export interface ResourceRequirements {
+  memory: SizeText;
+  gpu_allocation: string;
+  session_priority: AllocationPriority;
+}
+
+export interface ProcessingInferenceParameters {
+  session_id?: string | null;
+  resource_requirements?: ResourceRequirements | null;
+  batch_id?: string | null;
+  model_requirements?: string[] | null;
+  inference_type?: string | null;
+}
+
+export type ProcessingInferenceOperation = "reserve_session_resources" | "prepare_inference_context";
+
+export interface ProcessingInferenceStep {
+  domain: StepDomain;
+  operation: ProcessingInferenceOperation;
+  parameters: ProcessingInferenceParameters;
+}
+
+export interface SessionContext {
+  processing_session_id: string;
+  inference_batch_id: string;
+  coordination_mode: string;  // open: tightly_coupled
+}
+
+export type ProcessingInferenceType = "atomic_processing_inference";
+
+export interface AtomicProcessingInference {
+  operation_type: ProcessingInferenceType;
+  transaction_id: string;
+  session_context: SessionContext;
+  atomic_operations: ProcessingInferenceStep[];
+  consistency_guarantees: SessionGuarantees;
+}
+
+export interface SessionValidation {
+  resource_allocation_match: boolean;
+  priority_alignment: boolean;
+  timing_coordination: boolean;
+}
+
+export interface SessionSyncData {
+  session_status?: string | null;  // open: active, paused, ended, none
+  resource_allocation?: string | null;  // open: confirmed, released
+  operation_queue?: number | null;
+  priority_level?: AllocationPriority | null;
+  inference_readiness?: string | null;  // open: prepared, executing, completed, failed
+  model_loading_status?: string | null;  // open: complete, incomplete
+  estimated_execution_time?: DurationText | null;
+  resource_utilization?: number | null;  // 0 to 1
+}
+
+export type SyncDirection = "processing_to_inference" | "inference_to_processing";
+
+export interface SessionSync {
+  direction: SyncDirection;
+  data: SessionSyncData;
+}
+
+export type SessionCoordination = "session_inference_state_sync";
+
+export interface SessionInferenceSync {
+  coordination_event: SessionCoordination;
+  transaction_id: string;
+  coordination_type: string;  // open: bidirectional
+  state_synchronization: SessionSync[];
+  consistency_validation: SessionValidation;
+}
+
+export interface StreamingCoordination {
+  buffer_management: string;  // open: shared
+  quality_gates: string[];  // open: safety_validation, technical_quality
+  error_handling: string;  // open: cascade_rollback, keep_delivered, finish_others
+}
+
+export interface PostprocessingNeeds {
+  safety_check: boolean;
+  upscaling: boolean;
+  format_conversion: string;  // open: png, jpeg, webp
+}
+
+export interface InferencePostprocessingParameters {
+  request_id?: string | null;
+  postprocessing_requirements?: PostprocessingNeeds | null;
+  pipeline_id?: string | null;
+  expected_input_format?: string | null;
+  processing_sequence?: string[] | null;
+}
+
+export type InferencePostprocessingOperation = "execute_with_postprocessing_preparation" | "prepare_pipeline_for_inference";
+
+export interface InferencePostprocessingStep {
+  domain: StepDomain;
+  operation: InferencePostprocessingOperation;
+  parameters: InferencePostprocessingParameters;
+}
+
+export interface PipelineCoordination {
+  inference_request_id: string;
+  postprocessing_pipeline_id: string;
+  coordination_mode: string;  // open: streaming
+}
+
+export type InferencePostprocessingType = "atomic_inference_postprocessing";
+
+export interface AtomicInferencePostprocessing {
+  operation_type: InferencePostprocessingType;
+  transaction_id: string;
+  pipeline_coordination: PipelineCoordination;
+  atomic_operations: InferencePostprocessingStep[];
+  streaming_coordination: StreamingCoordination;
+}
+
+export type FlowStageName = "preparation" | "execution" | "completion";
+
+export interface FlowStage {
+  stage: FlowStageName;
+  actions: string[];
+  consistency_check: string;  // open: all_resources_available, streaming_integrity, complete_pipeline_success
+  consistent?: boolean | null;
+  found?: string | null;
+}
+
+export type PipelineFlow = "inference_postprocessing_pipeline";
+
+export interface InferencePostprocessingFlow {
+  transaction_flow: PipelineFlow;
+  transaction_id: string;
+  flow_stages: FlowStage[];
+}
+
+export type CoordinatorDecision = "proceed_to_commit" | "abort";
+
+export type Vote = "vote_commit" | "vote_abort";
+
+export interface PrepareVote {
+  participant: string;
+  prepare_result: Vote;
+  resource_locks: string[];
+  rollback_capability: string;  // open: confirmed, not_needed
+  reason?: string | null;
+}
+
+export type PreparePhase = "prepare";
+
+export type Coordinator = "c_sharp_orchestrator";
+
+export interface TransactionVoting {
+  transaction_coordinator: Coordinator;
+  transaction_id: string;
+  phase: PreparePhase;
+  participants: PrepareVote[];
+  coordinator_decision: CoordinatorDecision;
+}
+
+export type CommitResult = "committed" | "aborted" | "pending" | "lost";
+
+export interface ParticipantResponse {
+  participant: string;
+  commit_result: CommitResult;
+  resource_status: string;  // open: allocated, model_loaded, model_loading, released, lost
+  timestamp: Timestamp;
+}
+
+export type CoordinatorCommand = "commit" | "abort";
+
+export type CommitPhase = "commit" | "abort";
+
+export interface TransactionOutcome {
+  transaction_coordinator: Coordinator;
+  transaction_id: string;
+  phase: CommitPhase;
+  coordinator_command: CoordinatorCommand;
+  participant_responses: ParticipantResponse[];
+  transaction_status: string;  // open: committing, committed_successfully, committed_participant_lost, aborted
+}
+
+export type SagaStatus = "running" | "completed" | "compensating" | "compensated" | "parked";
+
+export type SagaStepStatus = "pending" | "running" | "completed" | "failed" | "compensated";
+
+export interface SagaStep {
+  step: number;  // 1 or more
+  service: string;
+  action: string;
+  compensation: string;
+  status: SagaStepStatus;
+}
+
+export interface Saga {
+  saga_type: string;  // open: cross_domain_model_loading, session_workflow
+  saga_id: string;
+  saga_steps: SagaStep[];
+  compensation_sequence: string[];
+  saga_status: SagaStatus;
+}
+
+export interface ReleaseProof {
+  ledger: boolean;
+  allocator?: boolean | null;
+  driver?: boolean | null;
+  found?: string | null;
+}
+
+export interface RollbackCoordination {
+  rollback_order: string;  // open: reverse_allocation_order
+  rollback_sequence: string[];
+  consistency_validation: string;  // open: verify_all_resources_released
+}
+
+export interface AllocatedResource {
+  resource: string;  // open: device_reservation, ram_cache_space, vram_allocation
+  status: string;  // open: allocated, released
+  rollback_required: boolean;
+}
+
+export type PartialAllocation = "partial_resource_allocation_failure";
+
+export interface PartialAllocationFailure {
+  failure_scenario: PartialAllocation;
+  failure_point: string;  // open: vram_allocation_failed, worker_lost, prepare_timeout, copy_failed
+  allocated_resources: AllocatedResource[];
+  rollback_coordination: RollbackCoordination;
+  transaction_id?: string | null;
+  reason?: string | null;
+  verified?: ReleaseProof | null;
+}
+
 export type Message =
   | DeviceConfigUpdate
   | DeviceRoutingUpdate

@@ -513,6 +513,461 @@ class PostprocessingCompleted:
     usage: Optional[list[OperationUsage]] = None
 
 
+StepDomain = Literal["device", "memory", "model", "processing", "inference", "postprocessing", "both"]
+
+
+@dataclass(kw_only=True)
+class RollbackAction:
+    domain: StepDomain
+    action: str  # open: release_device_reservation, deallocate_reserved_memory
+    condition: str  # open: memory_allocation_failed, device_reservation_failed
+
+
+@dataclass(kw_only=True)
+class DeviceMemoryParameters:
+    device_id: str
+    operation_type: Optional[str] = None
+    estimated_duration: Optional[DurationText] = None
+    allocation_size: Optional[int] = None  # bytes
+    allocation_purpose: Optional[str] = None
+
+
+DeviceMemoryOperation = Literal["reserve_device", "allocate_vram"]
+
+
+@dataclass(kw_only=True)
+class DeviceMemoryStep:
+    domain: StepDomain
+    operation: DeviceMemoryOperation
+    parameters: DeviceMemoryParameters
+
+
+TransactionPhase = Literal["prepare", "commit", "abort"]
+
+
+DeviceMemoryType = Literal["atomic_device_memory_allocation"]
+
+
+@dataclass(kw_only=True)
+class AtomicDeviceMemory:
+    operation_type: DeviceMemoryType
+    transaction_id: str
+    phase: TransactionPhase
+    operations: list[DeviceMemoryStep]
+    rollback_actions: list[RollbackAction]
+
+
+@dataclass(kw_only=True)
+class ConsistencyCheck:
+    check: str  # open: device_allocation_matches_memory_allocation, resource_totals_balance
+    device_state: Optional[str] = None
+    memory_state: Optional[str] = None
+    total_device_allocations: Optional[int] = None
+    total_memory_allocations: Optional[int] = None
+    consistency: bool
+
+
+DeviceMemoryValidation = Literal["device_memory_consistency"]
+
+
+@dataclass(kw_only=True)
+class DeviceMemoryConsistency:
+    validation_type: DeviceMemoryValidation
+    validation_checks: list[ConsistencyCheck]
+    consistency_score: float  # 0 to 1
+    transaction_id: Optional[str] = None
+    device_id: Optional[str] = None
+
+
+@dataclass(kw_only=True)
+class ModelMemoryRequirements:
+    cache_state_sync: bool
+    memory_state_sync: bool
+    loading_state_tracking: bool
+
+
+@dataclass(kw_only=True)
+class ModelMemoryParameters:
+    model_id: Optional[str] = None
+    cache_location: Optional[str] = None
+    required_space: Optional[int] = None  # bytes
+    target_device: Optional[str] = None
+    reservation_size: Optional[int] = None  # bytes
+    reservation_purpose: Optional[str] = None
+
+
+ModelMemoryOperation = Literal["prepare_model_cache", "reserve_vram"]
+
+
+@dataclass(kw_only=True)
+class ModelMemoryStep:
+    domain: StepDomain
+    operation: ModelMemoryOperation
+    parameters: ModelMemoryParameters
+
+
+ModelMemoryType = Literal["atomic_model_memory_loading"]
+
+
+@dataclass(kw_only=True)
+class AtomicModelMemory:
+    operation_type: ModelMemoryType
+    transaction_id: str
+    phase: TransactionPhase
+    operations: list[ModelMemoryStep]
+    dependency_chain: list[str]  # open: ram_cache_available, vram_reservation_successful, model_integrity_verified
+    consistency_requirements: ModelMemoryRequirements
+
+
+Consistency = Literal["consistent", "inconsistent"]
+
+
+@dataclass(kw_only=True)
+class LoadCheckpoint:
+    ram_cache_state: Consistency
+    vram_allocation_state: Consistency
+    cross_domain_sync: Consistency
+
+
+@dataclass(kw_only=True)
+class LoadStateChange:
+    model_cache_status: Optional[str] = None  # open: loading_to_vram, loaded
+    cache_utilization: Optional[float] = None  # 0 to 1
+    loading_progress: Optional[float] = None  # 0 to 1
+    vram_allocation_status: Optional[str] = None  # open: reserved, in_use
+    allocated_bytes: Optional[int] = None  # bytes
+    allocation_progress: Optional[float] = None  # 0 to 1
+
+
+@dataclass(kw_only=True)
+class LoadStateUpdate:
+    domain: StepDomain
+    state_change: LoadStateChange
+
+
+LoadSynchronization = Literal["model_loading_state_update"]
+
+
+@dataclass(kw_only=True)
+class ModelLoadingStateUpdate:
+    synchronization_event: LoadSynchronization
+    transaction_id: str
+    state_updates: list[LoadStateUpdate]
+    consistency_checkpoint: LoadCheckpoint
+
+
+@dataclass(kw_only=True)
+class RollbackParameters:
+    reservation_id: Optional[str] = None
+    cleanup_partial_allocation: Optional[bool] = None
+    model_id: Optional[str] = None
+    cleanup_incomplete_loading: Optional[bool] = None
+    transaction_id: Optional[str] = None
+    notify_dependent_services: Optional[bool] = None
+
+
+@dataclass(kw_only=True)
+class RollbackStep:
+    step: int  # 1 or more
+    domain: StepDomain
+    action: str  # open: release_vram_reservation, cleanup_partial_cache, reset_loading_state
+    parameters: RollbackParameters
+
+
+LoadRollback = Literal["model_loading_failure"]
+
+
+@dataclass(kw_only=True)
+class ModelLoadingFailure:
+    rollback_scenario: LoadRollback
+    transaction_id: str
+    rollback_sequence: list[RollbackStep]
+    reason: Optional[str] = None
+
+
+@dataclass(kw_only=True)
+class SessionGuarantees:
+    resource_isolation: bool
+    session_state_coherence: bool
+    inference_context_validity: bool
+
+
+@dataclass(kw_only=True)
+class ResourceRequirements:
+    memory: SizeText
+    gpu_allocation: str
+    session_priority: AllocationPriority
+
+
+@dataclass(kw_only=True)
+class ProcessingInferenceParameters:
+    session_id: Optional[str] = None
+    resource_requirements: Optional[ResourceRequirements] = None
+    batch_id: Optional[str] = None
+    model_requirements: Optional[list[str]] = None
+    inference_type: Optional[str] = None
+
+
+ProcessingInferenceOperation = Literal["reserve_session_resources", "prepare_inference_context"]
+
+
+@dataclass(kw_only=True)
+class ProcessingInferenceStep:
+    domain: StepDomain
+    operation: ProcessingInferenceOperation
+    parameters: ProcessingInferenceParameters
+
+
+@dataclass(kw_only=True)
+class SessionContext:
+    processing_session_id: str
+    inference_batch_id: str
+    coordination_mode: str  # open: tightly_coupled
+
+
+ProcessingInferenceType = Literal["atomic_processing_inference"]
+
+
+@dataclass(kw_only=True)
+class AtomicProcessingInference:
+    operation_type: ProcessingInferenceType
+    transaction_id: str
+    session_context: SessionContext
+    atomic_operations: list[ProcessingInferenceStep]
+    consistency_guarantees: SessionGuarantees
+
+
+@dataclass(kw_only=True)
+class SessionValidation:
+    resource_allocation_match: bool
+    priority_alignment: bool
+    timing_coordination: bool
+
+
+@dataclass(kw_only=True)
+class SessionSyncData:
+    session_status: Optional[str] = None  # open: active, paused, ended, none
+    resource_allocation: Optional[str] = None  # open: confirmed, released
+    operation_queue: Optional[int] = None
+    priority_level: Optional[AllocationPriority] = None
+    inference_readiness: Optional[str] = None  # open: prepared, executing, completed, failed
+    model_loading_status: Optional[str] = None  # open: complete, incomplete
+    estimated_execution_time: Optional[DurationText] = None
+    resource_utilization: Optional[float] = None  # 0 to 1
+
+
+SyncDirection = Literal["processing_to_inference", "inference_to_processing"]
+
+
+@dataclass(kw_only=True)
+class SessionSync:
+    direction: SyncDirection
+    data: SessionSyncData
+
+
+SessionCoordination = Literal["session_inference_state_sync"]
+
+
+@dataclass(kw_only=True)
+class SessionInferenceSync:
+    coordination_event: SessionCoordination
+    transaction_id: str
+    coordination_type: str  # open: bidirectional
+    state_synchronization: list[SessionSync]
+    consistency_validation: SessionValidation
+
+
+@dataclass(kw_only=True)
+class StreamingCoordination:
+    buffer_management: str  # open: shared
+    quality_gates: list[str]  # open: safety_validation, technical_quality
+    error_handling: str  # open: cascade_rollback, keep_delivered, finish_others
+
+
+@dataclass(kw_only=True)
+class PostprocessingNeeds:
+    safety_check: bool
+    upscaling: bool
+    format_conversion: str  # open: png, jpeg, webp
+
+
+@dataclass(kw_only=True)
+class InferencePostprocessingParameters:
+    request_id: Optional[str] = None
+    postprocessing_requirements: Optional[PostprocessingNeeds] = None
+    pipeline_id: Optional[str] = None
+    expected_input_format: Optional[str] = None
+    processing_sequence: Optional[list[str]] = None
+
+
+InferencePostprocessingOperation = Literal["execute_with_postprocessing_preparation", "prepare_pipeline_for_inference"]
+
+
+@dataclass(kw_only=True)
+class InferencePostprocessingStep:
+    domain: StepDomain
+    operation: InferencePostprocessingOperation
+    parameters: InferencePostprocessingParameters
+
+
+@dataclass(kw_only=True)
+class PipelineCoordination:
+    inference_request_id: str
+    postprocessing_pipeline_id: str
+    coordination_mode: str  # open: streaming
+
+
+InferencePostprocessingType = Literal["atomic_inference_postprocessing"]
+
+
+@dataclass(kw_only=True)
+class AtomicInferencePostprocessing:
+    operation_type: InferencePostprocessingType
+    transaction_id: str
+    pipeline_coordination: PipelineCoordination
+    atomic_operations: list[InferencePostprocessingStep]
+    streaming_coordination: StreamingCoordination
+
+
+FlowStageName = Literal["preparation", "execution", "completion"]
+
+
+@dataclass(kw_only=True)
+class FlowStage:
+    stage: FlowStageName
+    actions: list[str]
+    consistency_check: str  # open: all_resources_available, streaming_integrity, complete_pipeline_success
+    consistent: Optional[bool] = None
+    found: Optional[str] = None
+
+
+PipelineFlow = Literal["inference_postprocessing_pipeline"]
+
+
+@dataclass(kw_only=True)
+class InferencePostprocessingFlow:
+    transaction_flow: PipelineFlow
+    transaction_id: str
+    flow_stages: list[FlowStage]
+
+
+CoordinatorDecision = Literal["proceed_to_commit", "abort"]
+
+
+Vote = Literal["vote_commit", "vote_abort"]
+
+
+@dataclass(kw_only=True)
+class PrepareVote:
+    participant: str
+    prepare_result: Vote
+    resource_locks: list[str]
+    rollback_capability: str  # open: confirmed, not_needed
+    reason: Optional[str] = None
+
+
+PreparePhase = Literal["prepare"]
+
+
+Coordinator = Literal["c_sharp_orchestrator"]
+
+
+@dataclass(kw_only=True)
+class TransactionVoting:
+    transaction_coordinator: Coordinator
+    transaction_id: str
+    phase: PreparePhase
+    participants: list[PrepareVote]
+    coordinator_decision: CoordinatorDecision
+
+
+CommitResult = Literal["committed", "aborted", "pending", "lost"]
+
+
+@dataclass(kw_only=True)
+class ParticipantResponse:
+    participant: str
+    commit_result: CommitResult
+    resource_status: str  # open: allocated, model_loaded, model_loading, released, lost
+    timestamp: Timestamp
+
+
+CoordinatorCommand = Literal["commit", "abort"]
+
+
+CommitPhase = Literal["commit", "abort"]
+
+
+@dataclass(kw_only=True)
+class TransactionOutcome:
+    transaction_coordinator: Coordinator
+    transaction_id: str
+    phase: CommitPhase
+    coordinator_command: CoordinatorCommand
+    participant_responses: list[ParticipantResponse]
+    transaction_status: str  # open: committing, committed_successfully, committed_participant_lost, aborted
+
+
+SagaStatus = Literal["running", "completed", "compensating", "compensated", "parked"]
+
+
+SagaStepStatus = Literal["pending", "running", "completed", "failed", "compensated"]
+
+
+@dataclass(kw_only=True)
+class SagaStep:
+    step: int  # 1 or more
+    service: str
+    action: str
+    compensation: str
+    status: SagaStepStatus
+
+
+@dataclass(kw_only=True)
+class Saga:
+    saga_type: str  # open: cross_domain_model_loading, session_workflow
+    saga_id: str
+    saga_steps: list[SagaStep]
+    compensation_sequence: list[str]
+    saga_status: SagaStatus
+
+
+@dataclass(kw_only=True)
+class ReleaseProof:
+    ledger: bool
+    allocator: Optional[bool] = None
+    driver: Optional[bool] = None
+    found: Optional[str] = None
+
+
+@dataclass(kw_only=True)
+class RollbackCoordination:
+    rollback_order: str  # open: reverse_allocation_order
+    rollback_sequence: list[str]
+    consistency_validation: str  # open: verify_all_resources_released
+
+
+@dataclass(kw_only=True)
+class AllocatedResource:
+    resource: str  # open: device_reservation, ram_cache_space, vram_allocation
+    status: str  # open: allocated, released
+    rollback_required: bool
+
+
+PartialAllocation = Literal["partial_resource_allocation_failure"]
+
+
+@dataclass(kw_only=True)
+class PartialAllocationFailure:
+    failure_scenario: PartialAllocation
+    failure_point: str  # open: vram_allocation_failed, worker_lost, prepare_timeout, copy_failed
+    allocated_resources: list[AllocatedResource]
+    rollback_coordination: RollbackCoordination
+    transaction_id: Optional[str] = None
+    reason: Optional[str] = None
+    verified: Optional[ReleaseProof] = None
+
+
 # The class of every event_type.
 MESSAGES: dict[str, type] = {
     "device_config_update": DeviceConfigUpdate,

@@ -24,6 +24,7 @@
 #include "cli/models.h"
 #include "cli/sessions.h"
 #include "cli/show.h"
+#include "cli/transactions.h"
 #include "cli/workers.h"
 #include "events/json_read.h"
 #include "http/client.h"
@@ -90,6 +91,13 @@ struct Client::State {
   CLI::App* policy_set_command = nullptr;
   SessionOptions session_options;
   std::map<std::string, CLI::App*> sessions_commands;  // by their word
+  CLI::App* tx_list_command = nullptr;
+  CLI::App* tx_show_command = nullptr;
+  CLI::App* tx_resolve_command = nullptr;
+  bool tx_open = false;
+  bool tx_commit = false;
+  bool tx_abort = false;
+  std::string tx_reason;
   OutputOptions output_options;
   std::vector<std::string> parameters;
   std::map<std::string, CLI::App*> content_commands;  // by their words, as "workflows run"
@@ -107,6 +115,8 @@ struct Client::State {
   void add_governed(CLI::App& app);
   std::optional<ExitCode> governed(const http::Address& address);
   void add_sessions(CLI::App& app);
+  void add_transactions(CLI::App& app);
+  std::optional<ExitCode> transactions(const http::Address& address);
   void add_content(CLI::App& app);
   ExitCode content(const http::Address& address, const std::string& words);
   ExitCode sessions(const http::Address& address, const std::string& word);
@@ -146,6 +156,17 @@ void Client::State::add_all(CLI::App& app) {
   generate_command->add_option_function<std::string>(
       "--timeout", [this](const std::string& text) { generate.body.timeout = DurationText{text}; },
       "how long one image may take on a worker, as 60s or 5min (600s)");
+  generate_command
+      ->add_option_function<std::string>(
+          "--on-gate-failure",
+          [this](const std::string& word) {
+            processing::ErrorHandling handling{};
+            if (!boost::describe::enum_from_string(word.c_str(), handling)) throw CLI::ValidationError(word);
+            generate.body.error_handling = handling;
+          },
+          "what becomes of the other images when one is refused: keep_delivered (no further one is made), "
+          "cascade_rollback (what was delivered goes too) or finish_others")
+      ->check(CLI::IsMember({"keep_delivered", "cascade_rollback", "finish_others"}));
   generate_command->add_option("--session", body.session_id, "the session it belongs to");
   generate_command->add_option("--key", generate.key,
                                "a name for this request: the same command with it again makes no second one");
@@ -175,6 +196,7 @@ void Client::State::add_all(CLI::App& app) {
 
   add_governed(app);
   add_sessions(app);
+  add_transactions(app);
   add_content(app);
 
   requests_command = add(app, "requests", "list requests, or show one");
@@ -307,6 +329,36 @@ std::optional<ExitCode> Client::State::governed(const http::Address& address) {
   return std::nullopt;
 }
 
+void Client::State::add_transactions(CLI::App& app) {
+  CLI::App* group = app.add_subcommand("tx", "transactions: what they did, and what waits for a decision");
+  group->require_subcommand(1);
+  tx_list_command = add(*group, "list", "list the transactions that are open, and the last that have ended");
+  tx_list_command->add_flag("--open", tx_open, "only those that are open");
+  tx_show_command = add(*group, "show", "show one, with its documents in order");
+  tx_resolve_command = add(*group, "resolve", "decide in the protocol's place; it is written down for ever");
+  tx_resolve_command->footer(
+      "A load that prepares can be aborted: its worker is told. One that is decided and whose worker does not answer "
+      "can\n"
+      "be taken as acknowledged (--commit), or be overruled (--abort): the worker is ended then, since it may hold "
+      "what\n"
+      "was decided.");
+  for (CLI::App* each : {tx_show_command, tx_resolve_command}) {
+    each->add_option("ID", id, "the transaction, as `lockstep tx list` shows it")->required();
+  }
+  CLI::Option* commit = tx_resolve_command->add_flag("--commit", tx_commit, "it is done");
+  CLI::Option* abort = tx_resolve_command->add_flag("--abort", tx_abort, "it is not done");
+  commit->excludes(abort);
+  tx_resolve_command->add_option("--reason", tx_reason, "why, for whoever reads it later")->required();
+}
+
+std::optional<ExitCode> Client::State::transactions(const http::Address& address) {
+  if (tx_list_command->parsed()) return list_transactions(address, tx_open, json);
+  if (tx_show_command->parsed()) return show_transaction(address, id, json);
+  if (!tx_resolve_command->parsed()) return std::nullopt;
+  if (tx_commit == tx_abort) return tell(fail(ErrorCode::invalid_argument, "one of --commit and --abort is needed"));
+  return resolve_transaction(address, id, tx_commit ? "commit" : "abort", tx_reason, json);
+}
+
 void Client::State::add_sessions(CLI::App& app) {
   CLI::App* group = app.add_subcommand("sessions", "requests that belong together, with limits and prerequisites");
   group->require_subcommand(1);
@@ -431,6 +483,7 @@ ExitCode Client::State::execute(const http::Address& address) {
   if (workers_restart_command->parsed()) return restart_worker(address, id, json);
   if (workers_logs_command->parsed()) return worker_logs(address, id, log_options);
   if (const auto code = governed(address)) return *code;
+  if (const auto code = transactions(address)) return *code;
   for (const auto& [word, command] : sessions_commands) {
     if (command->parsed()) return sessions(address, word);
   }

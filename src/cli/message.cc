@@ -9,6 +9,7 @@
 #include <CLI/Formatter.hpp>
 
 #include "base/text.h"
+#include "cli/machines.h"
 #include "events/message_types.h"
 #include "propagation/ordering.h"
 #include "propagation/urgency_table.h"
@@ -65,7 +66,7 @@ CheckOutput message_schema(const std::string& type) {
     (*found)->describe(schema, (*found)->section);
     return {schema.text(type), {}, ExitCode::done};
   }
-  for (const MessageType& each : message_types()) each.describe(schema, each.section);
+  for (const MessageType& each : all_documents()) each.describe(schema, each.section);
   return {schema.text("Messages of lockstep"), {}, ExitCode::done};
 }
 
@@ -73,6 +74,7 @@ struct Message::State {
   CLI::App* check = nullptr;
   CLI::App* schema = nullptr;
   CLI::App* urgency = nullptr;
+  CLI::App* machines = nullptr;
   std::string type;
   std::string file;
 };
@@ -85,6 +87,7 @@ Message::Message(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->check->add_option("--type", state_->type, "what it must be (default: what it says itself)");
   state_->schema = message->add_subcommand("schema", "print JSON Schema 2020-12 of all types");
   state_->schema->add_option("--type", state_->type, "of this type only");
+  state_->machines = message->add_subcommand("machines", "print the state machines as diagrams");
   state_->urgency = message->add_subcommand("urgency", "print the table of lanes and receiving domains (§2.7)");
 }
 Message::~Message() = default;
@@ -96,6 +99,8 @@ std::optional<int> Message::run() {
     output = message_schema(s.type);
   } else if (s.urgency->parsed()) {
     output = {cat(urgency_document(), "\n", ordering_document()), {}, ExitCode::done};
+  } else if (s.machines->parsed()) {
+    output = {machines_document(), {}, ExitCode::done};
   } else if (!s.check->parsed()) {
     return std::nullopt;
   } else if (s.file == "-") {

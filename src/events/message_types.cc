@@ -9,6 +9,7 @@
 #include "events/model_events.h"
 #include "events/postprocessing_events.h"
 #include "events/processing_events.h"
+#include "events/transaction_documents.h"
 
 namespace lockstep {
 
@@ -21,6 +22,7 @@ Result<CheckedMessage> check(std::string_view text) {
   CheckedMessage checked;
   const auto message = json::from_text<Message>(text, &checked.notes);
   if (!message) return message.error();
+  if constexpr (requires { message->check(); }) LOCKSTEP_TRY_STATUS(message->check());
   checked.canonical = json::to_text(*message);
   return checked;
 }
@@ -32,28 +34,74 @@ void describe(json::Schema& schema, std::string_view section) {
 
 template <class Message>
 constexpr MessageType event(std::string_view section) {
-  return {Message::event_type, section, event_key, check<Message>, describe<Message>};
+  return {Message::event_type, section, event_key, Message::event_type, check<Message>, describe<Message>};
+}
+
+template <class Message>
+constexpr MessageType document(std::string_view section, std::string_view key, std::string_view word,
+                               std::string_view name = {}) {
+  return {name.empty() ? word : name, section, key, word, check<Message>, describe<Message>};
 }
 
 constexpr std::array types{
-    event<DeviceConfigUpdate>("§2.1"),       event<DeviceRoutingUpdate>("§2.1"),
-    event<DeviceHealthUpdate>("§2.1"),       event<DeviceCapabilityDiscovered>("§2.1"),
-    event<SystemMemoryAllocated>("§2.2"),    event<MemoryPolicyUpdate>("§2.2"),
-    event<VramUsageUpdate>("§2.2"),          event<MemoryAllocationRequest>("§2.2"),
-    event<ModelLoadRequest>("§2.3"),         event<ModelCacheUpdate>("§2.3"),
-    event<ModelLoadingProgress>("§2.3"),     event<ModelRuntimeUpdate>("§2.3"),
-    event<ProcessingSessionCreated>("§2.4"), event<SessionControlCommand>("§2.4"),
-    event<SessionProgressUpdate>("§2.4"),    event<CrossDomainCoordination>("§2.4"),
-    event<InferenceRequest>("§2.5"),         event<InferenceOrchestration>("§2.5"),
-    event<InferenceProgress>("§2.5"),        event<InferenceCompleted>("§2.5"),
-    event<PostprocessingRequest>("§2.6"),    event<SafetyPolicyUpdate>("§2.6"),
-    event<PostprocessingProgress>("§2.6"),   event<PostprocessingCompleted>("§2.6"),
+    event<DeviceConfigUpdate>("§2.1"),
+    event<DeviceRoutingUpdate>("§2.1"),
+    event<DeviceHealthUpdate>("§2.1"),
+    event<DeviceCapabilityDiscovered>("§2.1"),
+    event<SystemMemoryAllocated>("§2.2"),
+    event<MemoryPolicyUpdate>("§2.2"),
+    event<VramUsageUpdate>("§2.2"),
+    event<MemoryAllocationRequest>("§2.2"),
+    event<ModelLoadRequest>("§2.3"),
+    event<ModelCacheUpdate>("§2.3"),
+    event<ModelLoadingProgress>("§2.3"),
+    event<ModelRuntimeUpdate>("§2.3"),
+    event<ProcessingSessionCreated>("§2.4"),
+    event<SessionControlCommand>("§2.4"),
+    event<SessionProgressUpdate>("§2.4"),
+    event<CrossDomainCoordination>("§2.4"),
+    event<InferenceRequest>("§2.5"),
+    event<InferenceOrchestration>("§2.5"),
+    event<InferenceProgress>("§2.5"),
+    event<InferenceCompleted>("§2.5"),
+    event<PostprocessingRequest>("§2.6"),
+    event<SafetyPolicyUpdate>("§2.6"),
+    event<PostprocessingProgress>("§2.6"),
+    event<PostprocessingCompleted>("§2.6"),
+    document<AtomicDeviceMemory>("§3.1", "operation_type", "atomic_device_memory_allocation"),
+    document<DeviceMemoryConsistency>("§3.1", "validation_type", "device_memory_consistency"),
+    document<AtomicModelMemory>("§3.2", "operation_type", "atomic_model_memory_loading"),
+    document<ModelLoadingStateUpdate>("§3.2", "synchronization_event", "model_loading_state_update"),
+    document<ModelLoadingFailure>("§3.2", "rollback_scenario", "model_loading_failure"),
+    document<AtomicProcessingInference>("§3.3", "operation_type", "atomic_processing_inference"),
+    document<SessionInferenceSync>("§3.3", "coordination_event", "session_inference_state_sync"),
+    document<AtomicInferencePostprocessing>("§3.4", "operation_type", "atomic_inference_postprocessing"),
+    document<InferencePostprocessingFlow>("§3.4", "transaction_flow", "inference_postprocessing_pipeline"),
+    document<TransactionVoting>("§3.5", "coordinator_decision", "", "transaction_voting"),
+    document<TransactionOutcome>("§3.5", "coordinator_command", "", "transaction_outcome"),
+    document<Saga>("§3.6", "saga_type", "", "saga"),
+    document<PartialAllocationFailure>("§3.8", "failure_scenario", "partial_resource_allocation_failure"),
 };
 
 std::string all_names() {
   std::string names;
   for (const MessageType& type : types) names += cat(names.empty() ? "" : ", ", type.name);
   return names;
+}
+
+/// The words that may stand under a key that tells.
+std::string words_under(std::string_view key) {
+  std::string words;
+  for (const MessageType& type : types) {
+    if (type.recognised_by == key) words += cat(words.empty() ? "" : ", ", type.says);
+  }
+  return words;
+}
+
+/// The key, as it stands in the table, if it tells messages apart; else empty.
+std::string_view key_named(std::string_view key) {
+  const auto place = std::ranges::find(types, key, &MessageType::recognised_by);
+  return place == types.end() ? std::string_view() : place->recognised_by;
 }
 
 std::string all_recognising_keys() {
@@ -68,7 +116,12 @@ std::string all_recognising_keys() {
 
 }  // namespace
 
-std::span<const MessageType> message_types() { return types; }
+constexpr std::size_t events_count = 24;
+static_assert(types[events_count - 1].section == "§2.6" && types[events_count].section == "§3.1");
+
+std::span<const MessageType> message_types() { return std::span(types).first(events_count); }
+std::span<const MessageType> transaction_documents() { return std::span(types).subspan(events_count); }
+std::span<const MessageType> all_documents() { return types; }
 
 Result<const MessageType*> message_type_named(std::string_view name) {
   const auto place = std::ranges::find(types, name, &MessageType::name);
@@ -82,19 +135,28 @@ Result<const MessageType*> recognise_message(std::string_view text) {
   const MessageType* found = nullptr;
   std::string_view key;
   while (in.next_key(key)) {
-    if (key == event_key) {
-      std::string_view name;
-      if (!in.text(name)) return in.error();
-      const auto type = message_type_named(name);
-      if (!type) {
-        in.fail_here(type.error().message);
-        return in.error();
-      }
-      return *type;  // the rest is read when it is checked
+    const std::string_view by = key_named(key);
+    if (by.empty() || found != nullptr) {
+      if (!in.skip()) return in.error();
+      continue;
     }
-    const auto type = std::ranges::find(types, key, &MessageType::recognised_by);
-    if (type != types.end()) found = &*type;
-    if (!in.skip()) return in.error();
+    const auto any = std::ranges::find_if(
+        types, [&](const MessageType& type) { return type.recognised_by == by && type.says.empty(); });
+    if (any != types.end()) {  // the key alone tells
+      found = &*any;
+      if (!in.skip()) return in.error();
+      continue;
+    }
+    std::string_view word;
+    if (!in.text(word)) return in.error();
+    const auto type = std::ranges::find_if(
+        types, [&](const MessageType& each) { return each.recognised_by == by && each.says == word; });
+    if (type == types.end()) {
+      in.fail_here(cat("\"", shortened(word), "\" is none of: ", words_under(by)));
+      return in.error();
+    }
+    if (by == event_key) return &*type;  // the rest is read when it is checked
+    found = &*type;
   }
   if (in.failed()) return in.error();
   if (found != nullptr) return found;

@@ -116,6 +116,7 @@ std::optional<Route> place_of(std::string_view path) {
   constexpr std::string_view devices = "/api/v1/devices/";
   constexpr std::string_view workflows = "/api/v1/workflows/";
   constexpr std::string_view sessions = "/api/v1/sessions/";
+  constexpr std::string_view transactions = "/api/v1/transactions/";
   if (path == "/livez") return Route{Kind::livez, {}, {}};
   if (path == "/metrics") return Route{Kind::metrics, {}, {}};
   if (path == "/readyz") return Route{Kind::view, "readyz", {}};
@@ -133,7 +134,7 @@ std::optional<Route> place_of(std::string_view path) {
   }
   if (const auto id = name_between(path, models, "")) return Route{Kind::model, *id, {}};
   for (const std::string_view view : {"status", "devices", "requests", "workers", "sessions", "workflows",
-                                      "policies/safety", "outputs", "propagation", "loads"}) {
+                                      "policies/safety", "outputs", "propagation", "loads", "transactions"}) {
     if (path == cat("/api/v1/", view)) return Route{Kind::view, std::string(view), {}};
   }
   if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
@@ -154,6 +155,10 @@ std::optional<Route> place_of(std::string_view path) {
     const auto id = name_between(path, sessions, cat("/", word));
     if (id) return Route{Kind::command, cat("sessions/", *id, "/", word), {}};
   }
+  if (const auto id = name_between(path, transactions, "/resolve")) {
+    return Route{Kind::command, cat("transactions/", *id, "/resolve"), {}};
+  }
+  if (const auto id = name_between(path, transactions, "")) return Route{Kind::view, cat("transactions/", *id), {}};
   for (const std::string_view word : {"run", "remove"}) {
     const auto name = name_between(path, workflows, cat("/", word));
     if (name) return Route{Kind::command, cat("workflows/", *name, "/", word), {}};

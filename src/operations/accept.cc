@@ -140,6 +140,7 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
     request.batch = processing::Batch{body.batch_size.value_or(1), body.vram_limit};
     LOCKSTEP_TRY_STATUS(inference::validate_batch(request.batch->size, request.batch->vram_limit, settings.limits));
   }
+  request.error_handling = body.error_handling;
   if (body.tags) LOCKSTEP_TRY_STATUS(postprocessing::validate_tags(*body.tags));
   request.tags = body.tags;
   if (body.session_id) LOCKSTEP_TRY_STATUS(join_session(tables, *body.session_id, request));

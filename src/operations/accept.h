@@ -38,11 +38,12 @@ struct GenerateBody {
   std::optional<std::vector<ModelId>> lora_models;
   std::optional<std::uint32_t> batch_size;  // images that may be made at once
   std::optional<SizeText> vram_limit;       // of what that takes on its device
+  std::optional<processing::ErrorHandling> error_handling;
 };
 BOOST_DESCRIBE_STRUCT(GenerateBody, (),
                       (prompt, model, n, size, response_format, user, steps, num_inference_steps, guidance_scale, seed,
                        negative_prompt, session_id, timeout, tags, output_format, output_quality, inference_type,
-                       refiner_model, lora_models, batch_size, vram_limit))
+                       refiner_model, lora_models, batch_size, vram_limit, error_handling))
 
 struct AcceptSettings {
   inference::Limits limits;

@@ -20,8 +20,6 @@ struct ModelEvent {
 };
 BOOST_DESCRIBE_STRUCT(ModelEvent, (), (model_id, worker_id, device_id, bytes, reason))
 
-AllocationId allocation_of(const TransactionId& transaction) { return AllocationId(cat("alloc_", transaction.str())); }
-
 void announce(const Tables& tables, const model::Residency& residency, std::string type, std::string reason,
               Change& change) {
   const memory::Allocation* held = tables.memory.allocations.find(residency.allocation_id.str());
@@ -53,6 +51,10 @@ void forget_residency(const Tables& tables, const model::Residency& residency, C
 }
 
 }  // namespace
+
+AllocationId allocation_of_load(const TransactionId& transaction) {
+  return AllocationId(cat("alloc_", transaction.str()));
+}
 
 Bytes promised_on(const LoadIntents& intents, const DeviceId& device) {
   Bytes sum;
@@ -101,7 +103,7 @@ void decide_load(const Tables& tables, const LoadIntent& intent, Change& change)
       Decision{intent.transaction_id, TransactionState::committing, intent.worker_id, intent.incarnation, model});
   change.put(tables.device.reservations, intent.device_id.str(),
              device::Reservation{intent.device_id, intent.transaction_id, "model_loading", model});
-  const AllocationId allocation = allocation_of(intent.transaction_id);
+  const AllocationId allocation = allocation_of_load(intent.transaction_id);
   change.put(tables.memory.allocations, allocation.str(),
              memory::Allocation{allocation, intent.device_id, intent.worker_id, intent.incarnation, intent.plan.bytes,
                                 "model", model, memory::AllocationState::allocated});

@@ -26,6 +26,9 @@ struct LoadIntent {
 };
 using LoadIntents = std::map<TransactionId, LoadIntent>;
 
+/// The ledger's row of a load.
+AllocationId allocation_of_load(const TransactionId& transaction);
+
 /// Bytes that preparing loads have been promised on the device.
 Bytes promised_on(const LoadIntents& intents, const DeviceId& device);
 

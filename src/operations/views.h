@@ -84,6 +84,39 @@ struct WorkersView {
 };
 BOOST_DESCRIBE_STRUCT(WorkersView, (), (rev, workers))
 
+/// A transaction as `lockstep tx` shows it; documents: in the view of one.
+struct DocumentView {
+  std::string at;
+  std::string name;
+  RawJson body;
+};
+BOOST_DESCRIBE_STRUCT(DocumentView, (), (at, name, body))
+
+struct TransactionView {
+  TransactionId transaction_id;
+  std::string kind;   // "model_load", "image"
+  std::string state;  // "preparing", "committing", "committed", "aborted", "compensated"
+  WorkerId worker_id;
+  Incarnation incarnation;
+  DeviceId device_id;
+  ModelId model_id;
+  JobId job_id;  // load: the job or order that wanted it
+  std::string reason;
+  std::string began;
+  std::string changed;
+  std::optional<std::vector<DocumentView>> documents;
+  std::optional<TransactionOverride> resolved_by_hand;
+};
+BOOST_DESCRIBE_STRUCT(TransactionView, (),
+                      (transaction_id, kind, state, worker_id, incarnation, device_id, model_id, job_id, reason, began,
+                       changed, documents, resolved_by_hand))
+
+struct TransactionsView {
+  Rev rev;
+  std::vector<TransactionView> transactions;
+};
+BOOST_DESCRIBE_STRUCT(TransactionsView, (), (rev, transactions))
+
 struct ResidencyView {
   WorkerId worker_id;
   DeviceId device_id;

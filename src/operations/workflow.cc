@@ -107,7 +107,7 @@ void finish_inference(const Tables& tables, const Job& job, const InferenceCompl
   change.event(std::string(InferenceCompleted::event_type), job.request_id.str(), message);
 }
 
-bool finish_postprocessing(const Tables& tables, const Request& request, const Job& job,
+PipelineEnd finish_postprocessing(const Tables& tables, const Request& request, const Job& job,
                            const PostprocessingCompleted& message, WallTime now, Change& change) {
   postprocessing::Run run = postprocessing::after(tables.postprocessing.runs.at(job.job_id.str()),
                                                   postprocessing::RunEvent::postprocessing_completed);
@@ -118,11 +118,14 @@ bool finish_postprocessing(const Tables& tables, const Request& request, const J
   if (request.kind == processing::RequestKind::check) {
     // The verdict is the result, whatever it says.
     put_job(tables, processing::after(job, JobEvent::verdict_only), now, change);
-    return false;
+    return {};
   }
   Status deliver = postprocessing::may_deliver(request.pipeline, message);
   if (deliver) {
     deliver = postprocessing::enforce(postprocessing::policy_of(tables.postprocessing), message.final_results).delivery;
+  }
+  if (!deliver && deliver.error().code == ErrorCode::safety_blocked) {
+    return {false, processing::failure_of(deliver.error())};
   }
   if (!deliver) {
     fail_job(tables, job, processing::failure_of(deliver.error()), now, change);
@@ -136,9 +139,9 @@ bool finish_postprocessing(const Tables& tables, const Request& request, const J
              now, change);
   } else {
     put_job(tables, processing::after(job, JobEvent::postprocessing_completed), now, change);
-    return true;
+    return {true, {}};
   }
-  return false;
+  return {};
 }
 
 void finish_storing(const Tables& tables, const Request& request, const Job& job, const ImageBuffer& image,

@@ -3,6 +3,7 @@
 // The workflow of a job: inference, then postprocessing, then storage, each step one commit over the processing
 // domain and the domain that does the work (§3.3, §3.4).
 
+#include <optional>
 #include <string>
 
 #include "operations/tables.h"
@@ -23,8 +24,13 @@ PostprocessingRequest start_postprocessing(const Tables& tables, const processin
 /// The worker's results. The caller has checked that run and attempt are current.
 void finish_inference(const Tables& tables, const processing::Job& job, const InferenceCompleted& message,
                       Change& change);
+/// gate: what failed is a quality gate (§3.4): the job's end, and that of others of its request, is the caller's.
+struct PipelineEnd {
+  bool store = false;
+  std::optional<processing::Failure> gate;
+};
 /// Whether its image is to be stored; otherwise the job has ended, or it has no image.
-bool finish_postprocessing(const Tables& tables, const processing::Request& request, const processing::Job& job,
+PipelineEnd finish_postprocessing(const Tables& tables, const processing::Request& request, const processing::Job& job,
                            const PostprocessingCompleted& message, WallTime now, Change& change);
 
 /// The encoded image is on disk under its content hash: the job is complete.

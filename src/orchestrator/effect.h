@@ -118,6 +118,10 @@ struct StorePixels {
   HandleId handle;  // given up with this effect
   ImageBuffer expected;
 };
+/// Nobody refers to this content any more. Done before any StorePixels that comes after it.
+struct RemoveOutput {
+  ImageBuffer image;
+};
 struct DropHandle {
   HandleId handle;
 };
@@ -162,7 +166,7 @@ struct Effect {
   std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::AcceptLink, out::RefuseLink,
                out::AdoptSegment, out::SendFrame, out::ArmTimer, out::DisarmTimer, out::ScanModels, out::FillSegment,
                out::DropSegment, out::HashFiles, out::AddFiles, out::RemoveFiles, out::OpenPixels, out::StorePixels,
-               out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
+               out::RemoveOutput, out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
       what;
 };
 

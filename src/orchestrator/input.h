@@ -238,6 +238,9 @@ struct CommandWorkflow : Command {  // "workflows", "workflows/<name>/run" or re
 struct TagOutput : Command {  // "outputs/<sha256>/tags"
   static constexpr auto changes = ownership::Fact::outputs;
 };
+struct ResolveTransaction : Command {  // "transactions/<id>/resolve"
+  static constexpr auto changes = ownership::Fact::transactions;
+};
 struct SetSafetyPolicy : Command {  // "policies/safety"
   static constexpr auto changes = ownership::Fact::safety_policy;
 };
@@ -268,8 +271,8 @@ struct Input {
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
                in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::CalibrateDevice, in::LoadModel,
                in::UnloadModel, in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved,
-               in::Set, in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput, in::SetSafetyPolicy,
-               in::ListOutputs, in::ReplyGone, in::StopRequested>
+               in::Set, in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput,
+               in::ResolveTransaction, in::SetSafetyPolicy, in::ListOutputs, in::ReplyGone, in::StopRequested>
       what;
   std::optional<IdempotencyKey> key = {};
 };
@@ -280,6 +283,7 @@ inline decltype(Input::what) command_at(ReplyId reply, std::string path, std::st
   if (command.path.starts_with("sessions")) return in::CommandSession{command};
   if (command.path.starts_with("workflows")) return in::CommandWorkflow{command};
   if (command.path.starts_with("outputs/")) return in::TagOutput{command};
+  if (command.path.starts_with("transactions/")) return in::ResolveTransaction{command};
   return in::SetSafetyPolicy{command};
 }
 

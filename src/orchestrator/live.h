@@ -24,6 +24,7 @@
 #include "operations/model_load.h"
 #include "orchestrator/counters.h"
 #include "orchestrator/effect.h"
+#include "orchestrator/transaction_log.h"
 #include "propagation/facts.h"
 
 namespace lockstep {
@@ -202,6 +203,8 @@ struct Live {
   std::uint64_t uses = 0;  // a clock for least-recently-used
   std::map<WorkerId, WorkerLive> workers;
   std::map<WorkerId, WorkerStarts> starts;
+  TransactionLog transactions;
+  std::map<JobId, std::string> storing;  // the content that is being written for a job
   LoadIntents intents;
   std::map<SegmentKey, SegmentLive> segments;
   std::map<SegmentKey, std::shared_ptr<const model::SegmentLayout>> layouts;

@@ -14,6 +14,7 @@
 #include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/on_tuning.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
@@ -250,7 +251,8 @@ void on_view(Turn& turn, const in::View& input) {
     return reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no request ", shortened(id))));
   }
   for (const auto& text : {device_view_text(turn, input.path), memory_view_text(turn, input.path),
-                           propagation_view_text(turn, input.path), load_queue_text(turn, input.path)}) {
+                           propagation_view_text(turn, input.path), load_queue_text(turn, input.path),
+                           transaction_view_text(turn, input.path)}) {
     if (text) return reply_json(turn, input.reply, 200, *text);
   }
   reply_error(turn, input.reply, fail(ErrorCode::not_found, cat("there is no ", shortened(input.path))));

@@ -19,6 +19,7 @@
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/owner_gate.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
@@ -128,6 +129,7 @@ Status on_vote(Turn& turn, Arrival& arrival) {
   turn.live.intents.erase(place);
   turn.effect(out::DisarmTimer{cat("prepare:", vote.transaction_id.str())});
   if (vote.prepare_result == Vote::vote_abort) {
+    note_reason(turn, intent.transaction_id, vote.reason);
     task_over(turn, intent.worker_id);
     send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id},
          transaction_operation(vote.transaction_id));
@@ -159,6 +161,7 @@ Status on_load_progress(Turn& turn, Arrival& arrival) {
   if (progress.loading_stage != "loaded") {
     show_progress(turn, arrival, cat("loading ", progress.model_id.str()), progress.progress_percentage.value,
                   progress);
+    load_progressed(turn, residency->transaction_id, progress.progress_percentage.value / 100);
     return {};
   }
   turn.live.residency_used[{residency->model_id, residency->worker_id}] = ++turn.live.uses;
@@ -215,7 +218,10 @@ Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
   }
   pipeline_took(turn, completed);
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
-  if (finish_postprocessing(turn.tables, request, *job, completed, turn.wall, turn.change)) {
+  const PipelineEnd end = finish_postprocessing(turn.tables, request, *job, completed, turn.wall, turn.change);
+  if (end.gate) gate_failed(turn, request, *job, *end.gate);
+  if (end.store) {
+    turn.live.storing[job->job_id] = completed.output->sha256;
     turn.effect(out::StorePixels{job->job_id, job->attempt, arrival.handles.front(), *completed.output});
     arrival.handles.clear();
   }
@@ -236,6 +242,7 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   const model::Residency* residency = residency_of_load(turn, arrival);
   run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (residency != nullptr) {
+    load_fails(turn, residency->transaction_id, why.message);
     undo_load(turn.tables, *residency, why.message, turn.change);
     blame_load(turn, residency->wanted_by, why);
     return {};

@@ -14,6 +14,7 @@
 #include "operations/model_load.h"
 #include "operations/workflow.h"
 #include "orchestrator/on_calibration.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -263,6 +264,7 @@ class Reunion {
           } else if (held != nullptr) {
             finish_load(turn_.tables, row, turn_.wall, turn_.change);
           } else {
+            load_fails(turn_, row.transaction_id, "its load failed while the orchestrator was away");
             undo_load(turn_.tables, row, "its load failed while the orchestrator was away", turn_.change);
           }
           break;
@@ -292,6 +294,7 @@ class Reunion {
           inferring ? inference::run_id(job.job_id, job.attempt) : postprocessing::run_id(job.job_id, job.attempt);
       if (runs(run, job.attempt)) {
         runs_here.emplace(run, job.job_id);
+        if (inferring) image_began(turn_, job.job_id, run, job.attempt, worker_);
       } else {
         // The order or its answer was lost with the link: the next attempt does it again.
         turn_.change.put(turn_.tables.processing.jobs, key, processing::after(job, processing::JobEvent::worker_lost));

@@ -9,6 +9,7 @@
 #include "domains/model/rules.h"
 #include "operations/limits.h"
 #include "operations/model_load.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
 #include "orchestrator/requests.h"
@@ -20,7 +21,6 @@ namespace {
 
 using memory::EmergencyStep;
 
-constexpr Bytes leak_tolerance = 256_MiB;  // a framework's own context and caches
 constexpr std::uint32_t leak_samples = 5;
 constexpr Nanos collect_every = seconds(30);
 constexpr double stall_high = 0.20;  // a fifth of the time every task waits: whatever is free, it is not enough
@@ -325,6 +325,7 @@ void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate&
   // While it works it holds more than its models; what an idle worker holds beyond its ledger belongs to nobody.
   const bool idle = turn.live.workers[worker.worker_id].task.empty();
   const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
+  allocator_sampled(turn, worker, update.vram_metrics.used_vram);
   const bool over = idle && update.vram_metrics.used_vram > ledger + leak_tolerance;
   samples.over_ledger = over ? samples.over_ledger + 1 : 0;
   if (!over) samples.leak_told = false;

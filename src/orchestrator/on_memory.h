@@ -17,6 +17,9 @@ memory::CacheLimit cache_limit_of(const Turn& turn);
 /// What the last sample says there is, for this machine or for its group of processes; 0 before the first.
 Bytes ram_of(const SystemRam& ram);
 
+/// What a worker may hold beyond its ledger: a framework's own context and caches.
+inline constexpr Bytes leak_tolerance = 256_MiB;
+
 /// A sample of a device's memory: pressure, high-water mark, and what its worker holds beyond its ledger.
 /// first: of this life of its worker.
 void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first);

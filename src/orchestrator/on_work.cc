@@ -1,5 +1,6 @@
 // Completions of slow work that the environment did: scans, filled segments, opened and stored pixels.
 
+#include <algorithm>
 #include <set>
 
 #include "base/check.h"
@@ -7,6 +8,7 @@
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
+#include "orchestrator/on_session.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -139,6 +141,7 @@ void on_pixels_opened(Turn& turn, const in::PixelsOpened& input) {
 }
 
 void on_pixels_stored(Turn& turn, const in::PixelsStored& input) {
+  turn.live.storing.erase(input.job_id);
   const processing::Job* job = turn.tables.processing.jobs.find(input.job_id.str());
   if (job == nullptr || job->stage != processing::JobStage::storing || job->attempt != input.attempt) return;
   const processing::Request& request = turn.tables.processing.requests.at(job->request_id.str());
@@ -147,6 +150,67 @@ void on_pixels_stored(Turn& turn, const in::PixelsStored& input) {
   } else {
     finish_storing(turn.tables, request, *job, *input.image, turn.wall, turn.change);
   }
+}
+
+namespace {
+
+/// Whether anybody but the request needs this content.
+bool is_needed(const Turn& turn, const std::string& sha256, const RequestId& request) {
+  const auto& outputs = turn.tables.postprocessing.outputs.entries();
+  const auto& requests = turn.tables.processing.requests.entries();
+  return std::ranges::any_of(outputs,
+                             [&](const auto& each) {
+                               return !each.second.row.job_id.str().starts_with(cat(request.str(), "/")) &&
+                                      each.second.row.image.sha256 == sha256;
+                             }) ||
+         std::ranges::any_of(turn.live.storing, [&](const auto& each) { return each.second == sha256; }) ||
+         std::ranges::any_of(requests, [&](const auto& each) {
+           return each.second.row.source && each.second.row.source->sha256 == sha256;
+         });
+}
+
+void roll_back(Turn& turn, const processing::Job& delivered, const processing::Failure& why) {
+  processing::Job job = processing::after(delivered, processing::JobEvent::rolled_back);
+  job.failure = why;
+  turn.change.put(turn.tables.processing.jobs, job.job_id.str(), job);
+  const postprocessing::Output* output = turn.tables.postprocessing.outputs.find(job.job_id.str());
+  if (output == nullptr) return;
+  turn.change.erase(turn.tables.postprocessing.outputs, job.job_id.str());
+  turn.change.event("output_rolled_back", job.request_id.str(), *output);
+  if (!is_needed(turn, output->image.sha256, job.request_id)) turn.effect(out::RemoveOutput{output->image});
+}
+
+}  // namespace
+
+void gate_failed(Turn& turn, const processing::Request& request, const processing::Job& job,
+                 const processing::Failure& why) {
+  using processing::ErrorHandling;
+  const ErrorHandling handling = request.error_handling.value_or(ErrorHandling::keep_delivered);
+  if (handling == ErrorHandling::finish_others) return fail_job(turn.tables, job, why, turn.wall, turn.change);
+  const processing::Failure others{why.code, cat("image ", job.index, " of the request failed a gate: ", why.message)};
+  for (processing::Job& other : processing::jobs_of(turn.tables.processing, request.request_id)) {
+    if (other.job_id == job.job_id) {
+      other = processing::after(other, processing::JobEvent::failed);
+      other.failure = why;
+    } else if (other.stage == processing::JobStage::completed) {
+      if (handling == ErrorHandling::cascade_rollback) roll_back(turn, other, others);
+      continue;
+    } else if (processing::is_terminal(other.stage)) {
+      continue;
+    } else {
+      abandon_job(turn, other);
+      other = processing::after(other, processing::JobEvent::failed);
+      ++other.attempt;  // a late result of the cancelled attempt is nobody's
+      other.failure = others;
+    }
+    turn.change.put(turn.tables.processing.jobs, other.job_id.str(), other);
+  }
+  processing::Request ended = request;
+  ended.state = processing::RequestState::failed;
+  ended.finished = turn.wall;
+  ended.failure = why;
+  turn.change.put(turn.tables.processing.requests, ended.request_id.str(), ended);
+  turn.change.event("request_failed", ended.request_id.str(), ended);
 }
 
 void drop_pixels(Turn& turn, const JobId& job) {

@@ -14,6 +14,7 @@
 #include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/requests.h"
 #include "orchestrator/starts.h"
 #include "orchestrator/turn.h"
@@ -186,6 +187,11 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   const bool ours = worker->state == WorkerState::ending || live.unseen ||
                     (live.kill_sent && live.end_reason.empty() && !live.died_by_itself);
   std::string how = live.end_reason.empty() ? input.how : cat(live.end_reason, " (", input.how, ")");
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    const model::Residency& held = entry.row;
+    if (held.worker_id != input.worker_id || held.state != model::ResidencyState::loading) continue;
+    load_fails(turn, held.transaction_id, how);
+  }
   drop_intents(turn, input.worker_id);
   disarm(turn, input.worker_id, {"start", "silence", "progress", "freeze", "cancel", "rejoin"});
   ++turn.live.counters
@@ -288,6 +294,7 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     if (intent == turn.live.intents.end()) return;
     const LoadIntent load = intent->second;
     turn.live.intents.erase(intent);  // preparing + prepare_timeout -> aborted
+    note_reason(turn, load.transaction_id, cat(load.worker_id.str(), " did not vote in time"));
     LOCKSTEP_CHECK(turn.live.workers[load.worker_id].task == cat("load:", subject));
     task_over(turn, load.worker_id);
     send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,

@@ -22,6 +22,7 @@
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_memory.h"
 #include "orchestrator/on_session.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/turn.h"
 
 namespace lockstep {
@@ -291,6 +292,7 @@ void dispatch_batch(Turn& turn, const Request& request, const std::vector<Job>& 
     job.deadline = begin_run(turn, request, job, worker);
     const InferenceRequest message = start_inference(turn.tables, request, job, worker, id, turn.change);
     turn.live.workers[worker.worker_id].batch.emplace(message.request_id, job.job_id);
+    image_began(turn, job.job_id, message.request_id, job.attempt + 1, worker);
     send(turn, worker, FrameType::inference_request, message,
          operation_of(request, message.request_id, job.attempt + 1));
   }
@@ -303,6 +305,7 @@ void dispatch(Turn& turn, const Request& request, Job job, const WorkerRecord& w
   if (job.stage == JobStage::queued) {
     const InferenceRequest message = start_inference(turn.tables, request, job, worker, "", turn.change);
     give_task(turn, worker, message.request_id, job.job_id);
+    image_began(turn, job.job_id, message.request_id, attempt, worker);
     send(turn, worker, FrameType::inference_request, message, operation_of(request, message.request_id, attempt));
   } else {
     const Pixels& pixels = turn.live.pixels.at(job.job_id);

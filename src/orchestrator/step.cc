@@ -8,6 +8,7 @@
 #include "orchestrator/machine.h"
 #include "orchestrator/on_key.h"
 #include "orchestrator/on_session.h"
+#include "orchestrator/on_transactions.h"
 #include "orchestrator/turn.h"
 #include "ownership/table.h"
 
@@ -77,6 +78,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::CommandSession& x) { command(turn, x, on_command_session); },
                  [&](const in::CommandWorkflow& x) { command(turn, x, on_command_workflow); },
                  [&](const in::TagOutput& x) { command(turn, x, on_tag_output); },
+                 [&](const in::ResolveTransaction& x) { command(turn, x, on_resolve_transaction); },
                  [&](const in::SetSafetyPolicy& x) { command(turn, x, on_set_safety_policy); },
                  [&](const in::ListOutputs& x) { on_list_outputs(turn, x); },
                  [&](const in::ReplyGone& x) { on_reply_gone(turn, x); },
@@ -90,9 +92,9 @@ Plan<Effect> Orchestrator::step(const Input& input) {
 Plan<Effect> Orchestrator::settle(const Input& input) {
   Turn turn{tables_, settings_, live_, input.now, input.wall, {}, {}};
   if (live_.started && !live_.stopped) {
-    settle_pixels(turn) || settle_answers(turn) || settle_deliveries(turn) || settle_calibrations(turn) ||
-        settle_workers(turn) || settle_sessions(turn) || settle_memory(turn) || settle_coordination(turn) ||
-        settle_models(turn) || settle_jobs(turn);
+    settle_transactions(turn) || settle_pixels(turn) || settle_answers(turn) || settle_deliveries(turn) ||
+        settle_calibrations(turn) || settle_workers(turn) || settle_sessions(turn) || settle_memory(turn) ||
+        settle_coordination(turn) || settle_models(turn) || settle_jobs(turn);
   }
   return close(turn);
 }

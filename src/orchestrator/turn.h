@@ -161,6 +161,9 @@ void forget_segment(Turn& turn, const std::pair<ModelId, std::string>& key);
 /// unused_since: only one that was not used after it. spare_queued: none that one of the next images needs.
 bool drop_unpinned_segment(Turn& turn, Nanos unused_since, bool spare_queued);
 void drop_pixels(Turn& turn, const JobId& job);
+/// An image failed a quality gate: its job has ended, and the others of its request as its error_handling says (§3.4).
+void gate_failed(Turn& turn, const processing::Request& request, const processing::Job& job,
+                 const processing::Failure& why);
 /// The error body of the HTTP side, in the OpenAI shape.
 void reply_error(Turn& turn, ReplyId reply, const Error& error, bool again = false);
 /// The answer of a request that has ended, made of its rows: each time the same.

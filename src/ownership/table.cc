@@ -65,7 +65,8 @@ constexpr std::array facts{
     fact(worker_lives, "§3.7", ours, everyone, {"liveness.workers", "orchestrator.identity"},
          "incarnations, epochs, who is let in"),
     fact(worker_presence, "§3.7", theirs, everyone, {}, "that a worker is there, ready, and alive"),
-    fact(transactions, "§3.5", ours, everyone, {"transactions.decisions", "propagation.deliveries"},
+    fact(transactions, "§3.5", ours, everyone,
+         {"transactions.decisions", "transactions.overrides", "propagation.deliveries"},
          "what was asked, what was decided, and what workers shall know"),
     fact(votes, "§3.5", theirs, people, {}, "what a worker promises, and what it has carried out"),
 };

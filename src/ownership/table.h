@@ -69,7 +69,7 @@ constexpr bool people_may_change(Fact fact) {
          fact == Fact::device_registry || fact == Fact::memory_quotas || fact == Fact::model_metadata ||
          fact == Fact::model_cache || fact == Fact::model_placement || fact == Fact::sessions ||
          fact == Fact::workflows || fact == Fact::pipelines || fact == Fact::safety_policy || fact == Fact::outputs ||
-         fact == Fact::inference_capabilities;
+         fact == Fact::inference_capabilities || fact == Fact::transactions;
 }
 
 /// Of a command that names by its path which of them it changes.

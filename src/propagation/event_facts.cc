@@ -16,7 +16,7 @@ namespace {
 using enum Domain;
 
 // The end of a worker concerns everybody who has work there; the rest of ours tells how work goes.
-constexpr std::array<std::pair<std::string_view, Domain>, 11> beginnings{{
+constexpr std::array<std::pair<std::string_view, Domain>, 12> beginnings{{
     {"worker_", device},
     {"device_", device},
     {"memory_", memory},
@@ -28,6 +28,7 @@ constexpr std::array<std::pair<std::string_view, Domain>, 11> beginnings{{
     {"output_", postprocessing},
     {"workflow_", processing},
     {"state_", device},  // what a worker was told and confirmed
+    {"transaction_", model},
 }};
 constexpr std::array<std::string_view, 3> urgent{"worker_gone", "worker_dying", "model_broken"};
 
@@ -35,6 +36,20 @@ std::optional<Domain> domain_of(std::string_view type) {
   for (const MessageType& each : message_types()) {
     if (each.name != type || !each.section.starts_with("§2.")) continue;
     return static_cast<Domain>(each.section.back() - '1');  // §2.1 to §2.6, in the order of the domains
+  }
+  // A document of a transaction is about two or more; it goes where the thing is that it is begun for.
+  constexpr std::array<std::pair<std::string_view, Domain>, 7> of_transactions{{{"§3.1", device},
+                                                                              {"§3.2", model},
+                                                                              {"§3.3", processing},
+                                                                              {"§3.4", inference},
+                                                                              {"§3.5", model},
+                                                                              {"§3.6", processing},
+                                                                              {"§3.8", memory}}};
+  for (const MessageType& each : transaction_documents()) {
+    if (each.name != type) continue;
+    for (const auto& [section, domain] : of_transactions) {
+      if (each.section == section) return domain;
+    }
   }
   for (const auto& [beginning, domain] : beginnings) {
     if (type.starts_with(beginning)) return domain;

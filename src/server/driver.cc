@@ -554,6 +554,10 @@ void Driver::carry_out(out::StorePixels& effect) {
       });
 }
 
+void Driver::carry_out(out::RemoveOutput& effect) {
+  if (const Status status = outputs_.remove(effect.image.sha256); !status) spdlog::warn("{}", status.error().message);
+}
+
 void Driver::store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done) {
   in_pool(
       [this, bytes = std::move(bytes)]() -> Result<ImageBuffer> {

@@ -96,6 +96,7 @@ class Driver {
   void carry_out(out::RemoveFiles& effect);
   void carry_out(out::OpenPixels& effect);
   void carry_out(out::StorePixels& effect);
+  void carry_out(out::RemoveOutput& effect);
   void carry_out(out::DropHandle& effect);
   void carry_out(out::Reply& effect);
   void carry_out(out::ReplyImages& effect);

@@ -45,16 +45,30 @@ struct Decision {
 };
 BOOST_DESCRIBE_STRUCT(Decision, (), (transaction_id, state, participant, incarnation, model_id))
 
+/// What a person decided in the protocol's place, for ever. was: the state it found.
+struct TransactionOverride {
+  TransactionId transaction_id;
+  std::string decision;  // "commit", "abort"
+  std::string was;       // "preparing", "committing"
+  WorkerId participant;
+  std::string reason;
+  WallTime at;
+};
+BOOST_DESCRIBE_STRUCT(TransactionOverride, (), (transaction_id, decision, was, participant, reason, at))
+
 struct TransactionTables {
   Table<Decision> decisions{"transactions.decisions"};
+  Table<TransactionOverride> overrides{"transactions.overrides"};
 
   template <class F>
   void for_each_table(F&& f) {
     f(decisions);
+    f(overrides);
   }
   template <class F>
   void for_each_table(F&& f) const {
     f(decisions);
+    f(overrides);
   }
 };
 

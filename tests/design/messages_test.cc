@@ -23,6 +23,25 @@ std::string example(std::string_view name) {
   return text.str();
 }
 
+// §3.1-3.6, §3.8: the documents of transactions are ours in the same way.
+class Design_3_documents : public testing::TestWithParam<MessageType> {};
+INSTANTIATE_TEST_SUITE_P(all, Design_3_documents,
+                         testing::ValuesIn(transaction_documents().begin(), transaction_documents().end()),
+                         [](const auto& type) { return std::string(type.param.name); });
+
+TEST_P(Design_3_documents, the_example_is_ours_and_says_what_it_is) {
+  const std::string text = example(GetParam().name);
+  const auto compact = json::from_text<RawJson>(text);
+  ASSERT_TRUE(compact.has_value()) << compact.error().message;
+  const auto type = recognise_message(text);
+  ASSERT_TRUE(type.has_value()) << type.error().message;
+  EXPECT_EQ((*type)->name, GetParam().name);
+  const auto checked = GetParam().check(text);
+  ASSERT_TRUE(checked.has_value()) << checked.error().pointer << ": " << checked.error().message;
+  EXPECT_EQ(checked->canonical, compact->text);
+  EXPECT_EQ(checked->notes.unknown_keys, 0) << checked->notes.first_unknown;
+}
+
 class Design_2_messages : public testing::TestWithParam<MessageType> {};
 INSTANTIATE_TEST_SUITE_P(all, Design_2_messages, testing::ValuesIn(message_types().begin(), message_types().end()),
                          [](const auto& type) { return std::string(type.param.name); });
@@ -196,7 +215,13 @@ TEST(Design_2, a_text_that_is_no_message_is_refused_with_the_place) {
   EXPECT_EQ(refusal("[]").message, "expected an object, got [");
   EXPECT_EQ(refusal("").message, "expected an object, but the text ends");
   EXPECT_EQ(refusal("{}").pointer, "/event_type");
-  EXPECT_EQ(refusal("{}").message, "no key says which message this is; expected \"event_type\"");
+  EXPECT_TRUE(refusal("{}").message.starts_with(
+      "no key says which message this is; expected \"event_type\", \"operation_type\", "))
+      << refusal("{}").message;
+  EXPECT_EQ(refusal(R"({"operation_type":"atomic_wish"})").pointer, "/operation_type");
+  EXPECT_EQ(refusal(R"({"operation_type":"atomic_wish"})").message,
+            "\"atomic_wish\" is none of: atomic_device_memory_allocation, atomic_model_memory_loading, "
+            "atomic_processing_inference, atomic_inference_postprocessing");
   EXPECT_EQ(refusal(R"({"event_type":7})").message, "expected a string, got 7");
   const Error unknown = refusal(R"({"a":[{}],"event_type":"device_lost"})");
   EXPECT_EQ(unknown.pointer, "/event_type");

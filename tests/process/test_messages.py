@@ -78,6 +78,8 @@ def test_reader_and_schema_agree_on_changes(schema, name):
                   for valid, each in judged.items() if each for turn in range(min(3, len(each)))]
         for valid, value, mutant in sample:
             checked = message("check", "-", text=json.dumps(mutant))
+            if valid and "event_type" not in document and breaks_an_order(checked):
+                continue
             assert checked.returncode == (0 if valid else 2), (path, value, checked.stderr)
             if valid:
                 taken += 1
@@ -91,6 +93,16 @@ def test_reader_and_schema_agree_on_changes(schema, name):
                 assert problem["type"] == "invalid_argument" and problem["detail"]
                 assert covers(path, problem["pointer"]), (path, value, problem)
     assert taken and refused
+
+
+def breaks_an_order(checked):
+    """A document of a transaction has rules over several of its members, which no schema sees: what a step needs, and
+    that what is undone is the reverse of what was done."""
+    if checked.returncode != 2:
+        return False
+    detail = json.loads(checked.stderr)["detail"]
+    return any(words in detail for words in ("needs it", "reverse", "releases nothing that needs a rollback",
+                                             "is expected"))
 
 
 def without_null(value):
@@ -143,7 +155,8 @@ def test_the_schema_of_one_type_stands_alone():
 def test_the_generated_classes_hold_the_examples():
     from lockstep import messages
 
-    assert sorted(messages.MESSAGES) == sorted(EXAMPLES)
+    events = [name for name, text in EXAMPLES.items() if "event_type" in json.loads(text)]
+    assert sorted(messages.MESSAGES) == sorted(events)
     for name, kind in messages.MESSAGES.items():
         fields = {key: value for key, value in json.loads(EXAMPLES[name]).items() if key != "event_type"}
         made = kind(**fields)

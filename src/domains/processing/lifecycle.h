@@ -26,9 +26,11 @@ enum class JobEvent {
   pixels_lost,  // the pixels lived in a process that is gone
   failed,
   poisonous,
+  rolled_back,  // another image of its request failed a gate, and what was delivered goes too
 };
 BOOST_DESCRIBE_ENUM(JobEvent, inference_dispatched, inference_completed, postprocessing_dispatched,
-                    postprocessing_completed, verdict_only, stored, worker_lost, pixels_lost, failed, poisonous)
+                    postprocessing_completed, verdict_only, stored, worker_lost, pixels_lost, failed, poisonous,
+                    rolled_back)
 
 inline constexpr auto job_lifecycle = transition_table<JobStage, JobEvent>({
     {JobStage::queued, JobEvent::inference_dispatched, JobStage::inferring},
@@ -57,6 +59,7 @@ inline constexpr auto job_lifecycle = transition_table<JobStage, JobEvent>({
     {JobStage::inferring, JobEvent::poisonous, JobStage::set_aside},
     {JobStage::generated, JobEvent::poisonous, JobStage::set_aside},
     {JobStage::postprocessing, JobEvent::poisonous, JobStage::set_aside},
+    {JobStage::completed, JobEvent::rolled_back, JobStage::failed},
 });
 static_assert(job_lifecycle.deterministic());
 

@@ -41,6 +41,13 @@ struct Batch {
 };
 BOOST_DESCRIBE_STRUCT(Batch, (), (size, vram_limit))
 
+/// What becomes of the other images of a request when one fails a quality gate (§3.4).
+/// keep_delivered  no further one is made; what was delivered stays
+/// cascade_rollback  the same, and what was delivered goes
+/// finish_others   they are made as if nothing had happened
+enum class ErrorHandling { keep_delivered, cascade_rollback, finish_others };
+BOOST_DESCRIBE_ENUM(ErrorHandling, keep_delivered, cascade_rollback, finish_others)
+
 struct Request {
   RequestId request_id;
   RequestKind kind = RequestKind::generation;
@@ -56,10 +63,11 @@ struct Request {
   std::optional<std::vector<std::string>> tags;  // of its outputs
   std::optional<OutputRequirements> output;      // absent: a PNG
   std::optional<Batch> batch;                    // absent: each image by itself
+  std::optional<ErrorHandling> error_handling;   // absent: keep_delivered
 };
 BOOST_DESCRIBE_STRUCT(Request, (),
                       (request_id, kind, state, n, inference, pipeline, source, created, finished, failure, session_id,
-                       tags, output, batch))
+                       tags, output, batch, error_handling))
 
 /// Whose work goes first when several sessions wait: the first by this order, then by AllocationPriority.
 enum class SessionClass { critical, interactive, batch, background };

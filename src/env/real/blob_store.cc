@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -76,6 +77,16 @@ Status BlobStore::put(std::string_view bytes, const std::string& sha256) const {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
   if (error) return fail(ErrorCode::unavailable, cat("cannot create the folder of ", path, ": ", error.message()));
   return write_file(path, bytes);
+}
+
+Status BlobStore::remove(const std::string& sha256) const {
+  const auto unlink_if_there = [&](std::string_view suffix) -> Status {
+    const std::string path = path_of(sha256, suffix);
+    if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
+    return broken("remove", path);
+  };
+  for (const ImageFormat& format : image_formats) LOCKSTEP_TRY_STATUS(unlink_if_there(format.suffix));
+  return unlink_if_there("");
 }
 
 Result<std::string> BlobStore::get(const std::string& sha256) const {

@@ -40,6 +40,19 @@ TEST_F(BlobStoreTest, what_is_put_is_got_under_its_digest) {
   EXPECT_EQ(store.path_of(name, ".png"), (folder_ / name.substr(0, 2) / (name + ".png")).string());
 }
 
+TEST_F(BlobStoreTest, what_is_removed_is_gone_and_may_be_put_again) {
+  const BlobStore store(folder_.string());
+  const std::string bytes("\x89PNG\r\n\x1a\n", 8);
+  const std::string name = sha256_hex(bytes);
+  EXPECT_TRUE(store.remove(name).has_value()) << "there was nothing";
+  ASSERT_TRUE(store.put(bytes, name).has_value());
+  ASSERT_TRUE(store.remove(name).has_value());
+  EXPECT_EQ(store.get(name).error().code, ErrorCode::not_found);
+  EXPECT_EQ(files_in(folder_), 0u);
+  ASSERT_TRUE(store.put(bytes, name).has_value());
+  EXPECT_EQ(*store.get(name), bytes);
+}
+
 TEST_F(BlobStoreTest, a_file_has_the_suffix_of_its_format) {
   const BlobStore store(folder_.string());
   for (const auto& [bytes, suffix] : {std::pair(std::string("\x89PNG\r\n\x1a\n", 8), ".png"),

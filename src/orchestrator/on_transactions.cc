@@ -1,0 +1,440 @@
+#include "orchestrator/on_transactions.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/text.h"
+#include "domains/memory/rules.h"
+#include "domains/model/rules.h"
+#include "operations/model_load.h"
+#include "orchestrator/on_memory.h"
+#include "orchestrator/on_session.h"
+#include "orchestrator/transaction_documents.h"
+
+namespace lockstep {
+
+namespace {
+
+constexpr std::string_view loading_state_name = "model_loading_state_update";
+
+LoggedTransaction* find(Turn& turn, const TransactionId& id) {
+  const auto place = turn.live.transactions.entries.find(id);
+  return place == turn.live.transactions.entries.end() ? nullptr : &place->second;
+}
+
+template <class Document>
+void write(Turn& turn, LoggedTransaction& entry, std::string_view name, const Document& document) {
+  entry.changed = turn.wall;
+  entry.documents.push_back({turn.wall, std::string(name), RawJson{json::to_text(document)}});
+  turn.publish(std::string(name), entry.transaction_id.str(), document);
+}
+
+LoggedTransaction& open(Turn& turn, LoggedTransaction entry) {
+  TransactionLog& log = turn.live.transactions;
+  entry.began = turn.wall;
+  entry.changed = turn.wall;
+  log.open.insert(entry.transaction_id);
+  const TransactionId id = entry.transaction_id;
+  return log.entries.insert_or_assign(id, std::move(entry)).first->second;
+}
+
+void end(Turn& turn, const LoggedTransaction& entry) {
+  TransactionLog& log = turn.live.transactions;
+  log.open.erase(entry.transaction_id);
+  log.ended.push_back(entry.transaction_id);
+  while (log.ended.size() > TransactionLog::ended_max) {
+    log.entries.erase(log.ended.front());
+    log.ended.pop_front();
+  }
+}
+
+// ---- loads --------------------------------------------------------------------------------------------------------
+
+LoggedTransaction entry_of(const LoadIntent& intent) {
+  LoggedTransaction out;
+  out.transaction_id = intent.transaction_id;
+  out.model_id = intent.plan.model_id;
+  out.worker_id = intent.worker_id;
+  out.incarnation = intent.incarnation;
+  out.device_id = intent.device_id;
+  out.bytes = intent.plan.bytes;
+  out.job_id = intent.wanted_by;
+  return out;
+}
+
+const model::Residency* residency_of(const Turn& turn, const LoggedTransaction& load) {
+  const model::Residency* held = model::residency(turn.tables.model, load.model_id, load.worker_id);
+  return held != nullptr && held->transaction_id == load.transaction_id ? held : nullptr;
+}
+
+void began(Turn& turn, const LoadIntent& intent) {
+  LoggedTransaction& load = open(turn, entry_of(intent));
+  write(turn, load, "atomic_device_memory_allocation", device_memory_document(turn, load));
+  write(turn, load, "atomic_model_memory_loading", model_memory_document(turn, load));
+}
+
+void decided(Turn& turn, LoggedTransaction& load) {
+  load.state = LoggedState::committing;
+  load.decided = turn.wall;
+  write(turn, load, "transaction_voting", voting(load));
+  write(turn, load, "transaction_outcome", outcome(turn, load));
+  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
+  write(turn, load, "saga", load_saga(load));
+}
+
+void aborted(Turn& turn, LoggedTransaction& load) {
+  load.state = LoggedState::aborted;
+  if (load.reason.empty()) load.reason = "its participant or the link to it was lost before it had voted";
+  load.unproven = true;
+  write(turn, load, "transaction_voting", voting(load));
+  write(turn, load, "transaction_outcome", outcome(turn, load));
+  write(turn, load, "partial_resource_allocation_failure",
+        partial_allocation(load, "vram_allocation_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
+  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
+  end(turn, load);
+}
+
+void loaded(Turn& turn, LoggedTransaction& load) {
+  load.state = LoggedState::committed;
+  write(turn, load, loading_state_name, loading_state(turn, load, 1));
+  write(turn, load, "transaction_outcome", outcome(turn, load));
+  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
+  write(turn, load, "saga", load_saga(load));
+  end(turn, load);
+}
+
+void undone(Turn& turn, LoggedTransaction& load) {
+  if (load.reason.empty()) load.reason = "its worker is gone";
+  const bool told =
+      std::ranges::any_of(load.documents, [](const auto& each) { return each.name == "model_loading_failure"; });
+  if (!told) write(turn, load, "model_loading_failure", loading_failure(load));
+  load.state = LoggedState::compensated;
+  load.unproven = true;
+  write(turn, load, "partial_resource_allocation_failure",
+        partial_allocation(load, "copy_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
+  write(turn, load, "transaction_outcome", outcome(turn, load));
+  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
+  write(turn, load, "saga", load_saga(load));
+  end(turn, load);
+}
+
+bool follow_load(Turn& turn, LoggedTransaction& load) {
+  const model::Residency* held = residency_of(turn, load);
+  if (load.state == LoggedState::preparing) {
+    if (turn.live.intents.contains(load.transaction_id)) return false;
+    if (held != nullptr) {
+      decided(turn, load);
+    } else {
+      aborted(turn, load);
+    }
+    return true;
+  }
+  if (held == nullptr) {
+    undone(turn, load);
+    return true;
+  }
+  if (held->state == model::ResidencyState::loading) return false;
+  loaded(turn, load);
+  return true;
+}
+
+/// Loads of an earlier life whose copy may still run: their worker lives, or is to be proven gone.
+bool take_up_loads(Turn& turn) {
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    const model::Residency& held = entry.row;
+    if (held.state != model::ResidencyState::loading || find(turn, held.transaction_id) != nullptr) continue;
+    LoggedTransaction load;
+    load.transaction_id = held.transaction_id;
+    load.model_id = held.model_id;
+    load.worker_id = held.worker_id;
+    load.incarnation = held.incarnation;
+    load.device_id = held.device_id;
+    load.job_id = held.wanted_by;
+    if (const auto* bytes = turn.tables.memory.allocations.find(held.allocation_id.str())) load.bytes = bytes->bytes;
+    LoggedTransaction& kept = open(turn, std::move(load));
+    kept.state = LoggedState::committing;
+    kept.decided = turn.wall;
+    write(turn, kept, "transaction_outcome", outcome(turn, kept));
+    write(turn, kept, "saga", load_saga(kept));
+    return true;
+  }
+  return false;
+}
+
+// ---- images -------------------------------------------------------------------------------------------------------
+
+void finish_image_log(Turn& turn, LoggedTransaction& image, LoggedState state, std::string reason) {
+  if (image.reason.empty()) image.reason = std::move(reason);
+  if (state == LoggedState::compensated) write(turn, image, "saga", image_saga(image, true));
+  image.state = state;
+  write(turn, image, "inference_postprocessing_pipeline", pipeline_flow(turn, image));
+  write(turn, image, "saga", image_saga(image));
+  end(turn, image);
+}
+
+bool follow_image(Turn& turn, LoggedTransaction& image) {
+  const processing::Job* job = turn.tables.processing.jobs.find(image.job_id.str());
+  if (job == nullptr) {
+    finish_image_log(turn, image, LoggedState::compensated, "its request is gone");
+    return true;
+  }
+  using processing::JobStage;
+  const auto step_to = [&](ImageStep step) {
+    if (image.step >= step) return false;
+    const bool handed_over = image.step == ImageStep::inferring;
+    image.step = step;
+    image.changed = turn.wall;
+    if (handed_over) write(turn, image, "session_inference_state_sync", session_sync(turn, image, "completed"));
+    if (step == ImageStep::storing) {
+      write(turn, image, "inference_postprocessing_pipeline", pipeline_flow(turn, image));
+    }
+    return handed_over || step == ImageStep::storing;
+  };
+  switch (job->stage) {
+    case JobStage::inferring:
+      if (job->attempt == image.attempt) return false;
+      finish_image_log(turn, image, LoggedState::compensated, "another attempt has taken its place");
+      return true;
+    case JobStage::queued:
+      finish_image_log(turn, image, LoggedState::compensated, "its worker or its pixels were lost; it is tried again");
+      return true;
+    case JobStage::generated: return step_to(ImageStep::handed_over);
+    case JobStage::postprocessing: return step_to(ImageStep::postprocessing);
+    case JobStage::storing: return step_to(ImageStep::storing);
+    case JobStage::completed:
+      if (step_to(ImageStep::storing)) return true;
+      finish_image_log(turn, image, LoggedState::committed, "");
+      return true;
+    case JobStage::failed:
+    case JobStage::set_aside:
+      finish_image_log(turn, image, LoggedState::compensated, job->failure ? job->failure->message : "it failed");
+      return true;
+  }
+  return false;
+}
+
+// ---- views --------------------------------------------------------------------------------------------------------
+
+struct ResolveBody {
+  CoordinatorCommand decision = CoordinatorCommand::abort;
+  std::string reason;
+};
+BOOST_DESCRIBE_STRUCT(ResolveBody, (), (decision, reason))
+
+TransactionView view_of(const LoggedTransaction& entry) {
+  return {entry.transaction_id,
+          json::enum_name(entry.kind),
+          json::enum_name(entry.state),
+          entry.worker_id,
+          entry.incarnation,
+          entry.device_id,
+          entry.model_id,
+          entry.job_id,
+          entry.reason,
+          to_rfc3339(entry.began),
+          to_rfc3339(entry.changed),
+          {},
+          {}};
+}
+
+}  // namespace
+
+void note_reason(Turn& turn, const TransactionId& id, const std::string& reason) {
+  LoggedTransaction* entry = find(turn, id);
+  if (entry != nullptr && turn.live.transactions.open.contains(id)) entry->reason = shortened(reason, 500);
+}
+
+void load_progressed(Turn& turn, const TransactionId& id, double progress) {
+  LoggedTransaction* load = find(turn, id);
+  if (load == nullptr || !turn.live.transactions.open.contains(id)) return;
+  if (!load->documents.empty() && load->documents.back().name == loading_state_name) load->documents.pop_back();
+  write(turn, *load, loading_state_name, loading_state(turn, *load, progress));
+}
+
+void load_fails(Turn& turn, const TransactionId& id, const std::string& reason) {
+  note_reason(turn, id, reason);
+  LoggedTransaction* load = find(turn, id);
+  if (load == nullptr || !turn.live.transactions.open.contains(id)) return;
+  write(turn, *load, "model_loading_failure", loading_failure(*load));
+  write(turn, *load, "saga", load_saga(*load, true));
+}
+
+void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
+  const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
+  for (auto& [id, load] : turn.live.transactions.entries) {
+    if (!load.unproven || load.worker_id != worker.worker_id || turn.live.transactions.open.contains(id)) continue;
+    ReleaseProof proof{ledger_is_free_of(turn, load), {}, {}, {}};
+    if (load.incarnation == worker.incarnation) {
+      // While it copies for another load it holds less than the ledger or as much, never what nobody was granted.
+      proof.allocator = used <= ledger + leak_tolerance;
+      if (!*proof.allocator)
+        proof.found = cat("the worker holds ", to_text(used), ", its ledger has ", to_text(ledger));
+    } else {
+      proof.found = cat("incarnation ", load.incarnation.value, " of the worker is gone, and what it held with it");
+    }
+    const std::string point = load.decided ? "copy_failed" : "vram_allocation_failed";
+    load.unproven = proof.allocator.has_value() && !*proof.allocator;  // looked at again with the next sample
+    if (load.unproven && !load.documents.empty() &&
+        load.documents.back().name == "partial_resource_allocation_failure") {
+      load.documents.pop_back();
+    }
+    write(turn, load, "partial_resource_allocation_failure", partial_allocation(load, point, std::move(proof)));
+  }
+}
+
+TransactionId image_transaction(const std::string& run_id) {
+  std::string name = cat("tx_", run_id);
+  std::ranges::replace_if(name, [](char c) { return c == ':' || c == '/'; }, '_');
+  return TransactionId(name);
+}
+
+void image_began(Turn& turn, const JobId& job, const std::string& run_id, std::uint32_t attempt,
+                 const WorkerRecord& worker) {
+  turn.live.transactions.begun.push_back({job, run_id, attempt, worker.worker_id});
+}
+
+namespace {
+
+/// The runs that were begun by the decision before this one: their rows are there now.
+bool take_up_images(Turn& turn) {
+  auto& begun = turn.live.transactions.begun;
+  bool any = false;
+  for (const BegunImage& each : std::exchange(begun, {})) {
+    const inference::Run* run = turn.tables.inference.runs.find(each.job_id.str());
+    const WorkerRecord* worker = turn.tables.liveness.workers.find(each.worker_id.str());
+    if (run == nullptr || run->run_id != each.run_id || worker == nullptr) continue;
+    const TransactionId id = image_transaction(each.run_id);
+    if (find(turn, id) != nullptr) continue;  // the worker is back with what is known here
+    LoggedTransaction image;
+    image.transaction_id = id;
+    image.kind = TransactionKind::image;
+    image.state = LoggedState::committing;
+    image.model_id = run->model_id;
+    image.worker_id = worker->worker_id;
+    image.incarnation = worker->incarnation;
+    image.device_id = worker->device_id;
+    if (const auto* model = turn.tables.model.models.find(run->model_id.str())) image.bytes = model->bytes;
+    image.job_id = each.job_id;
+    image.run_id = each.run_id;
+    image.attempt = each.attempt;
+    image.decided = turn.wall;
+    LoggedTransaction& kept = open(turn, std::move(image));
+    write(turn, kept, "atomic_processing_inference", processing_inference_document(turn, kept));
+    write(turn, kept, "session_inference_state_sync", session_sync(turn, kept, "prepared"));
+    write(turn, kept, "atomic_inference_postprocessing", inference_postprocessing_document(turn, kept));
+    write(turn, kept, "inference_postprocessing_pipeline", pipeline_flow(turn, kept));
+    write(turn, kept, "saga", image_saga(kept));
+    any = true;
+  }
+  return any;
+}
+
+}  // namespace
+
+bool settle_transactions(Turn& turn) {
+  for (const auto& [id, intent] : turn.live.intents) {
+    if (find(turn, id) != nullptr) continue;
+    began(turn, intent);
+    return true;
+  }
+  if (take_up_images(turn) || take_up_loads(turn)) return true;
+  for (const TransactionId& id : turn.live.transactions.open) {
+    LoggedTransaction& entry = turn.live.transactions.entries.at(id);
+    const bool changed =
+        entry.kind == TransactionKind::model_load ? follow_load(turn, entry) : follow_image(turn, entry);
+    if (changed) return true;  // the set may have changed too
+  }
+  return false;
+}
+
+std::optional<std::string> transaction_view_text(const Turn& turn, const std::string& path) {
+  constexpr std::string_view all = "transactions";
+  constexpr std::string_view one = "transactions/";
+  if (path == all) {
+    TransactionsView view{turn.live.rev, {}};
+    for (const auto& [id, entry] : turn.live.transactions.entries) view.transactions.push_back(view_of(entry));
+    std::ranges::stable_sort(view.transactions, {}, &TransactionView::began);
+    return json::to_text(view);
+  }
+  if (!path.starts_with(one)) return std::nullopt;
+  const std::string id = path.substr(one.size());
+  const auto place = turn.live.transactions.entries.find(TransactionId(id));
+  const TransactionOverride* by_hand = turn.tables.transactions.overrides.find(id);
+  if (place == turn.live.transactions.entries.end() && by_hand == nullptr) return std::nullopt;
+  TransactionView view;
+  if (place != turn.live.transactions.entries.end()) {
+    view = view_of(place->second);
+    view.documents.emplace();
+    for (const TransactionDocument& each : place->second.documents) {
+      view.documents->push_back({to_rfc3339(each.at), each.name, each.body});
+    }
+  } else {
+    view.transaction_id = TransactionId(id);
+    view.kind = json::enum_name(TransactionKind::model_load);
+    view.state = by_hand->decision == "commit" ? "committed" : "compensated";
+    view.worker_id = by_hand->participant;
+    view.began = view.changed = to_rfc3339(by_hand->at);
+  }
+  if (by_hand != nullptr) view.resolved_by_hand = *by_hand;
+  return json::to_text(view);
+}
+
+void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
+  constexpr std::string_view before = "transactions/";
+  constexpr std::string_view after = "/resolve";
+  const TransactionId id(input.path.substr(before.size(), input.path.size() - before.size() - after.size()));
+  const auto refuse = [&](Error why) { reply_error(turn, input.reply, why); };
+  const auto body = read_command_body<ResolveBody>(input.body);
+  if (!body) return refuse(body.error());
+  if (body->reason.empty() || body->reason.size() > 500) {
+    return refuse(fail(ErrorCode::invalid_argument,
+                       cat("the reason has ", body->reason.size(), " bytes; 1 to 500 are allowed"), "/reason"));
+  }
+  const bool commit = body->decision == CoordinatorCommand::commit;
+  const auto intent = turn.live.intents.find(id);
+  const Decision* decision = turn.tables.transactions.decisions.find(id.str());
+  if (intent == turn.live.intents.end() && decision == nullptr) {
+    const auto known = turn.live.transactions.entries.find(id);
+    if (known == turn.live.transactions.entries.end()) {
+      return refuse(fail(ErrorCode::not_found, cat("there is no transaction ", shortened(id.str()))));
+    }
+    return refuse(fail(ErrorCode::invalid_transition,
+                       cat(id.str(), " is ", json::enum_name(known->second.state), ": nothing waits for a decision")));
+  }
+  if (intent != turn.live.intents.end() && commit) {
+    return refuse(
+        fail(ErrorCode::invalid_transition, cat(id.str(), " prepares: ", intent->second.worker_id.str(),
+                                                " has not promised what it needs, so it can only be aborted")));
+  }
+  const WorkerId participant = decision != nullptr ? decision->participant : intent->second.worker_id;
+  const TransactionOverride row{id,
+                                json::enum_name(body->decision),
+                                decision != nullptr ? "committing" : "preparing",
+                                participant,
+                                body->reason,
+                                turn.wall};
+  turn.change.put(turn.tables.transactions.overrides, id.str(), row);
+  turn.change.event("transaction_resolved_by_hand", id.str(), row);
+  turn.warn(cat("a person decided ", row.decision, " of ", id.str(), ": ", row.reason));
+  const std::string why = cat("a person decided: ", row.reason);
+  if (intent != turn.live.intents.end()) {
+    const LoadIntent load = intent->second;
+    note_reason(turn, id, why);
+    turn.live.intents.erase(intent);
+    turn.effect(out::DisarmTimer{cat("prepare:", id.str())});
+    task_over(turn, load.worker_id);
+    send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
+         TransactionDecision{id}, transaction_operation(id));
+    blame_load(turn, load.wanted_by, fail(ErrorCode::unavailable, why));
+  } else if (commit) {
+    end_transaction(turn.tables, id, turn.change);  // as if its participant had acknowledged
+  } else {
+    // Decided means decided: the participant may hold what it promised, and only its end makes that untrue. Its end
+    // undoes the load in the ledger too.
+    note_reason(turn, id, why);
+    end_worker(turn, participant, cat("the commit of ", id.str(), " was overruled: ", row.reason));
+  }
+  turn.effect(out::Reply{input.reply, 200, json::to_text(row)});
+}
+
+}  // namespace lockstep

@@ -1,0 +1,80 @@
+#pragma once
+
+// What transactions did lately, as the documents of §3.1-3.8 that they produced, for people. Volatile: no decision
+// rests on it. What is durable of a transaction are its rows (transactions/two_phase_commit.h and those of the
+// domains).
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <boost/describe.hpp>
+
+#include "base/ids.h"
+#include "base/units.h"
+#include "events/json_write.h"
+
+namespace lockstep {
+
+/// model_load  a model onto a device: §3.1, §3.2, §3.5, §3.6
+/// image       one attempt at an image, from its inference to its output: §3.3, §3.4, §3.6
+enum class TransactionKind { model_load, image };
+BOOST_DESCRIBE_ENUM(TransactionKind, model_load, image)
+
+/// preparing    asked, not decided          committed    all is done that was decided
+/// committing   decided, not finished       aborted      nothing was done
+///                                          compensated  what was done was undone
+enum class LoggedState { preparing, committing, committed, aborted, compensated };
+BOOST_DESCRIBE_ENUM(LoggedState, preparing, committing, committed, aborted, compensated)
+
+struct TransactionDocument {
+  WallTime at;
+  std::string name;  // of events/message_types.h
+  RawJson body;
+};
+
+/// How far an image is; it never goes back: a further attempt is another transaction.
+enum class ImageStep { inferring, handed_over, postprocessing, storing };
+
+struct LoggedTransaction {
+  TransactionId transaction_id;
+  TransactionKind kind = TransactionKind::model_load;
+  LoggedState state = LoggedState::preparing;
+  ModelId model_id;
+  WorkerId worker_id;
+  Incarnation incarnation;
+  DeviceId device_id;
+  Bytes bytes;         // load: of the model
+  JobId job_id;        // image; load: the job or order that wants it
+  std::string run_id;  // image
+  std::uint32_t attempt = 0;
+  ImageStep step = ImageStep::inferring;
+  std::string reason;  // why it was aborted or undone
+  WallTime began;
+  WallTime changed;
+  std::optional<WallTime> decided;
+  bool unproven = false;  // nobody has measured yet that what it held is free
+  std::vector<TransactionDocument> documents;
+};
+
+/// A run that was dispatched in the decision before; its rows are there when the log looks.
+struct BegunImage {
+  JobId job_id;
+  std::string run_id;
+  std::uint32_t attempt = 0;
+  WorkerId worker_id;
+};
+
+struct TransactionLog {
+  static constexpr std::size_t ended_max = 256;
+
+  std::map<TransactionId, LoggedTransaction> entries;
+  std::set<TransactionId> open;
+  std::deque<TransactionId> ended;  // the oldest is forgotten first
+  std::vector<BegunImage> begun;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,90 @@
+"""Transactions on real processes (§3.1-3.6, §3.8): what a load and an image did, as the specification's documents, in
+`lockstep tx` and in the event stream, and a quality gate that stops the rest of a request."""
+
+import json
+import subprocess
+
+from conftest import BINARY, until
+from test_devices import cli
+
+
+def transactions(server, kind):
+    listed = json.loads(cli(server, "tx", "list", "--json").stdout)["transactions"]
+    return [each for each in listed if each["kind"] == kind]
+
+
+def documents(server, transaction):
+    return json.loads(cli(server, "tx", "show", transaction, "--json").stdout)["documents"]
+
+
+def checked(document):
+    """What `lockstep message check` prints for it: unchanged, or the test fails."""
+    text = json.dumps(document["body"], ensure_ascii=False, separators=(",", ":"))
+    run = subprocess.run([BINARY, "message", "check", "-"], input=text, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and run.stderr == "", run
+    assert json.loads(run.stdout) == document["body"]
+
+
+def test_a_load_and_an_image_leave_the_documents_of_the_specification(server):
+    server.start()
+    assert server.finished(server.submit(prompt="a lighthouse"))["state"] == "completed"
+    loads, images = transactions(server, "model_load"), transactions(server, "image")
+    assert loads and {each["state"] for each in loads} == {"committed"}
+    assert len(images) == 1
+    assert until("the image to be over", lambda: transactions(server, "image")[0]["state"] == "committed")
+    load = documents(server, loads[0]["transaction_id"])
+    names = [each["name"] for each in load]
+    assert names[:6] == ["atomic_device_memory_allocation", "atomic_model_memory_loading", "transaction_voting",
+                         "transaction_outcome", "device_memory_consistency", "saga"]
+    assert names[-4:] == ["model_loading_state_update", "transaction_outcome", "device_memory_consistency", "saga"]
+    assert all(check["consistency"] for each in load if each["name"] == "device_memory_consistency"
+               for check in each["body"]["validation_checks"])
+    image = documents(server, images[0]["transaction_id"])
+    assert all(stage["consistent"] for stage in image[-2]["body"]["flow_stages"]), image[-2]
+    assert image[-1]["body"]["saga_status"] == "completed"
+    for each in load + image:
+        checked(each)
+
+    # The same in the event stream, and for people.
+    seen = [json.loads(line) for line in cli(server, "events", "--json").stdout.splitlines()]
+    assert {each["type"] for each in seen} >= {"request_completed"}
+    text = cli(server, "tx", "show", loads[0]["transaction_id"]).stdout
+    assert "committed_successfully" in text and loads[0]["transaction_id"] in text
+    assert loads[0]["transaction_id"] in cli(server, "tx", "list").stdout
+    assert cli(server, "tx", "list", "--open").stdout == "no transactions\n"
+
+    # Nothing waits for a decision, and an unknown one is told from a known one.
+    refused = cli(server, "tx", "resolve", loads[0]["transaction_id"], "--abort", "--reason", "a try", code=1)
+    assert "nothing waits for a decision" in refused.stderr
+    assert "there is no transaction tx_9_9" in cli(server, "tx", "resolve", "tx_9_9", "--commit", "--reason", "a try",
+                                                   code=3).stderr
+    assert "one of --commit and --abort" in cli(server, "tx", "resolve", "tx_9_9", "--reason", "x", code=2).stderr
+    # Worker and server are of one version: their events cross packed.
+    worker = next(iter(server.workers().values()))
+    assert worker["event_form"] == "packed"
+    assert "packed events" in cli(server, "workers", "show", worker["worker_id"]).stdout
+
+
+def test_a_gate_that_fails_stops_the_rest_and_takes_back_what_was_delivered(server, tmp_path):
+    server.start()
+    request = server.submit(prompt="a lighthouse", n=4, steps=40, error_handling="cascade_rollback")
+    first = until("the first image", lambda: next(
+        (job["output"] for job in server.view(request)["jobs"] if job["stage"] == "completed"), None))
+    assert server.request("GET", f"/api/v1/outputs/{first['sha256']}", raw=True)[0] == 200
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({
+        "event_type": "safety_policy_update", "policy_version": "none-is-good-enough",
+        "safety_thresholds": {"content_safety_minimum": 0, "quality_minimum": 10, "technical_compliance": "strict"},
+        "enforcement_actions": {"below_safety_threshold": "reject", "below_quality_threshold": "reject"}}))
+    cli(server, "policy", "set", str(policy))
+    ended = server.finished(request)
+    assert ended["state"] == "failed" and ended["failure"]["code"] == "safety_blocked", ended
+    assert {job["stage"] for job in ended["jobs"]} == {"failed"}, ended["jobs"]
+    reasons = [job["failure"]["message"] for job in ended["jobs"]]
+    assert sum("failed a gate" in reason for reason in reasons) == 3, reasons
+    assert server.get("/api/v1/outputs")["outputs"] == []
+    assert server.request("GET", f"/api/v1/outputs/{first['sha256']}", raw=True)[0] == 404
+    assert not [path for path in (server.folder / "data" / "outputs").rglob("*") if path.is_file()]
+    until("every worker to be free", lambda: all(each["task"] == "" for each in server.workers().values()))
+    flow = [each for each in transactions(server, "image") if each["state"] == "compensated"]
+    assert flow and any("none-is-good-enough" in each["reason"] for each in flow), flow
