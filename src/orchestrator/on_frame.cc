@@ -264,7 +264,11 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
 Status on_model_released(Turn& turn, Arrival& arrival) {
   const ModelReleased released = LOCKSTEP_TRY(body_of<ModelReleased>(arrival));
   const model::Residency* residency = model::residency(turn.tables.model, released.model_id, arrival.worker.worker_id);
-  if (residency == nullptr || residency->state != model::ResidencyState::releasing) return {};
+  if (residency == nullptr || residency->state != model::ResidencyState::releasing) {
+    // It had released it while nobody heard, and said so when it came back: only its answer was still due.
+    run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
+    return {};
+  }
   if (released.bytes_mapped.value != 0) {
     // It says "released" and the mapping says otherwise: only the end of the process makes the bytes free.
     end_worker(
