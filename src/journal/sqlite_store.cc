@@ -88,6 +88,16 @@ struct SqliteStore::Connection {
     return fail(code, cat("journal ", path, ": ", what, ": ", sqlite3_errmsg(db)));
   }
 
+  /// Of a first access that failed.
+  Error not_ours() const {
+    switch (sqlite3_errcode(db)) {
+      case SQLITE_BUSY: return error("cannot be locked; is another lockstep using it?", ErrorCode::unavailable);
+      case SQLITE_NOTADB:
+      case SQLITE_CORRUPT: return error("cannot be read");
+      default: return error("cannot be opened", ErrorCode::unavailable);
+    }
+  }
+
   Status run(const char* sql) {
     if (sqlite3_exec(db, sql, nullptr, nullptr, nullptr) == SQLITE_OK) return {};
     return error(sql);
@@ -168,25 +178,21 @@ Status SqliteStore::Connection::reserve_log() {
 SqliteStore::SqliteStore(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
 SqliteStore::~SqliteStore() = default;
 
-Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) {
+Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, const char* vfs) {
   auto connection = std::make_unique<Connection>();
   connection->path = path;
   if (sqlite3_open_v2(path.c_str(), &connection->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                      nullptr) != SQLITE_OK) {
+                      vfs) != SQLITE_OK) {
     return connection->error("cannot be opened", ErrorCode::unavailable);
   }
   // Exclusive before the first access: then WAL needs no shared-memory file and no second connection can exist.
   LOCKSTEP_TRY_STATUS(connection->run("PRAGMA locking_mode=EXCLUSIVE"));
-  if (!connection->run("PRAGMA journal_mode=WAL")) {
-    return connection->error("cannot be locked; is another lockstep using it?", ErrorCode::unavailable);
-  }
+  if (!connection->run("PRAGMA journal_mode=WAL")) return connection->not_ours();
   LOCKSTEP_TRY_STATUS(connection->run("PRAGMA synchronous=FULL"));
   LOCKSTEP_TRY_STATUS(connection->run("PRAGMA mmap_size=0"));
   // A checkpoint in the middle of a commit would add its two syncs to one request's latency; ours runs at snapshots.
   LOCKSTEP_TRY_STATUS(connection->run("PRAGMA wal_autocheckpoint=0"));
-  if (!connection->run("BEGIN EXCLUSIVE")) {
-    return connection->error("cannot be locked; is another lockstep using it?", ErrorCode::unavailable);
-  }
+  if (!connection->run("BEGIN EXCLUSIVE")) return connection->not_ours();
   const std::uint64_t id = LOCKSTEP_TRY(connection->number_of("PRAGMA application_id"));
   const std::uint64_t version = LOCKSTEP_TRY(connection->number_of("PRAGMA user_version"));
   const std::uint64_t tables = LOCKSTEP_TRY(connection->number_of("SELECT count(*) FROM sqlite_master"));

@@ -13,8 +13,8 @@ namespace lockstep {
 class SqliteStore final : public Store {
  public:
   /// Opens or creates `path`. unavailable when another process holds it; data_loss when it is not a journal of this
-  /// format version; the sentence names the file.
-  static Result<std::unique_ptr<SqliteStore>> open(const std::string& path);
+  /// format version; the sentence names the file. `vfs` is the file system as SQLite knows it; absent: the machine's.
+  static Result<std::unique_ptr<SqliteStore>> open(const std::string& path, const char* vfs = nullptr);
   ~SqliteStore() override;
 
   Result<Recovered> recover() override;

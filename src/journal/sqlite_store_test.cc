@@ -185,6 +185,17 @@ TEST_F(SqliteStoreTest, a_file_that_is_no_database_is_refused) {
   EXPECT_FALSE(SqliteStore::open(path()).has_value());
 }
 
+// Nobody looks for another lockstep when it is the disk that has gone bad.
+TEST_F(SqliteStoreTest, a_damaged_first_page_is_damage_and_not_a_lock) {
+  write_three();
+  std::fstream file(path(), std::ios::in | std::ios::out | std::ios::binary);
+  file.write("Damaged", 7);
+  file.close();
+  const Error error = open_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("cannot be read: file is not a database"), std::string::npos) << error.message;
+}
+
 TEST_F(SqliteStoreTest, a_newer_format_is_refused_with_both_versions) {
   write_three();
   edit(path(), cat("PRAGMA user_version=", SqliteStore::format_version + 1));
