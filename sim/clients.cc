@@ -29,7 +29,7 @@ void World::operate() {
   }
   if (clients_.chance(100'000)) {
     const std::string picture = sha256_hex(cat("upload ", reply));
-    disk_.outputs[picture] = true;
+    outputs_.insert(picture);
     waiting_replies_[reply] = "check";
     return input(in::Check{reply, {"png", 64, 64, 1, picture}, clients_.chance(500'000)});
   }

@@ -77,7 +77,7 @@ void World::note_told(const out::SendFrame& effect) {
     // decided as long ago as the disk stalls.
     const auto seen = late_at_.find(row.worker_id);
     const auto lane = machine_->live().deliveries.find(row.worker_id);
-    const bool late = (seen != late_at_.end() && now_ - seen->second < seconds(10)) ||
+    const bool late = (seen != late_at_.end() && now_ - seen->second < late_for_) ||
                       (lane != machine_->live().deliveries.end() && lane->second.sent > 1);
     if (late || told == told_at_.end() || now_ - told->second.second >= redelivery_first) continue;
     for (const StateEvent& event : changes->events) {  // §2.8

@@ -8,10 +8,11 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 45> fault_names{
+inline constexpr std::array<std::string_view, 56> fault_names{
     // the orchestrator and its disk
-    "orchestrator_crash", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_stall", "output_disk_full",
-    "fill_failed",
+    "orchestrator_crash", "start_failed", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_kept_unsynced",
+    "disk_lost_unsynced", "disk_torn_write", "disk_io_error", "disk_sync_dropped", "disk_sync_kept", "disk_full",
+    "disk_lying_sync", "disk_bit_rot", "disk_stall", "disk_stall_long", "output_disk_full", "fill_failed",
     // worker processes
     "worker_crash", "worker_killed", "spawn_failed", "device_hot", "driver_slow", "probe_slow", "probe_hangs",
     // handlers

@@ -115,7 +115,7 @@ void World::check_end() {
       const std::string pixels = pixels_of(p.prompt, *p.seed + job.index);
       if (output == nullptr || output->image.sha256 != processed(pixels)) {
         violation(cat(job.job_id.str(), " completed without its image"));
-      } else if (!disk_.outputs.contains(output->image.sha256)) {
+      } else if (!outputs_.contains(output->image.sha256)) {
         violation(cat(job.job_id.str(), " completed, but its image is not on disk"));
       } else if (is_unsafe(pixels)) {
         violation(cat(job.job_id.str(), " delivered an unsafe image"));
@@ -140,11 +140,13 @@ void World::check_end() {
     }
   }
   // Recovery once more, twice: the same state each time (S18).
+  disk_.kill();
+  store_.reset();
   for (int i = 0; i < 2; ++i) {
-    Orchestrator again(settings_);
-    const auto last = again.recover(disk_.recover());
-    if (!last || again.digest() != machine_->digest()) violation("recovery at the end gives another state");
+    const auto found = found_on(disk_);
+    if (!found || found->digest != machine_->digest()) violation("recovery at the end gives another state");
   }
+  if (options_.faults) judge_rot();
 }
 
 }  // namespace lockstep::sim

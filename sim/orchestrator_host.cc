@@ -11,18 +11,12 @@ namespace lockstep::sim {
 
 void World::start_orchestrator() {
   const std::uint64_t life = ++life_;
+  const auto recovered = open_journal();
+  if (!recovered) return;
   machine_ = std::make_unique<Orchestrator>(settings_);
-  const auto last = machine_->recover(disk_.recover());
+  const auto last = machine_->recover(*recovered);
   if (!last) return violation(cat("recovery failed: ", last.error().message));
-  // S16, S17: the state that was recovered is the state that was live when the record was written.
-  const auto known = digests_.find(last->value);
-  if (known != digests_.end() && known->second != machine_->digest()) {
-    return violation(cat("replay to rev ", last->value, " gives another state than it had in life"));
-  }
-  if (last->value < acknowledged_.value) {
-    return violation(cat("rev ", acknowledged_.value, " was acknowledged, recovered was ", last->value));
-  }
-  digests_.erase(digests_.upper_bound(last->value), digests_.end());
+  judge_recovered(*last);
   loop_ = std::make_unique<Loop<Orchestrator>>(*machine_, *last);
   trace("orchestrator", cat("start, life ", life, ", rev ", last->value));
   input(in::Started{"sim-cluster", sha256_hex(secret)});
@@ -41,30 +35,24 @@ void World::flush() {
   auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
   report_.commits += batch->size();
   if (strikes(crashes_, 800)) {
-    // The batch is one transaction of the store: it is there whole or not at all.
-    if (disk_random_.chance(500'000)) {
-      disk_.append(*batch);
-      fault("disk_kept_unacknowledged");
-    } else {
-      fault("disk_lost_unacknowledged");
-    }
-    return crash_orchestrator("during a sync");
+    disk_.plan(DiskFault::power_cut, static_cast<int>(disk_random_.between(0, 5)));
+    if (append(*batch)) crash_orchestrator("after a sync");
+    return;
   }
-  const Nanos wait =
+  Nanos wait =
       strikes(disk_random_, 2000) ? seconds(disk_random_.between(1, 8)) : disk_random_.between(80'000, 2'000'000);
-  if (wait > seconds(1) - 1) {
-    fault("disk_stall");
-    disturbed_until_ = std::max(disturbed_until_, now_ + wait);
+  if (wait > seconds(1) - 1) fault("disk_stall");
+  if (strikes(disk_faults_, 250)) {
+    fault("disk_stall_long");
+    wait = seconds(disk_faults_.between(10, 60));
+    late_for_ = std::max(late_for_, wait + seconds(2));
   }
+  if (wait > seconds(1) - 1) disturbed_until_ = std::max(disturbed_until_, now_ + wait);
   after(wait, [this, life = life_, batch] {
-    if (life != life_) return;
-    disk_.append(*batch);
+    if (life != life_ || !append(*batch)) return;
     syncing_ = false;
     loop_->durable(batch->back().lsn);
-    if (loop_->pending() == 0 && disk_.records.size() > 150) {
-      disk_.snapshot(loop_->durable(), machine_->take_changed_rows());
-      ++report_.snapshots;
-    }
+    if (loop_->pending() == 0 && records_ > 150 && !snapshot()) return;
     flush();
   });
 }
@@ -74,6 +62,10 @@ void World::crash_orchestrator(const std::string& when) {
   disturbed_until_ = std::max(disturbed_until_, now_ + seconds(4));
   trace("orchestrator", cat("crash ", when));
   ++life_;
+  // The machine, or only the process: then the system keeps what it wrote. Workers live on in both cases.
+  if (disk_faults_.chance(500'000) && !disk_.is_off()) disk_.cut_power();
+  disk_.kill();
+  store_.reset();
   machine_.reset();
   loop_.reset();
   syncing_ = false;
@@ -88,6 +80,10 @@ void World::crash_orchestrator(const std::string& when) {
     after(network_.between(1000, 5'000'000),
           [this, number = pid, link = process->link] { close_at_worker(number, link); });
   }
+  start_again();
+}
+
+void World::start_again() {
   after(milliseconds(crashes_.between(1, 3000)), [this] {
     if (!loop_) start_orchestrator();
   });
@@ -158,7 +154,7 @@ void World::carry_out(out::StorePixels& effect) {
   if (full) fault("output_disk_full");
   after(milliseconds(disk_random_.between(1, 40)), [this, life = life_, effect, content, full] {
     if (content != effect.expected.sha256) return violation("pixels of another image were stored");
-    if (!full) disk_.outputs[content] = true;  // the file is there even when the orchestrator is not
+    if (!full) outputs_.insert(content);  // the file is there even when the orchestrator is not
     if (life != life_) return;
     input(in::PixelsStored{effect.job_id, effect.attempt,
                            full ? Result<ImageBuffer>(fail(ErrorCode::resource_exhausted, "no space left"))

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "domains/model/types.h"
+#include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
 #include "runtime/loop.h"
 #include "sim/disk.h"
+#include "sim/disk_vfs.h"
 #include "sim/process.h"
 #include "sim/random.h"
 #include "sim/world.h"
@@ -99,6 +101,28 @@ class World {
   void flush();
 
   void crash_orchestrator(const std::string& when);
+  /// After a crash, or a start that failed.
+  void start_again();
+
+  // ---- sim/journal.cc
+
+  void plan_disk_faults();
+  /// What the journal holds, and the store that goes on with it; nothing when the start failed.
+  std::optional<Recovered> open_journal();
+  void judge_recovered(Lsn last);
+  /// False when the orchestrator ended over it.
+  bool append(const std::vector<Record>& batch);
+  bool snapshot();
+  bool survives(const Status& status);
+  struct Found {
+    Recovered recovered;
+    Lsn last;
+    std::string digest;
+  };
+  /// What another start would find on a disk.
+  Result<Found> found_on(Disk& disk);
+  void judge_lies();
+  void judge_rot();
 
   void carry_out(out::Listen&) {}
   void carry_out(out::Log&) {}
@@ -293,7 +317,14 @@ class World {
   std::uint64_t sequence_ = 0;
   std::uint64_t trace_ = 0xCBF29CE484222325ULL;
 
-  Disk disk_;
+  Random disk_faults_{options_.seed ^ 0x6469736B73ULL};
+  Disk disk_{disk_faults_.fork(), [this](const std::string& name) { fault(name); }};
+  DiskVfs vfs_{disk_, now_};
+  std::unique_ptr<SqliteStore> store_;
+  std::size_t records_ = 0;        // since the snapshot
+  Lsn written_;                    // the newest that the store said is on disk
+  std::set<Lsn> attempted_;        // where batches end that it was given since, and of which it said nothing
+  std::set<std::string> outputs_;  // stored by content
   std::map<std::uint64_t, std::string> digests_;  // of the live state after each durable unit
   Lsn acknowledged_;                              // something that depends on it has left
   std::uint64_t life_ = 0;
@@ -320,6 +351,7 @@ class World {
   std::map<std::string, std::pair<std::uint64_t, Nanos>> told_at_;                // by worker, link, row: rev, since
   std::map<std::pair<std::int64_t, std::string>, std::uint64_t> newest_applied_;  // by pid and row
   std::map<WorkerId, Nanos> late_at_;                                             // when it was last known to be
+  Nanos late_for_ = seconds(10);  // what leaves may have been decided so long ago: the longest stall of the disk
   Rev last_published_;
   std::map<std::string, std::string> final_answers_;
   std::vector<std::string> sessions_;  // in the order they were made; several may have ended

@@ -1,0 +1,170 @@
+// The orchestrator's journal: the real store on the simulated disk, what may go wrong with it, and what must be found
+// at each start (S17, S18; reference/consistency §4.6).
+
+#include "sim/simulation.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace lockstep::sim {
+
+namespace {
+
+const std::string journal_file = "journal.db";
+
+/// The oldest of all hangs on no other one.
+bool same(const std::vector<Record>& these, const std::vector<Record>& those) {
+  return std::ranges::equal(these, those, [](const Record& one, const Record& other) {
+    return one.lsn == other.lsn && (one.body == other.body || one.lsn == Lsn{1});
+  });
+}
+
+}  // namespace
+
+/// Each kind at most once, somewhere within the next calls: while it appends, writes a snapshot, or starts again.
+void World::plan_disk_faults() {
+  const DiskFault once[] = {DiskFault::power_cut, DiskFault::error, DiskFault::error_lasting, DiskFault::sync_dropped,
+                            DiskFault::sync_kept, DiskFault::full,  DiskFault::lying_sync};
+  for (const DiskFault each : once) {
+    const Nanos when = disk_faults_.between(0, options_.duration * 9 / 10);
+    const Nanos repaired = when + disk_faults_.between(seconds(1), seconds(8));
+    const int calls = static_cast<int>(disk_faults_.between(0, 60));
+    if (disk_faults_.chance(600'000)) continue;
+    at(when, [this, each, calls] { disk_.plan(each, calls); });
+    at(repaired, [this] { disk_.repair(); });
+  }
+  at(options_.duration + 1, [this] { disk_.repair(); });
+}
+
+std::optional<Recovered> World::open_journal() {
+  disk_.power_on();
+  if (strikes(disk_faults_, 200'000)) judge_rot();
+  if (strikes(disk_faults_, 100'000)) {
+    disk_.plan(disk_faults_.chance(500'000) ? DiskFault::power_cut : DiskFault::error,
+               static_cast<int>(disk_faults_.between(0, 60)));
+  }
+  disk_.take_failed();
+  disk_.take_sync_failed();
+  auto store = SqliteStore::open(journal_file, vfs_.name().c_str());
+  Result<Recovered> recovered = store ? (*store)->recover() : Result<Recovered>(store.error());
+  if (recovered) {
+    if (disk_.take_sync_failed()) violation("a sync failed, and the start said nothing");
+    store_ = *std::move(store);
+    records_ = recovered->records.size();
+    return *std::move(recovered);
+  }
+  if (!disk_.take_failed()) {
+    violation(cat("recovery failed: ", recovered.error().message));
+    return std::nullopt;
+  }
+  fault("start_failed");
+  trace("orchestrator", recovered.error().message);
+  disk_.kill();
+  start_again();
+  return std::nullopt;
+}
+
+/// S16, S17: everything that the store said is on disk, and of what it was given last all or nothing; and the state is
+/// the one that was live when it was written.
+void World::judge_recovered(Lsn last) {
+  if (last.value < acknowledged_.value) {
+    violation(cat("rev ", acknowledged_.value, " was acknowledged, recovered was ", last.value));
+  }
+  if (last != written_ && !attempted_.contains(last)) {
+    violation(cat("the journal ends at rev ", last.value, ", within a batch; ", written_.value, " was written"));
+  }
+  if (!attempted_.empty()) fault(last > written_ ? "disk_kept_unacknowledged" : "disk_lost_unacknowledged");
+  const auto known = digests_.try_emplace(last.value, machine_->digest()).first;
+  if (known->second != machine_->digest()) {
+    violation(cat("replay to rev ", last.value, " gives another state than it had in life"));
+  }
+  digests_.erase(digests_.upper_bound(last.value), digests_.end());
+}
+
+bool World::append(const std::vector<Record>& batch) {
+  attempted_.insert(batch.back().lsn);
+  if (!survives(store_->append(batch))) return false;
+  written_ = batch.back().lsn;
+  attempted_.clear();
+  records_ += batch.size();
+  if (disk_.lies() && disk_faults_.chance(300'000)) judge_lies();
+  return true;
+}
+
+bool World::snapshot() {
+  if (strikes(disk_faults_, 30'000)) disk_.plan(DiskFault::power_cut, static_cast<int>(disk_faults_.between(0, 60)));
+  if (!survives(store_->snapshot(loop_->durable(), machine_->take_changed_rows()))) return false;
+  records_ = 0;
+  ++report_.snapshots;
+  return true;
+}
+
+bool World::survives(const Status& status) {
+  const bool failed = disk_.take_failed();
+  const bool sync_failed = disk_.take_sync_failed();
+  if (disk_.is_off()) {
+    crash_orchestrator("the power failed");
+    return false;
+  }
+  if (sync_failed && status) violation("a sync failed, and the journal said nothing");
+  if (status) return true;
+  if (!failed) violation(cat("the journal failed on a sound disk: ", status.error().message));
+  crash_orchestrator(status.error().message);  // as the server: it ends and looks what is really there
+  return false;
+}
+
+Result<World::Found> World::found_on(Disk& disk) {
+  const DiskVfs vfs(disk, now_);
+  const auto store = LOCKSTEP_TRY(SqliteStore::open(journal_file, vfs.name().c_str()));
+  Found out{LOCKSTEP_TRY(store->recover()), {}, ""};
+  Orchestrator again(settings_);
+  out.last = LOCKSTEP_TRY(again.recover(out.recovered));
+  out.digest = again.digest();
+  return out;
+}
+
+/// A disk that says "synced" and has not can lose what was acknowledged; nobody can prevent it. What is found must
+/// still be refused, or be a state that there was.
+void World::judge_lies() {
+  Disk left = disk_.left_by_lies();
+  disk_.stop_lying();
+  const auto found = found_on(left);
+  if (!found) {
+    if (found.error().code != ErrorCode::data_loss) violation(cat("a lying disk: ", found.error().message));
+    return;
+  }
+  const auto known = digests_.find(found->last.value);
+  if (known == digests_.end() || known->second != found->digest) {
+    violation(cat("a lying disk left rev ", found->last.value, " as it never was"));
+  }
+}
+
+/// One bit of what was written back into the database turns over. The start must refuse it, unless the bit is of no
+/// record: then nothing is different.
+void World::judge_rot() {
+  Disk rotten = disk_.copy();
+  const auto before = found_on(rotten);  // and its end writes the log back
+  if (!before) return violation(cat("a copy of the disk: ", before.error().message));
+  Disk::File* const file = rotten.file(journal_file);
+  const auto somewhere = static_cast<std::size_t>(disk_faults_.between(0, std::ssize(file->seen) - 1));
+  std::size_t place = somewhere;
+  if (disk_faults_.chance(700'000)) {
+    const std::size_t record = file->seen.find(R"({"rev":)", somewhere);
+    if (record != std::string::npos) place = record + static_cast<std::size_t>(disk_faults_.between(0, 12));
+  }
+  file->seen[place] = static_cast<char>(file->seen[place] ^ (1 << disk_faults_.between(0, 7)));
+  file->durable = file->seen;
+  const auto after = found_on(rotten);
+  if (!after) {
+    fault("disk_bit_rot");
+    if (after.error().code != ErrorCode::data_loss) violation(cat("a bit turned over: ", after.error().message));
+    return;
+  }
+  if (after->digest != before->digest || !same(after->recovered.records, before->recovered.records) ||
+      !same(after->recovered.past, before->recovered.past)) {
+    violation(cat("a bit turned over at byte ", place, ", and nobody saw it"));
+  }
+}
+
+}  // namespace lockstep::sim
