@@ -71,7 +71,9 @@ void World::ask_again(const std::string& key) {
   const bool mixed_up = again && governors_.chance(50'000);
   waiting_replies_[asked.reply] = mixed_up ? "mixed up" : "generate";
   reply_keys_[asked.reply] = key;
-  if (strikes(governors_, 500'000)) after(governors_.between(1, seconds(20)), [this, key] { ask_again(key); });
+  if (hits(governors_, 500'000) && permits("asked_again")) {
+    after(governors_.between(1, seconds(20)), [this, key] { ask_again(key); });
+  }
   input(asked, IdempotencyKey{key, mixed_up ? "another" : key, asked.reply});
 }
 

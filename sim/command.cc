@@ -1,14 +1,18 @@
 #include "sim/command.h"
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <sstream>
 
 #include <CLI/CLI.hpp>
 
 #include "base/text.h"
 #include "events/json_write.h"
 #include "sim/faults.h"
+#include "sim/shrink.h"
 #include "sim/world.h"
 
 namespace lockstep::sim {
@@ -32,6 +36,9 @@ struct Summary {
   std::uint64_t operations = 0;
   std::uint64_t commits = 0;
   std::uint64_t transactions = 0;
+  std::uint64_t transactions_aborted = 0;
+  std::uint64_t transactions_min = 0;  // of one seed
+  std::uint64_t loads = 0;
   std::uint64_t rejoins = 0;
   std::uint64_t segments_adopted = 0;
   std::uint64_t requests_completed = 0;
@@ -42,13 +49,61 @@ struct Summary {
   std::optional<std::string> trace_hash;  // of a single seed
 };
 BOOST_DESCRIBE_STRUCT(Summary, (),
-                      (bench, rows, runs, simulated_s, operations, commits, transactions, rejoins, segments_adopted,
-                       requests_completed, requests_failed, faults, faults_missed, violations, trace_hash))
+                      (bench, rows, runs, simulated_s, operations, commits, transactions, transactions_aborted,
+                       transactions_min, loads, rejoins, segments_adopted, requests_completed, requests_failed, faults,
+                       faults_missed, violations, trace_hash))
 
 std::string hex(std::uint64_t number) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
   return text;
+}
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> out;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) out.push_back(word);
+  return out;
+}
+
+/// A sentence when one of the two cannot be read.
+std::optional<std::string> read_faults(const std::string& faults, const std::string& just, Options& options) {
+  options.faults = faults != "none";
+  for (const std::string& name : faults == "all" || faults == "none" ? std::vector<std::string>() : split(faults)) {
+    if (std::ranges::find(fault_names, name) == fault_names.end()) {
+      std::string known;
+      for (const std::string_view each : fault_names) known += cat(known.empty() ? "" : ", ", each);
+      return cat("--faults names \"", name, "\"; expected all, none or some of: ", known);
+    }
+    options.only.insert(name);
+    for (const auto& [effect, cause] : fault_causes) {
+      if (effect == name) options.only.insert(std::string(cause));
+    }
+  }
+  if (just.empty()) return std::nullopt;
+  options.just.emplace();
+  for (const std::string& each : split(just)) {
+    const std::size_t colon = each.find(':');
+    const std::string name = each.substr(0, colon);
+    std::uint64_t number = 0;
+    const std::string_view digits = colon == std::string::npos ? "" : std::string_view(each).substr(colon + 1);
+    const auto [end, error] = std::from_chars(digits.begin(), digits.end(), number);
+    if (std::ranges::find(fault_names, name) == fault_names.end() || error != std::errc() || end != digits.end()) {
+      return cat("--just has \"", each, "\"; expected NAME:NUMBER with a fault's name, as in link_cut:2");
+    }
+    options.just->emplace(name, number);
+  }
+  return std::nullopt;
+}
+
+void print_shrunk(const Options& options) {
+  const auto shrunk = shrink(options, first_violation);
+  if (!shrunk) return;
+  std::string list;
+  for (const auto& [name, number] : shrunk->kept) list += cat(list.empty() ? "" : ",", name, ":", number);
+  std::cerr << "  after " << shrunk->runs << " runs " << shrunk->kept.size() << " faults are left: " << shrunk->what
+            << "\n  again: lockstep sim --seed " << options.seed
+            << (list.empty() ? " --no-faults" : cat(" --just ", list)) << " --trace\n";
 }
 
 }  // namespace
@@ -60,6 +115,9 @@ struct Command::State {
   double wall_s = 0;
   bool json = false;
   bool no_faults = false;
+  std::string faults = "all";
+  std::string just;
+  bool shrink = false;
   bool require_faults = false;
   bool trace = false;
 };
@@ -72,7 +130,12 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_option("--wall", state_->wall_s,
                           "stop after so many seconds of real time, however far the range got");
   state_->app->add_flag("--json", state_->json, "print one object");
-  state_->app->add_flag("--no-faults", state_->no_faults, "a peaceful world");
+  auto* none = state_->app->add_flag("--no-faults", state_->no_faults, "a peaceful world: --faults none");
+  state_->app->add_option("--faults", state_->faults, "all, none, or the names of those that may happen, with commas")
+      ->excludes(none);
+  state_->app->add_option("--just", state_->just, "of what was drawn, these happen alone: NAME:NUMBER,NAME:NUMBER");
+  state_->app->add_flag("--shrink", state_->shrink, "of a seed that fails, the fewest faults that still make it fail")
+      ->excludes(many);
   state_->app->add_flag("--require-faults", state_->require_faults,
                         cat("fail when a fault was never met; without it from ", seeds_for_every_fault, " seeds on"));
   state_->app->add_flag("--trace", state_->trace, "print every event to stderr");
@@ -81,6 +144,12 @@ Command::~Command() = default;
 
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
+  Options options;
+  if (const auto wrong = read_faults(state_->no_faults ? "none" : state_->faults, state_->just, options)) {
+    std::cerr << "lockstep sim: " << *wrong << "\n";
+    return 2;
+  }
+  options.trace = state_->trace;
   std::uint64_t first = state_->seed == 0 ? 1 : state_->seed;
   std::uint64_t last = first;
   if (!state_->seeds.empty()) {
@@ -98,12 +167,17 @@ std::optional<int> Command::run() {
   Summary summary;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     if (state_->wall_s > 0 && elapsed() > state_->wall_s) break;
-    const Report report = sim::run({.seed = seed, .faults = !state_->no_faults, .trace = state_->trace});
+    options.seed = seed;
+    const Report report = sim::run(options);
     ++summary.runs;
     summary.simulated_s += report.simulated_s;
     summary.operations += report.operations;
     summary.commits += report.commits;
     summary.transactions += report.transactions;
+    summary.transactions_aborted += report.aborted;
+    summary.transactions_min =
+        summary.runs == 1 ? report.transactions : std::min(summary.transactions_min, report.transactions);
+    summary.loads += report.loads;
     summary.rejoins += report.rejoins;
     summary.segments_adopted += report.segments_adopted;
     summary.requests_completed += report.completed;
@@ -114,11 +188,13 @@ std::optional<int> Command::run() {
     if (!report.violations.empty() && !state_->json) {
       std::cerr << report.violations.front() << "\n  again: lockstep sim --seed " << seed << " --trace\n";
     }
+    if (!report.violations.empty() && state_->shrink) print_shrunk(options);
   }
   const double wall = elapsed();
   const bool require = state_->require_faults || summary.runs >= seeds_for_every_fault;
   for (const auto& [kind, count] : summary.faults) {
-    if (require && !state_->no_faults && count == 0) summary.faults_missed.push_back(kind);
+    const bool wanted = options.faults && (options.only.empty() || options.only.contains(kind));
+    if (require && wanted && !options.just && count == 0) summary.faults_missed.push_back(kind);
   }
   for (const std::string& kind : summary.faults_missed) {
     std::cerr << "lockstep sim: the fault " << kind << " was never met in " << summary.runs << " seeds\n";
@@ -129,8 +205,9 @@ std::optional<int> Command::run() {
     std::cout << json::to_text(summary) << "\n";
   } else {
     std::cout << summary.runs << " seeds, " << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in "
-              << wall << " s: " << summary.operations << " operations, " << summary.transactions
-              << " load transactions, " << summary.commits << " commits, " << summary.rejoins << " rejoins, "
+              << wall << " s: " << summary.operations << " operations, " << summary.transactions << " transactions ("
+              << summary.transactions_aborted << " aborted, at least " << summary.transactions_min << " a seed), "
+              << summary.loads << " loads, " << summary.commits << " commits, " << summary.rejoins << " rejoins, "
               << summary.segments_adopted << " segments taken back, " << summary.requests_completed
               << " requests completed, " << summary.requests_failed << " failed with a reason\nfaults:";
     for (const auto& [kind, count] : summary.faults) std::cout << " " << kind << " " << count;

@@ -18,11 +18,8 @@ std::string row_of(std::string_view type, std::string_view subject) { return cat
 }  // namespace
 
 bool World::withholds_answer(const Process&, const Frame& frame) {
-  if (frame.header.type != static_cast<std::uint16_t>(FrameType::state_applied) || !strikes(tellers_, 60'000)) {
-    return false;
-  }
-  fault("answer_withheld");
-  return true;
+  return frame.header.type == static_cast<std::uint16_t>(FrameType::state_applied) &&
+         strikes("answer_withheld", tellers_, 60'000);
 }
 
 const Process* World::target_of(const Delivery& row) {

@@ -12,14 +12,14 @@ void World::plan_faults() {
   const auto times = [&](std::int64_t max) { return crashes_.between(0, max); };
   for (std::int64_t i = times(4); i > 0; --i) {
     at(crashes_.between(0, options_.duration), [this] {
-      if (loop_) crash_orchestrator("by signal");
+      if (loop_ && permits("orchestrator_crash")) crash_orchestrator("by signal");
     });
   }
   for (std::int64_t i = times(6); i > 0; --i) {
     at(crashes_.between(0, options_.duration), [this] {
       for (auto& [pid, process] : processes_) {
         if (!process->alive || crashes_.chance(500'000)) continue;
-        fault("worker_killed");
+        if (!meets("worker_killed")) return;
         return end_process(*process, "signal 9 (Killed)");
       }
     });

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <string_view>
+#include <utility>
 
 namespace lockstep::sim {
 
@@ -26,6 +27,23 @@ inline constexpr std::array<std::string_view, 56> fault_names{
     // ways in
     "guest_joined", "guest_worked", "guest_left", "guest_returned", "stranger_wrong_secret", "stranger_configured_name",
     "stranger_taken_name", "stranger_forged_return"};
+
+/// What only another fault leads to: a run that asks for the first alone meets the second too.
+inline constexpr std::array<std::pair<std::string_view, std::string_view>, 13> fault_causes{{
+    {"disk_kept_unacknowledged", "orchestrator_crash"},
+    {"disk_lost_unacknowledged", "orchestrator_crash"},
+    {"disk_kept_unsynced", "orchestrator_crash"},
+    {"disk_lost_unsynced", "orchestrator_crash"},
+    {"disk_torn_write", "orchestrator_crash"},
+    {"start_failed", "orchestrator_crash"},
+    {"disk_bit_rot", "orchestrator_crash"},
+    {"ended_without_progress", "handler_hangs"},
+    {"urgent_first", "link_slow"},
+    {"late_bytes", "link_doubled"},
+    {"late_hello", "link_doubled"},
+    {"told_again", "answer_withheld"},
+    {"guest_returned", "guest_left"},
+}};
 
 /// Fewer seeds may miss a rare one by chance.
 inline constexpr int seeds_for_every_fault = 200;

@@ -23,18 +23,14 @@ void World::carry_out(Process& process, wout::ArmTimer& effect) {
 
 void World::carry_out(Process& process, wout::SampleTelemetry&) {
   win::Telemetry reading{{}, process.machine.used(), Ratio{0}, {}};
-  if (strikes(manners_, 20'000)) {
-    fault("device_hot");
-    reading.health.temperature = 95;
-  }
+  if (strikes("device_hot", manners_, 20'000)) reading.health.temperature = 95;
   worker_input_soon(process, std::move(reading));
 }
 
 /// A driver that allows less than power_allowed watts.
 void World::carry_out(Process& process, wout::SetPowerLimit& effect) {
   const bool refuses = effect.watts && *effect.watts >= power_allowed;
-  const bool slow = strikes(handlers_, 200'000);
-  if (slow) fault("driver_slow");
+  const bool slow = strikes("driver_slow", handlers_, 200'000);
   const Nanos duration = milliseconds(slow ? handlers_.between(500, 4000) : handlers_.between(1, 20));
   after(duration, [this, pid = process.pid, number = effect.number, refuses] {
     if (living(pid) != nullptr) worker_input(pid, win::PowerLimitSet{number, refuses ? "the driver refuses it" : ""});
@@ -45,13 +41,11 @@ void World::carry_out(Process& process, wout::SetPowerLimit& effect) {
 void World::carry_out(Process& process, wout::Calibrate& effect) {
   if (process.hung) return;
   process.measures = true;
-  if (strikes(calibrators_, 100'000)) {
-    fault("probe_hangs");
+  if (strikes("probe_hangs", calibrators_, 100'000)) {
     process.hung = true;
     return;
   }
-  const bool slow = strikes(calibrators_, 200'000);
-  if (slow) fault("probe_slow");
+  const bool slow = strikes("probe_slow", calibrators_, 200'000);
   const Nanos duration = milliseconds(slow ? calibrators_.between(500, 8000) : calibrators_.between(10, 60));
   process.stalls_until = std::max(process.stalls_until, now_ + duration);  // it may be longer than the deadline
   DeviceCapabilityDiscovered found;
@@ -73,20 +67,17 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
   }
   const std::int64_t pid = process.pid;
   if (process.hung) return;
-  if (strikes(handlers_, 4000)) {
-    fault("handler_hangs");
+  if (strikes("handler_hangs", handlers_, 4000)) {
     process.hung = true;
     return;
   }
-  if (strikes(manners_, 4000)) {
-    fault("interpreter_held");
+  if (strikes("interpreter_held", manners_, 4000)) {
     process.held_until = now_ + seconds(20);
     process.stalls_until = std::max(process.stalls_until, process.held_until);
   }
   const Nanos duration = milliseconds(handlers_.between(30, 1500));
   const std::optional<Nanos> pace = slowness(process);
-  if (strikes(handlers_, 15'000)) {
-    fault(effect.kind == "load" ? "load_failed" : "handler_failed");
+  if (strikes(effect.kind == "load" ? "load_failed" : "handler_failed", handlers_, 15'000)) {
     const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
     return when_free(pid, duration, [this, pid, task = effect.task, code] {
       worker_input(pid, win::TaskFailed{task, code, "simulated failure"});
@@ -97,15 +88,15 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
 
 /// Far slower than others, and yet alive: each report comes well before the deadline, or well after it.
 std::optional<Nanos> World::slowness(Process& process) {
-  if (!strikes(handlers_, 10'000)) return std::nullopt;
+  if (!hits(handlers_, 10'000)) return std::nullopt;
   const Nanos deadline = settings_.timing.progress_deadline;
-  if (handlers_.chance(300'000)) {
-    fault("handler_too_slow");
+  const bool too_slow = handlers_.chance(300'000);
+  if (!meets(too_slow ? "handler_too_slow" : "handler_slow")) return std::nullopt;
+  if (too_slow) {
     const Nanos pace = deadline * handlers_.between(11, 20) / 10;
     process.stalls_until = std::max(process.stalls_until, now_ + 8 * pace);
     return pace;
   }
-  fault("handler_slow");
   return deadline * handlers_.between(3, 6) / 10;
 }
 
@@ -129,7 +120,7 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
         alive->handles[++alive->handles_made] = *result;
         done.handles = {alive->handles_made};
       };
-      const bool twice = strikes(handlers_, 5000);
+      const bool twice = hits(handlers_, 5000) && permits("handler_answers_twice");
       attach();
       worker_input(pid, done);
       if (!twice || (alive = living(pid)) == nullptr) return;
@@ -151,15 +142,13 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
     progress(pid, start.task, duration / 2, json::to_text(LoadReport{task->components[0].name, Ratio{0.5}, 1_GiB}));
     finish(json::to_text(LoadDone{1_GiB, 1.0}), std::nullopt);
   } else if (start.kind == "release") {
-    finish(json::to_text(ReleaseDone{Bytes{strikes(handlers_, 5000) ? (fault("release_lies"), 1u) : 0u}}),
-           std::nullopt);
+    finish(json::to_text(ReleaseDone{Bytes{strikes("release_lies", handlers_, 5000) ? 1u : 0u}}), std::nullopt);
   } else if (start.kind == "inference") {
     const auto task = json::from_text<InferenceTask>(start.body);
     LOCKSTEP_CHECK(task.has_value());
     if (!process.machine.holdings().contains(task->model_id)) violation("inference without its model");
     reports(task->steps);
-    if (strikes(manners_, 10'000)) {
-      fault("handler_floods");
+    if (strikes("handler_floods", manners_, 10'000)) {
       for (int i = 0; i < 300; ++i) {
         progress(pid, start.task, duration * i / 300, json::to_text(InferenceReport{0, task->steps, 0.01}));
       }
@@ -208,8 +197,7 @@ void World::hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const 
       worker_input(pid, win::TaskPart{task, std::move(request_id), report, {alive->handles_made}});
     };
     tell(image.request_id);
-    if (!strikes(handlers_, 20'000)) return;
-    fault("handler_answers_twice");
+    if (!strikes("handler_answers_twice", handlers_, 20'000)) return;
     tell(image.request_id);
     tell("inf:nobody:1");
   });

@@ -13,6 +13,34 @@ namespace {
 
 const std::string journal_file = "journal.db";
 
+std::string_view name_of(DiskFault fault) {
+  switch (fault) {
+    case DiskFault::power_cut: return "orchestrator_crash";
+    case DiskFault::error:
+    case DiskFault::error_lasting: return "disk_io_error";
+    case DiskFault::sync_dropped: return "disk_sync_dropped";
+    case DiskFault::sync_kept: return "disk_sync_kept";
+    case DiskFault::full: return "disk_full";
+    case DiskFault::lying_sync: return "disk_lying_sync";
+  }
+  return "";
+}
+
+/// How many domains a commit changes: by the tables that it names.
+std::size_t domains_of(std::string_view commit) {
+  static constexpr std::string_view domains[] = {"device.",     "memory.",    "model.",
+                                                 "processing.", "inference.", "postprocessing."};
+  static constexpr std::string_view table = R"("table":")";
+  std::set<std::string_view> found;
+  for (std::size_t at = commit.find(table); at != std::string_view::npos; at = commit.find(table, at)) {
+    at += table.size();
+    for (const std::string_view each : domains) {
+      if (commit.substr(at).starts_with(each)) found.insert(each);
+    }
+  }
+  return found.size();
+}
+
 /// The oldest of all hangs on no other one.
 bool same(const std::vector<Record>& these, const std::vector<Record>& those) {
   return std::ranges::equal(these, those, [](const Record& one, const Record& other) {
@@ -31,7 +59,7 @@ void World::plan_disk_faults() {
     const Nanos repaired = when + disk_faults_.between(seconds(1), seconds(8));
     const int calls = static_cast<int>(disk_faults_.between(0, 60));
     if (disk_faults_.chance(600'000)) continue;
-    at(when, [this, each, calls] { disk_.plan(each, calls); });
+    if (permits(name_of(each))) at(when, [this, each, calls] { disk_.plan(each, calls); });
     at(repaired, [this] { disk_.repair(); });
   }
   at(options_.duration + 1, [this] { disk_.repair(); });
@@ -39,8 +67,8 @@ void World::plan_disk_faults() {
 
 std::optional<Recovered> World::open_journal() {
   disk_.power_on();
-  if (strikes(disk_faults_, 200'000)) judge_rot();
-  if (strikes(disk_faults_, 100'000)) {
+  if (hits(disk_faults_, 200'000) && permits("disk_bit_rot")) judge_rot();
+  if (hits(disk_faults_, 100'000) && permits("start_failed")) {
     disk_.plan(disk_faults_.chance(500'000) ? DiskFault::power_cut : DiskFault::error,
                static_cast<int>(disk_faults_.between(0, 60)));
   }
@@ -86,6 +114,7 @@ bool World::append(const std::vector<Record>& batch) {
   attempted_.insert(batch.back().lsn);
   if (!survives(store_->append(batch))) return false;
   written_ = batch.back().lsn;
+  for (const Record& each : batch) report_.transactions += domains_of(each.body) > 1 ? 1 : 0;
   attempted_.clear();
   records_ += batch.size();
   if (disk_.lies() && disk_faults_.chance(300'000)) judge_lies();
@@ -93,7 +122,9 @@ bool World::append(const std::vector<Record>& batch) {
 }
 
 bool World::snapshot() {
-  if (strikes(disk_faults_, 30'000)) disk_.plan(DiskFault::power_cut, static_cast<int>(disk_faults_.between(0, 60)));
+  if (hits(disk_faults_, 30'000) && permits("orchestrator_crash")) {
+    disk_.plan(DiskFault::power_cut, static_cast<int>(disk_faults_.between(0, 60)));
+  }
   if (!survives(store_->snapshot(loop_->durable(), machine_->take_changed_rows()))) return false;
   records_ = 0;
   ++report_.snapshots;

@@ -11,8 +11,7 @@ namespace lockstep::sim {
 
 Nanos World::arrival(Nanos& last) {
   Nanos latency = network_.between(20'000, 2'000'000);
-  if (strikes(network_, 3000)) {
-    fault("network_delay");
+  if (strikes("network_delay", network_, 3000)) {
     latency += milliseconds(network_.between(100, 3000));
     disturbed_until_ = std::max(disturbed_until_, now_ + latency);
   }
@@ -27,10 +26,10 @@ std::string readable(const Frame& frame) {
 }
 
 bool World::cut(Process& process) {
-  if (!strikes(network_, 800)) return false;
+  if (!hits(network_, 800)) return false;
   // One side may learn of it much later than the other, or only when another connection takes its place.
   const bool half_open = network_.chance(300'000);
-  fault(half_open ? "link_half_open" : "link_cut");
+  if (!meets(half_open ? "link_half_open" : "link_cut")) return false;
   process.link_up = false;
   disturbed_until_ = std::max(disturbed_until_, now_ + seconds(20));
   const std::int64_t pid = process.pid;
@@ -40,7 +39,16 @@ bool World::cut(Process& process) {
   return true;
 }
 
+/// Once for each transaction, however often it is told.
+void World::note_abort(const Frame& frame) {
+  if (static_cast<FrameType>(frame.header.type) != FrameType::transaction_abort) return;
+  if (!aborted_.insert(from_frame(frame).value().op_id).second) return;
+  ++report_.aborted;
+  ++report_.transactions;
+}
+
 void World::carry_out(out::SendFrame& effect) {
+  note_abort(effect.frame);
   note_answer(effect);
   note_told(effect);
   Process* process = living(effect.worker_id, effect.incarnation);
@@ -65,8 +73,7 @@ void World::queue(std::shared_ptr<Line>& line, std::shared_ptr<Message> message,
   if (line == nullptr || line->link != message->link) {
     // 10 MB a second, or one that is so slow that frames queue up.
     Nanos byte_time = 100;
-    if (strikes(network_, 100'000)) {
-      fault("link_slow");
+    if (strikes("link_slow", network_, 100'000)) {
       byte_time = network_.between(5'000, 40'000);
       disturbed_until_ = std::max(disturbed_until_, now_ + seconds(5));
     }
@@ -152,8 +159,7 @@ void World::remember_transaction(Process& process, const Frame& frame) {
   }
   process.aborted.insert(id);
   const auto prepare = process.prepares.find(id);
-  if (prepare == process.prepares.end() || !process.link_up || !strikes(tellers_, 900'000)) return;
-  fault("prepared_again");
+  if (prepare == process.prepares.end() || !process.link_up || !strikes("prepared_again", tellers_, 900'000)) return;
   envelope = from_frame(prepare->second).value();
   envelope.sequence = 0;
   auto message = std::make_shared<Message>();
@@ -199,8 +205,7 @@ void World::cross_to_orchestrator(Process& process, const std::shared_ptr<Messag
 }
 
 bool World::doubled(Process& process) {
-  if (!strikes(manners_, process.accepted ? 600 : 60'000)) return false;
-  fault("link_doubled");
+  if (!strikes("link_doubled", manners_, process.accepted ? 600 : 60'000)) return false;
   disturbed_until_ = std::max(disturbed_until_, now_ + seconds(5));
   after(milliseconds(1), [this, pid = process.pid, link = process.link] { close_at_worker(pid, link); });
   const Nanos noticed = seconds(manners_.between(1, 5));

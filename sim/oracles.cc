@@ -146,7 +146,7 @@ void World::check_end() {
     const auto found = found_on(disk_);
     if (!found || found->digest != machine_->digest()) violation("recovery at the end gives another state");
   }
-  if (options_.faults) judge_rot();
+  if (allows("disk_bit_rot")) judge_rot();
 }
 
 }  // namespace lockstep::sim

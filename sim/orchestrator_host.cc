@@ -27,23 +27,21 @@ void World::flush() {
     auto effect = loop_->next_effect();
     if (!effect) break;
     acknowledged_ = std::max(acknowledged_, loop_->durable());
-    if (strikes(crashes_, 250)) return crash_orchestrator("between two effects");
+    if (hits(crashes_, 250) && permits("orchestrator_crash")) return crash_orchestrator("between two effects");
     std::visit([this](auto& each) { carry_out(each); }, effect->what);
   }
   if (!loop_ || syncing_ || loop_->pending() == 0) return;
   syncing_ = true;
   auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
   report_.commits += batch->size();
-  if (strikes(crashes_, 800)) {
+  if (hits(crashes_, 800) && permits("orchestrator_crash")) {
     disk_.plan(DiskFault::power_cut, static_cast<int>(disk_random_.between(0, 5)));
     if (append(*batch)) crash_orchestrator("after a sync");
     return;
   }
-  Nanos wait =
-      strikes(disk_random_, 2000) ? seconds(disk_random_.between(1, 8)) : disk_random_.between(80'000, 2'000'000);
-  if (wait > seconds(1) - 1) fault("disk_stall");
-  if (strikes(disk_faults_, 250)) {
-    fault("disk_stall_long");
+  Nanos wait = strikes("disk_stall", disk_random_, 2000) ? seconds(disk_random_.between(1, 8))
+                                                         : disk_random_.between(80'000, 2'000'000);
+  if (strikes("disk_stall_long", disk_faults_, 250)) {
     wait = seconds(disk_faults_.between(10, 60));
     late_for_ = std::max(late_for_, wait + seconds(2));
   }
@@ -127,8 +125,7 @@ void World::carry_out(out::ScanModels&) {
 void World::carry_out(out::FillSegment& effect) {
   const Nanos wait = milliseconds(handlers_.between(50, 1500));
   const std::pair key{effect.model_id.str(), effect.component};
-  if (strikes(handlers_, 30'000)) {
-    fault("fill_failed");
+  if (strikes("fill_failed", handlers_, 30'000)) {
     return later(wait, in::SegmentFilled{effect.model_id, effect.component,
                                          fail(ErrorCode::unavailable, "the disk did not answer")});
   }
@@ -150,8 +147,7 @@ void World::carry_out(out::OpenPixels& effect) {
 void World::carry_out(out::StorePixels& effect) {
   const Content content = handles_.at(effect.handle);
   handles_.erase(effect.handle);
-  const bool full = strikes(disk_random_, 10'000);
-  if (full) fault("output_disk_full");
+  const bool full = strikes("output_disk_full", disk_random_, 10'000);
   after(milliseconds(disk_random_.between(1, 40)), [this, life = life_, effect, content, full] {
     if (content != effect.expected.sha256) return violation("pixels of another image were stored");
     if (!full) outputs_.insert(content);  // the file is there even when the orchestrator is not
@@ -177,7 +173,7 @@ void World::carry_out(out::Publish& effect) {
   }
   for (const CommitEvent& event : effect.events) {
     trace("event", cat(effect.rev.value, " ", event.type, " ", event.subject));
-    if (event.type == "model_load_committed") ++report_.transactions;
+    if (event.type == "model_load_committed") ++report_.loads;
   }
 }
 

@@ -39,8 +39,7 @@ bool World::tells_of_foreign_facts(const Process& sender, const Message& message
                      live->second.link == message.link &&
                      live->second.sequence_in[static_cast<std::size_t>(header.urgency)] + 1 == header.sequence &&
                      header.epoch == machine_->live().epoch && !live->second.silent;
-  if (!heard || !strikes(manners_, 5000)) return false;
-  fault("not_its_own");
+  if (!heard || !strikes("not_its_own", manners_, 5000)) return false;
   static const std::vector<FrameType> types = types_of_the_orchestrator();
   const auto which = static_cast<std::size_t>(manners_.between(0, static_cast<std::int64_t>(types.size()) - 1));
   Envelope envelope = from_frame(message.frame).value();

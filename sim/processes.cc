@@ -13,8 +13,7 @@ void World::carry_out(out::SpawnWorker& effect) {
       return violation(cat(id.str(), " is spawned while its incarnation ", process->incarnation.value, " lives"));
     }
   }
-  if (strikes(crashes_, 30'000)) {
-    fault("spawn_failed");
+  if (strikes("spawn_failed", crashes_, 30'000)) {
     return later(milliseconds(1), in::WorkerGone{id, effect.incarnation, "it could not be started"});
   }
   const std::int64_t pid = ++pids_made_;
@@ -42,11 +41,10 @@ void World::start_guest() {
   processes_[pid] = std::make_unique<Process>(guest, Incarnation{}, pid, 6_GiB, schema_of(pid));
   processes_[pid]->runs = true;
   trace("guest", cat("starts as process ", pid));
-  if (options_.faults && manners_.chance(500'000)) {
+  if (manners_.chance(500'000)) {
     after(seconds(manners_.between(5, 30)), [this, pid] {
       Process* process = living(pid);
-      if (process == nullptr || healed_) return;
-      fault("guest_left");
+      if (process == nullptr || healed_ || !meets("guest_left")) return;
       end_process(*process, "exit status 0");
     });
   }

@@ -72,8 +72,19 @@ class World {
   void after(Nanos delay, std::function<void()> what) { at(now_ + delay, std::move(what)); }
 
   void trace(std::string_view node, std::string_view what);
-  void fault(const std::string& kind);
-  bool strikes(Random& stream, std::uint64_t per_million);
+  /// Counts what was met.
+  void fault(std::string_view name);
+  /// A draw of chance alone.
+  bool hits(Random& stream, std::uint64_t per_million);
+  /// Whether this seed may meet the fault at all, by its options.
+  bool allows(std::string_view name) const;
+  /// Whether it may happen here and now. Asked once for each occurrence, which has a number by that.
+  bool permits(std::string_view name);
+  /// permits(), and counts it.
+  bool meets(std::string_view name);
+  bool strikes(std::string_view name, Random& stream, std::uint64_t per_million) {
+    return hits(stream, per_million) && meets(name);
+  }
   void violation(std::string text);
   WallTime wall() const { return {1'700'000'000'000 + now_ / 1'000'000}; }
 
@@ -169,8 +180,7 @@ class World {
     while (process->alive) {
       auto effect = process->loop.next_effect();
       if (!effect) break;
-      if (strikes(crashes_, 300)) {
-        fault("worker_crash");
+      if (strikes("worker_crash", crashes_, 300)) {
         return end_process(*process, "signal 9 (Killed)");
       }
       std::visit([&](auto& each) { carry_out(*process, each); }, effect->what);
@@ -226,6 +236,7 @@ class World {
   bool doubled(Process& process);
   void to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& message, bool first);
 
+  void note_abort(const Frame& frame);
   void carry_out(out::SendFrame& effect);
   void deliver_to_worker(Process& process, std::shared_ptr<Message> message);
   /// Puts a message into the lanes of its line; it crosses when the line is free.
@@ -306,6 +317,7 @@ class World {
   Random random_;
   Random schedule_, network_, disk_random_, handlers_, crashes_, clients_, manners_;
   Report report_;
+  std::map<std::string, std::uint64_t> occurrences_;  // of what permits() was asked for
   Settings settings_;
   std::vector<SimModel> models_;
 
@@ -360,6 +372,7 @@ class World {
   std::map<ReplyId, std::string> reply_keys_;  // replies that are due, and the keys that they were asked for with
   ReplyId replies_made_ = 0;
   std::set<std::string> accepted_;
+  std::set<std::string> aborted_;  // transactions
 };
 
 }  // namespace lockstep::sim

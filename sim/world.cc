@@ -43,11 +43,14 @@ Report World::run() {
   if (random_.chance(700'000)) start_guest();
   plan_clients();
   plan_governing();
-  if (options_.faults) plan_faults();
+  plan_faults();
   while (!events_.empty() && report_.violations.empty()) {
     const auto next = events_.top();
     if (next.time > options_.duration) healed_ = true;
-    if (next.time > options_.duration && at_rest()) break;
+    if (next.time > options_.duration && at_rest()) {
+      if (report_.transactions >= options_.transactions_min) break;
+      operate();  // a long stall has left it too little time: clients go on
+    }
     if (next.time > options_.duration + options_.rest_limit) {
       violation(cat("not at rest ", options_.rest_limit / seconds(1), " s after the faults ended: ", unrest()));
       break;
@@ -82,16 +85,34 @@ void World::trace(std::string_view node, std::string_view what) {
   }
 }
 
-void World::fault(const std::string& kind) {
-  const auto place = report_.faults.find(kind);
+void World::fault(std::string_view name) {
+  const auto place = report_.faults.find(std::string(name));
   LOCKSTEP_CHECK(place != report_.faults.end());  // a fault without a name cannot be missed
   ++place->second;
-  trace("fault", kind);
+  trace("fault", name);
 }
 
-bool World::strikes(Random& stream, std::uint64_t per_million) {
-  const bool hit = stream.chance(per_million);  // drawn always, so that healing changes no other stream
-  return hit && options_.faults && !healed_;
+bool World::hits(Random& stream, std::uint64_t per_million) {
+  return stream.chance(per_million);  // drawn always, so that healing changes no other stream
+}
+
+bool World::allows(std::string_view name) const {
+  return options_.faults && (options_.only.empty() || options_.only.contains(std::string(name)));
+}
+
+bool World::permits(std::string_view name) {
+  if (healed_ || !allows(name)) return false;
+  Occurrence occurrence{std::string(name), 0};
+  occurrence.second = ++occurrences_[occurrence.first];
+  if (options_.just && !options_.just->contains(occurrence)) return false;
+  report_.met.push_back(std::move(occurrence));
+  return true;
+}
+
+bool World::meets(std::string_view name) {
+  if (!permits(name)) return false;
+  fault(name);
+  return true;
 }
 
 void World::violation(std::string text) {

@@ -6,21 +6,29 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/units.h"
 
 namespace lockstep::sim {
 
+/// A fault by its name, and which of its kind in this seed, from 1.
+using Occurrence = std::pair<std::string, std::uint64_t>;
+
 struct Options {
   std::uint64_t seed = 1;
   Nanos duration = seconds(60);  // with faults; then the world heals and must come to rest
   Nanos rest_limit = seconds(3600);
   int operations_min = 50;
+  std::uint64_t transactions_min = 200;
   bool faults = true;
-  bool trace = false;  // print every event to stderr
+  std::set<std::string> only = {};                          // the faults that may happen; empty: all
+  std::optional<std::set<Occurrence>> just = std::nullopt;  // of what was drawn, this happens and nothing else
+  bool trace = false;                                       // print every event to stderr
 };
 
 struct Report {
@@ -31,11 +39,14 @@ struct Report {
   std::uint64_t completed = 0;   // requests that ended with images or a verdict
   std::uint64_t failed = 0;      // that ended with a reason
   std::uint64_t commits = 0;
-  std::uint64_t transactions = 0;  // loads that were decided
+  std::uint64_t transactions = 0;  // atomic changes of two domains or more: committed, or aborted by two-phase commit
+  std::uint64_t aborted = 0;       // of these
+  std::uint64_t loads = 0;         // by two-phase commit, that were decided
   std::uint64_t snapshots = 0;     // of the journal
   std::uint64_t rejoins = 0;       // workers that came back over a new link
   std::uint64_t segments_adopted = 0;
   std::map<std::string, std::uint64_t> faults;  // every name of sim/faults.h, also those that were not met
+  std::vector<Occurrence> met;                  // that were allowed to happen, in order
   std::vector<std::string> violations;
 };
 

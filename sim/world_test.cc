@@ -29,6 +29,7 @@ void expect_good(const Report& report) {
   EXPECT_TRUE(report.violations.empty()) << told(report);
   EXPECT_GE(report.simulated_s, 60) << told(report);
   EXPECT_GE(report.operations, 50u) << told(report);
+  EXPECT_GE(report.transactions, 200u) << told(report);
   EXPECT_GT(report.completed, 0u) << told(report);
 }
 
@@ -61,6 +62,20 @@ TEST(World, faults_really_happen_and_can_be_left_out) {
     EXPECT_EQ(count, 0u) << kind;
   }
   expect_good(without);
+}
+
+TEST(World, only_the_faults_that_were_asked_for_happen) {
+  Options options;
+  std::uint64_t cuts = 0;
+  for (options.seed = 1; options.seed <= 4; ++options.seed) {
+    options.only = {"link_cut"};
+    const Report report = run(options);
+    expect_good(report);
+    cuts += report.faults.at("link_cut");
+    for (const auto& [name, number] : report.met) EXPECT_EQ(name, "link_cut");
+    EXPECT_EQ(report.faults.at("orchestrator_crash") + report.faults.at("worker_killed"), 0u);
+  }
+  EXPECT_GT(cuts, 0u);
 }
 
 // A seed that failed once stays.
