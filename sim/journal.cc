@@ -79,7 +79,6 @@ std::optional<Recovered> World::open_journal() {
   if (recovered) {
     if (disk_.take_sync_failed()) violation("a sync failed, and the start said nothing");
     store_ = *std::move(store);
-    records_ = recovered->records.size();
     return *std::move(recovered);
   }
   if (!disk_.take_failed()) {
@@ -116,20 +115,20 @@ bool World::append(const std::vector<Record>& batch) {
   written_ = batch.back().lsn;
   for (const Record& each : batch) report_.transactions += domains_of(each.body) > 1 ? 1 : 0;
   attempted_.clear();
-  records_ += batch.size();
   if (disk_.lies() && disk_faults_.chance(300'000)) judge_lies();
   return true;
 }
 
-bool World::snapshot() {
+bool World::snapshot(const SnapshotPiece& piece) {
   if (hits(disk_faults_, 30'000) && permits("orchestrator_crash")) {
     disk_.plan(DiskFault::power_cut, static_cast<int>(disk_faults_.between(0, 60)));
   }
-  if (!survives(store_->snapshot(loop_->durable(), machine_->take_changed_rows()))) return false;
-  records_ = 0;
-  ++report_.snapshots;
+  if (!survives(store_->snapshot(piece))) return false;
+  if (piece.at) ++report_.snapshots;
   return true;
 }
+
+bool World::tidy() { return !store_->untidy() || survives(store_->tidy()); }
 
 bool World::survives(const Status& status) {
   const bool failed = disk_.take_failed();

@@ -9,6 +9,13 @@
 
 namespace lockstep::sim {
 
+namespace {
+
+/// Small pieces, so that crashes fall between them.
+constexpr UpkeepLimits upkeep_limits{.commits = 150, .piece_rows = 8, .piece_bytes = 64u << 10};
+
+}  // namespace
+
 void World::start_orchestrator() {
   const std::uint64_t life = ++life_;
   const auto recovered = open_journal();
@@ -18,6 +25,7 @@ void World::start_orchestrator() {
   if (!last) return violation(cat("recovery failed: ", last.error().message));
   judge_recovered(*last);
   loop_ = std::make_unique<Loop<Orchestrator>>(*machine_, *last);
+  upkeep_ = Upkeep(recovered->records.size(), upkeep_limits);
   trace("orchestrator", cat("start, life ", life, ", rev ", last->value));
   input(in::Started{"sim-cluster", sha256_hex(secret)});
 }
@@ -34,6 +42,8 @@ void World::flush() {
   syncing_ = true;
   auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
   report_.commits += batch->size();
+  upkeep_.committed(batch->size());
+  auto piece = std::make_shared<std::optional<SnapshotPiece>>(upkeep_.next(*machine_, loop_->applied()));
   if (hits(crashes_, 800) && permits("orchestrator_crash")) {
     disk_.plan(DiskFault::power_cut, static_cast<int>(disk_random_.between(0, 5)));
     if (append(*batch)) crash_orchestrator("after a sync");
@@ -46,11 +56,11 @@ void World::flush() {
     late_for_ = std::max(late_for_, wait + seconds(2));
   }
   if (wait > seconds(1) - 1) disturbed_until_ = std::max(disturbed_until_, now_ + wait);
-  after(wait, [this, life = life_, batch] {
+  after(wait, [this, life = life_, batch, piece] {
     if (life != life_ || !append(*batch)) return;
     syncing_ = false;
     loop_->durable(batch->back().lsn);
-    if (loop_->pending() == 0 && records_ > 150 && !snapshot()) return;
+    if (*piece ? !snapshot(**piece) : !tidy()) return;
     flush();
   });
 }

@@ -20,6 +20,7 @@
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
 #include "runtime/loop.h"
+#include "runtime/upkeep.h"
 #include "sim/disk.h"
 #include "sim/disk_vfs.h"
 #include "sim/process.h"
@@ -123,7 +124,8 @@ class World {
   void judge_recovered(Lsn last);
   /// False when the orchestrator ended over it.
   bool append(const std::vector<Record>& batch);
-  bool snapshot();
+  bool snapshot(const SnapshotPiece& piece);
+  bool tidy();
   bool survives(const Status& status);
   struct Found {
     Recovered recovered;
@@ -333,7 +335,7 @@ class World {
   Disk disk_{disk_faults_.fork(), [this](const std::string& name) { fault(name); }};
   DiskVfs vfs_{disk_, now_};
   std::unique_ptr<SqliteStore> store_;
-  std::size_t records_ = 0;        // since the snapshot
+  Upkeep upkeep_;
   Lsn written_;                    // the newest that the store said is on disk
   std::set<Lsn> attempted_;        // where batches end that it was given since, and of which it said nothing
   std::set<std::string> outputs_;  // stored by content

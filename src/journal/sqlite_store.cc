@@ -19,6 +19,9 @@ constexpr int application_id = 0x4C4B5354;  // "LKST"
 constexpr sqlite3_int64 log_piece = 4 << 20;  // bytes
 constexpr sqlite3_int64 log_frame = 4096 + 24;
 constexpr sqlite3_int64 log_spare = 1 << 20;  // less than this is left: one more piece
+// From here on the log is written back, before it has to grow; so much is written and synced in two milliseconds.
+constexpr sqlite3_int64 log_full = 1 << 20;
+constexpr std::uint64_t forgotten_at_once = 250;  // records
 
 std::uint32_t record_crc(Lsn lsn, std::string_view body, std::uint32_t previous) {
   return crc32c(body, crc32c(cat(lsn.value), previous));
@@ -73,15 +76,19 @@ struct SqliteStore::Connection {
   std::uint32_t last_crc = 0;
   std::uint32_t past_crc = 0;  // of the past record that was read last
   Lsn last;
+  Lsn snapshot_at;
+  Lsn oldest;                  // record that is kept; 0 when there is none
   sqlite3_int64 log_size = 0;  // of the file
   sqlite3_int64 log_used = 0;  // by the newest commit
   bool reserves = true;        // the disk had room for it when it was tried last
   // Of append(), which is what a request waits for: prepared once.
   std::optional<Statement> begin, insert, commit;
+  // Of a snapshot, many pieces of which may follow each other.
+  std::optional<Statement> put, erase, mark, crc_of, forget;
 
   ~Connection() {
-    for (auto* each : {&begin, &insert, &commit}) each->reset();  // before their handle
-    sqlite3_close_v2(db);
+    for (auto* each : {&begin, &insert, &commit, &put, &erase, &mark, &crc_of, &forget}) each->reset();
+    sqlite3_close_v2(db);  // after its statements
   }
 
   Error error(std::string_view what, ErrorCode code = ErrorCode::data_loss) const {
@@ -106,7 +113,12 @@ struct SqliteStore::Connection {
   Status check_past(const Recovered& before, const Record& record, std::uint32_t crc, std::uint32_t snapshot_crc);
 
   Status prepare_append();
+  Status prepare_snapshot();
   Status reserve_log();
+  Status write_back();
+  Status write_row(const SnapshotRow& row);
+  Status move_mark(Lsn at);
+  Lsn past_begin() const;
 
   Result<std::uint64_t> number_of(const char* sql) {
     Statement query(db, sql);
@@ -145,8 +157,61 @@ Status SqliteStore::Connection::prepare_append() {
   };
   sqlite3_wal_hook(db, committed, this);
   // What was committed before goes into the database first: else every start would lengthen the log once more.
-  LOCKSTEP_TRY_STATUS(run("PRAGMA wal_checkpoint(RESTART)"));
+  LOCKSTEP_TRY_STATUS(write_back());
   return reserve_log();
+}
+
+Status SqliteStore::Connection::prepare_snapshot() {
+  put.emplace(db, "INSERT OR REPLACE INTO snapshot_row VALUES(?, ?, ?, ?, ?)");
+  erase.emplace(db, "DELETE FROM snapshot_row WHERE tbl=? AND key=?");
+  mark.emplace(db, "UPDATE mark SET value=? WHERE name=?");
+  crc_of.emplace(db, "SELECT crc FROM record WHERE lsn=?");
+  forget.emplace(db, "DELETE FROM record WHERE lsn<?");
+  if (put->prepared() && erase->prepared() && mark->prepared() && crc_of->prepared() && forget->prepared()) return {};
+  return error("cannot prepare a snapshot");
+}
+
+/// The next commit begins the log anew, in the file as it is.
+Status SqliteStore::Connection::write_back() {
+  LOCKSTEP_TRY_STATUS(run("PRAGMA wal_checkpoint(RESTART)"));
+  log_used = 0;
+  reserves = true;
+  return {};
+}
+
+Status SqliteStore::Connection::write_row(const SnapshotRow& row) {
+  Statement& statement = row.value ? *put : *erase;
+  statement.bind(1, row.table);
+  statement.bind(2, row.key);
+  if (row.value) {
+    statement.bind(3, *row.value);
+    statement.bind(4, row.mod_rev.value);
+    statement.bind(5, row_crc(row.table, row.key, *row.value, row.mod_rev.value));
+  }
+  if (!statement.run()) return error("cannot write the snapshot");
+  return {};
+}
+
+/// The chain goes on from the checksum of the record there.
+Status SqliteStore::Connection::move_mark(Lsn at) {
+  std::uint64_t crc = last_crc;
+  if (at != last) {
+    crc_of->bind(1, at.value);
+    if (crc_of->step() != SQLITE_ROW) return error(cat("record ", at.value, " of the snapshot is missing"));
+    crc = crc_of->number(0);
+    crc_of->reset();
+  }
+  for (const auto& [name, value] : {std::pair("snapshot_at", at.value), std::pair("snapshot_crc", crc)}) {
+    mark->bind(1, value);
+    mark->bind(2, std::string_view(name));
+    if (!mark->run()) return error("cannot write the snapshot");
+  }
+  return {};
+}
+
+/// The oldest record that is to be kept.
+Lsn SqliteStore::Connection::past_begin() const {
+  return Lsn{snapshot_at.value > past_records_max ? snapshot_at.value - past_records_max + 1 : 1};
 }
 
 /// Only what lies behind the end of the file is written, so nothing that was committed is touched. A disk that has no
@@ -225,7 +290,8 @@ Result<Recovered> SqliteStore::recover() {
   out.snapshot_at = Lsn{LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_at'"))};
   c.last_crc =
       static_cast<std::uint32_t>(LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_crc'")));
-  c.last = out.snapshot_at;
+  c.last = c.snapshot_at = out.snapshot_at;
+  c.oldest = Lsn{};
 
   Statement rows(c.db, "SELECT tbl, key, value, mod_rev, crc FROM snapshot_row ORDER BY tbl, key");
   int step = SQLITE_DONE;
@@ -243,6 +309,7 @@ Result<Recovered> SqliteStore::recover() {
   const std::uint32_t snapshot_crc = c.last_crc;
   while ((step = records.step()) == SQLITE_ROW) {
     Record record{Lsn{records.number(0)}, records.text(1)};
+    if (c.oldest.value == 0) c.oldest = record.lsn;
     if (record.lsn <= out.snapshot_at) {
       LOCKSTEP_TRY_STATUS(c.check_past(out, record, static_cast<std::uint32_t>(records.number(2)), snapshot_crc));
       out.past.push_back(std::move(record));
@@ -261,6 +328,13 @@ Result<Recovered> SqliteStore::recover() {
     out.records.push_back(std::move(record));
   }
   if (step != SQLITE_DONE) return c.error("cannot read the records");
+  // A row may be newer than the mark: a snapshot was cut short, and replay brings the other rows up to it. It cannot be
+  // newer than every record.
+  for (const SnapshotRow& row : out.rows) {
+    if (row.mod_rev.value <= c.last.value) continue;
+    return fail(ErrorCode::data_loss, cat("journal ", c.path, ": snapshot row ", row.table, "/", row.key, " is of rev ",
+                                          row.mod_rev.value, "; the last record is ", c.last.value));
+  }
   return out;
 }
 
@@ -277,6 +351,7 @@ Status SqliteStore::append(std::span<const Record> records) {
     c.insert->bind(2, record.body);
     c.insert->bind(3, crc);
     if (!c.insert->run()) return c.error("cannot append");
+    if (c.oldest.value == 0) c.oldest = record.lsn;
     c.last = record.lsn;
     c.last_crc = crc;
   }
@@ -284,44 +359,36 @@ Status SqliteStore::append(std::span<const Record> records) {
   return {};
 }
 
-Status SqliteStore::snapshot(Lsn at, std::span<const SnapshotRow> changed) {
+Status SqliteStore::snapshot(const SnapshotPiece& piece) {
   Connection& c = *connection_;
-  LOCKSTEP_CHECK(at == c.last);  // the chain continues from the last record's checksum
-  LOCKSTEP_TRY_STATUS(c.run("BEGIN IMMEDIATE"));
-  {
-    Statement put(c.db, "INSERT OR REPLACE INTO snapshot_row VALUES(?, ?, ?, ?, ?)");
-    Statement erase(c.db, "DELETE FROM snapshot_row WHERE tbl=? AND key=?");
-    if (!put.prepared() || !erase.prepared()) return c.error("cannot write the snapshot");
-    for (const SnapshotRow& row : changed) {
-      Statement& statement = row.value ? put : erase;
-      statement.bind(1, row.table);
-      statement.bind(2, row.key);
-      if (row.value) {
-        statement.bind(3, *row.value);
-        statement.bind(4, row.mod_rev.value);
-        statement.bind(5, row_crc(row.table, row.key, *row.value, row.mod_rev.value));
-      }
-      if (statement.step() != SQLITE_DONE) return c.error("cannot write the snapshot");
-      statement.reset();
-    }
-    Statement mark(c.db, "UPDATE mark SET value=? WHERE name=?");
-    Statement forget(c.db, "DELETE FROM record WHERE lsn<=?");
-    if (!mark.prepared() || !forget.prepared()) return c.error("cannot write the snapshot");
-    mark.bind(1, at.value);
-    mark.bind(2, std::string_view("snapshot_at"));
-    if (mark.step() != SQLITE_DONE) return c.error("cannot write the snapshot");
-    mark.reset();
-    mark.bind(1, c.last_crc);
-    mark.bind(2, std::string_view("snapshot_crc"));
-    if (mark.step() != SQLITE_DONE) return c.error("cannot write the snapshot");
-    forget.bind(1, at.value > past_records_max ? at.value - past_records_max : 0);
-    if (forget.step() != SQLITE_DONE) return c.error("cannot forget old records");
+  if (!c.insert) LOCKSTEP_TRY_STATUS(c.prepare_append());
+  if (!c.put) LOCKSTEP_TRY_STATUS(c.prepare_snapshot());
+  LOCKSTEP_CHECK(!piece.at || (*piece.at >= c.snapshot_at && *piece.at <= c.last));
+  if (!c.begin->run()) return c.error("cannot begin a snapshot");
+  for (const SnapshotRow& row : piece.rows) {
+    LOCKSTEP_CHECK(row.mod_rev.value <= c.last.value);  // its record is in the journal already
+    LOCKSTEP_TRY_STATUS(c.write_row(row));
   }
-  LOCKSTEP_TRY_STATUS(c.run("COMMIT"));
-  // The next commit begins the log anew, in the file as it is.
-  LOCKSTEP_TRY_STATUS(c.run("PRAGMA wal_checkpoint(RESTART)"));
-  c.log_used = 0;
-  c.reserves = true;
+  if (piece.at) LOCKSTEP_TRY_STATUS(c.move_mark(*piece.at));
+  if (!c.commit->run()) return c.error("cannot commit a snapshot");
+  if (piece.at) c.snapshot_at = *piece.at;
+  return {};
+}
+
+bool SqliteStore::untidy() const {
+  const Connection& c = *connection_;
+  return c.log_used >= log_full || (c.oldest.value > 0 && c.oldest < c.past_begin());
+}
+
+Status SqliteStore::tidy() {
+  Connection& c = *connection_;
+  if (c.log_used >= log_full) return c.write_back();
+  if (c.oldest.value == 0 || c.oldest >= c.past_begin()) return {};
+  if (!c.put) LOCKSTEP_TRY_STATUS(c.prepare_snapshot());
+  const Lsn end{std::min(c.past_begin().value, c.oldest.value + forgotten_at_once)};
+  c.forget->bind(1, end.value);
+  if (!c.forget->run()) return c.error("cannot forget old records");
+  c.oldest = end;
   return {};
 }
 

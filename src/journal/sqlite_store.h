@@ -19,7 +19,9 @@ class SqliteStore final : public Store {
 
   Result<Recovered> recover() override;
   Status append(std::span<const Record> records) override;
-  Status snapshot(Lsn at, std::span<const SnapshotRow> changed) override;
+  Status snapshot(const SnapshotPiece& piece) override;
+  bool untidy() const override;
+  Status tidy() override;
 
   static constexpr int format_version = 1;
   /// How many records behind the snapshot are kept, so that event streams can go on after a restart.

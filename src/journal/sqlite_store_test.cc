@@ -63,6 +63,10 @@ class SqliteStoreTest : public testing::Test {
     ASSERT_TRUE(store->append(records(1, 3)).has_value());
   }
 
+  static void tidy_all(SqliteStore& store) {
+    while (store.untidy()) ASSERT_TRUE(store.tidy().has_value());
+  }
+
   /// Runs SQL on the closed journal, as damage or an older program would.
   static void edit(const std::string& path, const std::string& sql) {
     sqlite3* db = nullptr;
@@ -211,10 +215,10 @@ TEST_F(SqliteStoreTest, a_snapshot_replaces_the_records_up_to_it) {
     ASSERT_TRUE(store->recover().has_value());
     ASSERT_TRUE(store->append(records(1, 3)).has_value());
     const std::vector<SnapshotRow> rows{{"t", "a", "1", Rev{2}}, {"t", "b", "2", Rev{3}}, {"t", "c", "3", Rev{3}}};
-    ASSERT_TRUE(store->snapshot(Lsn{3}, rows).has_value());
+    ASSERT_TRUE(store->snapshot({rows, Lsn{3}}).has_value());
     ASSERT_TRUE(store->append(records(4, 5)).has_value());
     const std::vector<SnapshotRow> changed{{"t", "a", "9", Rev{4}}, {"t", "b", std::nullopt, Rev{}}};
-    ASSERT_TRUE(store->snapshot(Lsn{5}, changed).has_value());
+    ASSERT_TRUE(store->snapshot({changed, Lsn{5}}).has_value());
     ASSERT_TRUE(store->append(records(6, 7)).has_value());
   }
   const auto store = open(path());
@@ -238,7 +242,8 @@ TEST_F(SqliteStoreTest, the_past_is_bounded_and_its_damage_is_named) {
     ASSERT_NE(store, nullptr);
     ASSERT_TRUE(store->recover().has_value());
     ASSERT_TRUE(store->append(records(1, kept + 3)).has_value());
-    ASSERT_TRUE(store->snapshot(Lsn{kept + 3}, {}).has_value());
+    ASSERT_TRUE(store->snapshot({{}, Lsn{kept + 3}}).has_value());
+    tidy_all(*store);
     const auto recovered = store->recover();
     ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
     EXPECT_TRUE(recovered->records.empty());
@@ -259,12 +264,47 @@ TEST_F(SqliteStoreTest, damage_in_a_snapshot_row_names_the_row) {
     ASSERT_TRUE(store->recover().has_value());
     ASSERT_TRUE(store->append(records(1, 1)).has_value());
     const std::vector<SnapshotRow> rows{{"jobs", "j1", "{}", Rev{1}}};
-    ASSERT_TRUE(store->snapshot(Lsn{1}, rows).has_value());
+    ASSERT_TRUE(store->snapshot({rows, Lsn{1}}).has_value());
   }
   edit(path(), "UPDATE snapshot_row SET value='[]'");
   const Error error = recover_error(path());
   EXPECT_EQ(error.code, ErrorCode::data_loss);
   EXPECT_NE(error.message.find("snapshot row jobs/j1 failed its checksum"), std::string::npos) << error.message;
+}
+
+TEST_F(SqliteStoreTest, the_mark_may_stand_behind_the_newest_record) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  ASSERT_TRUE(store->append(records(1, 5)).has_value());
+  const std::vector<SnapshotRow> first{{"t", "a", "1", Rev{2}}};
+  const std::vector<SnapshotRow> last{{"t", "b", "2", Rev{5}}};
+  ASSERT_TRUE(store->snapshot({first, std::nullopt}).has_value());
+  EXPECT_EQ(store->recover()->snapshot_at, Lsn{});
+  EXPECT_EQ(store->recover()->rows.size(), 1u);
+  ASSERT_TRUE(store->snapshot({last, Lsn{3}}).has_value());
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  EXPECT_EQ(recovered->snapshot_at, Lsn{3});
+  EXPECT_EQ(recovered->rows.size(), 2u);
+  expect_records(recovered->records, 4, 5);
+  expect_records(recovered->past, 1, 3);
+}
+
+TEST_F(SqliteStoreTest, a_row_that_is_newer_than_every_record_is_named) {
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    ASSERT_TRUE(store->append(records(1, 3)).has_value());
+    const std::vector<SnapshotRow> rows{{"jobs", "j1", "{}", Rev{3}}};
+    ASSERT_TRUE(store->snapshot({rows, std::nullopt}).has_value());
+  }
+  edit(path(), "DELETE FROM record WHERE lsn=3");
+  const Error error = recover_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("snapshot row jobs/j1 is of rev 3; the last record is 2"), std::string::npos)
+      << error.message;
 }
 
 // WAL, exclusive, without a shared-memory file: nobody else can read what we have not made durable.
@@ -322,10 +362,18 @@ TEST_F(SqliteStoreTest, a_commit_does_not_lengthen_the_log) {
   for (std::uint64_t lsn = 2; lsn <= 100; ++lsn) ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
   EXPECT_GT(written(log), 400'000u);
   EXPECT_EQ(fs::file_size(log), size);
-  ASSERT_TRUE(store->snapshot(Lsn{100}, {}).has_value());
   const auto before = written(log);
-  for (std::uint64_t lsn = 101; lsn <= 150; ++lsn) ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
-  EXPECT_EQ(written(log), before);  // from its begin again
+  ASSERT_FALSE(store->untidy());
+  ASSERT_TRUE(store->append(records(101, 600)).has_value());
+  for (std::uint64_t lsn = 601; !store->untidy(); ++lsn) ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
+  EXPECT_LT(written(log), 1'100'000u);
+  EXPECT_EQ(fs::file_size(log), size);
+  const auto longest = written(log);
+  const std::uint64_t next = store->recover()->records.size() + 1;
+  tidy_all(*store);
+  for (std::uint64_t lsn = next; lsn < next + 50; ++lsn) ASSERT_TRUE(store->append(records(lsn, lsn)).has_value());
+  EXPECT_GT(longest, before);
+  EXPECT_EQ(written(log), longest);  // from its begin again
   EXPECT_EQ(fs::file_size(log), size);
 }
 
@@ -373,8 +421,12 @@ TEST_F(SqliteStoreTest, without_room_to_spare_commits_go_on) {
   std::signal(SIGXFSZ, ignored);
   for (const Status& each : done) EXPECT_TRUE(each.has_value()) << each.error().message;
   EXPECT_LT(size, 200'000u) << "what was written of the reserve is given back";
-  ASSERT_TRUE(store->snapshot(Lsn{20}, {}).has_value());
-  ASSERT_TRUE(store->append(records(21, 21)).has_value());
+  ASSERT_TRUE(store->snapshot({{}, Lsn{20}}).has_value());
+  const std::vector<Record> big{{Lsn{21}, std::string(2 << 20, 'x')}};
+  ASSERT_TRUE(store->append(big).has_value());
+  ASSERT_TRUE(store->untidy());
+  tidy_all(*store);
+  ASSERT_TRUE(store->append(records(22, 22)).has_value());
   EXPECT_GE(fs::file_size(path() + "-wal"), 4u << 20) << "there is room again";
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
 // Where commits become durable. One record per commit; a snapshot replaces the records up to a position by rows.
-// The SQLite engine (journal/sqlite_store.h) and the simulator's disk implement the same interface.
+// The SQLite engine (journal/sqlite_store.h) implements it; the simulator's disk keeps the same contract.
 
 #include <optional>
 #include <span>
@@ -25,6 +25,16 @@ struct SnapshotRow {
   Rev mod_rev;
 };
 
+/// One piece of an incremental snapshot. Its rows are as they are when the piece is made, and everything they come from
+/// is appended before the piece is written: then a crash between two pieces leaves rows that are older than the newest
+/// record or just as new, and replay from the old mark gives each its last value.
+///
+/// at   with the last piece: every row that changed up to here is written, the records up to here are the past
+struct SnapshotPiece {
+  std::vector<SnapshotRow> rows;
+  std::optional<Lsn> at;
+};
+
 struct Recovered {
   Lsn snapshot_at;                // records up to here are inside `rows`
   std::vector<SnapshotRow> rows;  // with values
@@ -43,8 +53,13 @@ class Store {
   /// never retry (a failed sync may have dropped the pages it failed on).
   virtual Status append(std::span<const Record> records) = 0;
 
-  /// Writes the changed rows as one unit; records up to `at` are the past then, of which a store may forget any.
-  virtual Status snapshot(Lsn at, std::span<const SnapshotRow> changed) = 0;
+  /// Writes the rows as one unit, and moves the mark with the last of them. An error is that of append().
+  virtual Status snapshot(const SnapshotPiece& piece) = 0;
+
+  /// Is there old stuff that tidy() would clear?
+  virtual bool untidy() const = 0;
+  /// Clears some of it, for a few milliseconds at most. An error is that of append().
+  virtual Status tidy() = 0;
 };
 
 }  // namespace lockstep

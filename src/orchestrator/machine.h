@@ -37,8 +37,11 @@ class Orchestrator {
   /// Returns the last position; data_loss when a row or a record cannot be read.
   Result<Lsn> recover(const Recovered& recovered);
 
-  /// The rows that changed since the last call, for the incremental snapshot.
-  std::vector<SnapshotRow> take_changed_rows();
+  /// For the incremental snapshot (runtime/upkeep.h): what changed since the last one is in it from here on.
+  void begin_snapshot();
+  /// The next of its rows, as they are now: until there are `rows_max` of them, or `bytes_max` bytes.
+  std::vector<SnapshotRow> take_snapshot_rows(std::size_t rows_max, std::size_t bytes_max);
+  std::size_t snapshot_rows_left() const { return unsaved_.size(); }
 
   const Tables& tables() const { return tables_; }
   const Live& live() const { return live_; }
@@ -56,7 +59,8 @@ class Orchestrator {
   Tables tables_;
   Live live_;
   Nanos now_ = 0;  // of the newest input
-  std::set<std::pair<std::string, std::string>> changed_;
+  std::set<std::pair<std::string, std::string>> changed_;  // since the last snapshot began
+  std::set<std::pair<std::string, std::string>> unsaved_;  // of the snapshot that is being taken
 };
 
 }  // namespace lockstep

@@ -164,20 +164,26 @@ Status Orchestrator::replay(const Record& record) {
   return change(commit, std::nullopt);
 }
 
-std::vector<SnapshotRow> Orchestrator::take_changed_rows() {
+void Orchestrator::begin_snapshot() {
+  LOCKSTEP_CHECK(unsaved_.empty());
+  unsaved_ = std::exchange(changed_, {});
+}
+
+std::vector<SnapshotRow> Orchestrator::take_snapshot_rows(std::size_t rows_max, std::size_t bytes_max) {
   std::vector<SnapshotRow> rows;
-  tables_.for_each_table([&](const auto& table) {
-    for (const auto& [name, key] : changed_) {
-      if (name != table.name()) continue;
-      const auto entry = table.entries().find(key);
-      if (entry == table.entries().end()) {
-        rows.push_back({name, key, std::nullopt, Rev{}});
-      } else {
-        rows.push_back({name, key, json::to_text(entry->second.row), entry->second.mod_rev});
-      }
-    }
-  });
-  changed_.clear();
+  for (std::size_t bytes = 0; !unsaved_.empty() && rows.size() < rows_max && bytes < bytes_max;) {
+    auto name = std::move(unsaved_.extract(unsaved_.begin()).value());
+    SnapshotRow row{std::move(name.first), std::move(name.second), std::nullopt, Rev{}};
+    tables_.for_each_table([&](const auto& table) {
+      if (table.name() != row.table) return;
+      const auto entry = table.entries().find(row.key);
+      if (entry == table.entries().end()) return;
+      row.value = json::to_text(entry->second.row);
+      row.mod_rev = entry->second.mod_rev;
+    });
+    bytes += row.key.size() + (row.value ? row.value->size() : 0);
+    rows.push_back(std::move(row));
+  }
   return rows;
 }
 

@@ -30,7 +30,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::uint64_t commits_per_snapshot = 2000;
 constexpr int prove_tries_max = 1000;              // 10 ms apart
 constexpr Nanos models_quiet = milliseconds(300);  // after the last change, before the folder is read
 constexpr Nanos models_settled = seconds(2);       // a broken file younger than this may still be written
@@ -88,6 +87,7 @@ Status Driver::open() {
   const Recovered recovered = LOCKSTEP_TRY(store_->recover());
   const Lsn last = LOCKSTEP_TRY(machine_.recover(recovered));
   loop_ = std::make_unique<Loop<Orchestrator>>(machine_, last);
+  upkeep_ = Upkeep(recovered.records.size());
   LOCKSTEP_TRY_STATUS(read_worker_secret());
   http_ = std::make_unique<http::Server>(
       reactor_, config_.http,
@@ -136,49 +136,74 @@ void Driver::pump() {
   sync();
 }
 
+/// What the disk does in one go, while nobody else touches the store.
+struct Driver::DiskWork {
+  std::vector<Record> batch;
+  std::optional<SnapshotPiece> piece;
+  bool tidies = false;
+  Nanos took = 0;  // the batch alone
+
+  Status append(Store& store) {
+    const Nanos began = real::Reactor::now();
+    Status status = store.append(batch);
+    took = real::Reactor::now() - began;
+    return status;
+  }
+  Status keep_up(Store& store) const { return piece ? store.snapshot(*piece) : store.tidy(); }
+};
+
 void Driver::sync() {
   for (;;) {
     while (auto effect = loop_->next_effect()) {
       std::visit([this](auto& each) { carry_out(each); }, effect->what);
     }
+    if (loop_->durable() == loop_->applied()) let_links_go();
     if (syncing_) return;
-    if (loop_->pending() == 0) return let_links_go();
-    auto batch = std::make_shared<std::vector<Record>>(loop_->take_batch());
-    const Lsn last = batch->back().lsn;
-    commits_since_snapshot_ += batch->size();
-    if (batch->size() == 1) {
-      // One commit: a hand-over to another core and back would cost more than it hides.
-      Nanos took = 0;
-      if (const Status status = append(*batch, took); !status) return disk_failed(status.error());
-      counters_.sync.observe(took);
-      ++counters_.commits;
-      loop_->durable(last);
-      snapshot_if_due();
-      continue;
-    }
-    syncing_ = true;
-    disk_->run([this, batch, last] {
-      Nanos took = 0;
-      const Status status = append(*batch, took);
-      reactor_.post([this, status, last, took, commits = batch->size()] {
-        syncing_ = false;
-        if (!status) return disk_failed(status.error());
-        counters_.sync.observe(took);
-        counters_.commits += commits;
-        loop_->durable(last);
-        snapshot_if_due();
-        sync();
-      });
-    });
-    return;
+    auto work = std::make_shared<DiskWork>();
+    work->batch = loop_->take_batch();
+    upkeep_.committed(work->batch.size());
+    // Everything that is applied is in the batch or on disk: the rows may be taken as they are.
+    work->piece = upkeep_.next(machine_, loop_->applied());
+    work->tidies = !work->piece && store_->untidy();
+    const bool upkeep = work->piece || work->tidies;
+    if (work->batch.empty() && !upkeep) return;
+    if (work->batch.size() != 1 || upkeep) return on_disk(work);
+    // One commit: a hand-over to another core and back would cost more than it hides.
+    if (const Status status = work->append(*store_); !status) return disk_failed(status.error());
+    durable(work->batch.back().lsn, 1, work->took);
   }
 }
 
-Status Driver::append(const std::vector<Record>& batch, Nanos& took) const {
-  const Nanos began = real::Reactor::now();
-  Status status = store_->append(batch);
-  took = real::Reactor::now() - began;
-  return status;
+void Driver::on_disk(const std::shared_ptr<DiskWork>& work) {
+  syncing_ = true;
+  disk_->run([this, work] {
+    const bool upkeep = work->piece || work->tidies;
+    if (!work->batch.empty()) {
+      const Status status = work->append(*store_);
+      // What waits for the batch does not wait for the upkeep.
+      reactor_.post([this, work, status, upkeep] {
+        if (!status) return disk_failed(status.error());
+        syncing_ = upkeep;
+        durable(work->batch.back().lsn, work->batch.size(), work->took);
+        sync();
+      });
+      if (!status) return;
+    }
+    if (!upkeep) return;
+    const Status status = work->keep_up(*store_);
+    reactor_.post([this, work, status] {
+      if (!status) return disk_failed(status.error());
+      syncing_ = false;
+      if (work->piece && work->piece->at) ++counters_.snapshots;
+      sync();
+    });
+  });
+}
+
+void Driver::durable(Lsn last, std::size_t commits, Nanos took) {
+  counters_.sync.observe(took);
+  counters_.commits += commits;
+  loop_->durable(last);
 }
 
 std::string Driver::metrics() const {
@@ -190,16 +215,6 @@ std::string Driver::metrics() const {
   }
   return metrics_text(
       {machine_, config_.core, counters_, http_->counters(), process_facts(), journal_bytes, real::Reactor::now()});
-}
-
-void Driver::snapshot_if_due() {
-  // Only at a point where memory and disk agree: nothing pending, nothing in flight.
-  if (commits_since_snapshot_ < commits_per_snapshot || loop_->pending() > 0) return;
-  commits_since_snapshot_ = 0;
-  ++counters_.snapshots;
-  if (const Status status = store_->snapshot(loop_->durable(), machine_.take_changed_rows()); !status) {
-    disk_failed(status.error());
-  }
 }
 
 void Driver::disk_failed(const Error& error) {

@@ -26,6 +26,7 @@
 #include "orchestrator/machine.h"
 #include "propagation/lanes.h"
 #include "runtime/loop.h"
+#include "runtime/upkeep.h"
 #include "server/config.h"
 #include "server/metrics.h"
 #include "server/worker_logs.h"
@@ -73,8 +74,11 @@ class Driver {
   Status open();
   void input(decltype(Input::what) what, std::optional<IdempotencyKey> key = {});
   void pump();
+  /// Carries out what is durable, and gives the disk what waits for it: the pending batch, then one piece of upkeep.
   void sync();
-  void snapshot_if_due();
+  struct DiskWork;
+  void on_disk(const std::shared_ptr<DiskWork>& work);
+  void durable(Lsn last, std::size_t commits, Nanos took);
   void disk_failed(const Error& error);
   void end_when_quiet(int tries);
 
@@ -132,7 +136,6 @@ class Driver {
   void bound_logs();
   void sample_memory();
   std::string metrics() const;
-  Status append(const std::vector<Record>& batch, Nanos& took) const;
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
   template <class Work, class Done>
   void in_pool(Work work, Done done);
@@ -152,7 +155,7 @@ class Driver {
   std::deque<Input> inputs_;
   bool pump_posted_ = false;
   bool syncing_ = false;  // the disk thread owns the store
-  std::uint64_t commits_since_snapshot_ = 0;
+  Upkeep upkeep_;
   DriverCounters counters_;
   std::unique_ptr<real::Pool> disk_;  // one thread
 
