@@ -140,6 +140,9 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void set();
   void list_outputs();
   void worker_log();
+  void journal();
+  template <class View>
+  auto tell_view();
   void model_route();
   bool wants_wait() const;
   /// Gives it to the core, with the key that the client calls it by.
@@ -385,6 +388,7 @@ void Server::State::Connection::dispatch() {
     case Route::Kind::metrics:
       return send({.body = server->hooks.metrics(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
     case Route::Kind::worker_log: return worker_log();
+    case Route::Kind::journal: return journal();
     case Route::Kind::models:
     case Route::Kind::model:
     case Route::Kind::load_model:
@@ -440,6 +444,22 @@ void Server::State::Connection::worker_log() {
                                        .content_type = "text/plain; charset=utf-8",
                                        .headers = {{"Lockstep-Log-End", piece->end}, {"Cache-Control", "no-store"}}});
                          });
+}
+
+/// Called with a view or with the reason why there is none.
+template <class View>
+auto Server::State::Connection::tell_view() {
+  return [self = shared_from_this()](Result<View> view) {
+    if (self->server->ended || self->phase != Phase::waiting) return;
+    self->send(view ? Answer{.body = json::to_text(*view)} : error_answer(view.error()));
+  };
+}
+
+void Server::State::Connection::journal() {
+  if (route.name == "journal/snapshot") return server->hooks.snapshot(tell_view<SnapshotView>());
+  auto file = read_backup(parser->get().body());
+  if (!file) return send(error_answer(file.error()));
+  server->hooks.backup(*std::move(file), tell_view<BackupView>());
 }
 
 void Server::State::Connection::model_route() {

@@ -10,6 +10,7 @@
 #include "base/image_header.h"
 #include "base/text.h"
 #include "events/json_read.h"
+#include "http/journal_shapes.h"
 
 namespace lockstep::http {
 
@@ -140,6 +141,9 @@ std::optional<Route> place_of(std::string_view path) {
   if (path == "/api/v1/memory") return Route{Kind::view, "memory", {}};
   if (path == "/api/v1/memory/history") return Route{Kind::view, "memory/history", {}};
   if (path == "/api/v1/memory/policy") return Route{Kind::setting, "memory/policy", {}};
+  for (const std::string_view word : {"snapshot", "backup"}) {
+    if (path == cat("/api/v1/journal/", word)) return Route{Kind::journal, cat("journal/", word), {}};
+  }
   if (path == "/api/v1/routing") return Route{Kind::setting, "routing", {}};
   if (const auto id = name_between(path, devices, "/config")) {
     return Route{Kind::setting, cat("devices/", *id, "/config"), {}};
@@ -189,6 +193,7 @@ std::string_view methods_of(Route::Kind kind) {
     case Route::Kind::unload_model:
     case Route::Kind::verify_model:
     case Route::Kind::command:
+    case Route::Kind::journal:
     case Route::Kind::cancel: return "POST";
     case Route::Kind::models: return "GET, HEAD, POST";
     case Route::Kind::model: return "GET, HEAD, DELETE";
@@ -251,7 +256,8 @@ std::string class_of(const Route& route) {
     case Route::Kind::unload_model: return "unload_model";
     case Route::Kind::verify_model: return "verify_model";
     case Route::Kind::setting: return "setting";
-    case Route::Kind::command: return route.name.substr(0, route.name.find('/'));
+    case Route::Kind::command:
+    case Route::Kind::journal: return route.name.substr(0, route.name.find('/'));
   }
   return "unknown";
 }
@@ -347,6 +353,16 @@ Result<Body> read_strictly(std::string_view text) {
 }
 
 }  // namespace
+
+Result<std::string> read_backup(std::string_view text) {
+  BackupBody body = LOCKSTEP_TRY(read_strictly<BackupBody>(text));
+  const bool is_path =
+      body.file.starts_with('/') && !body.file.ends_with('/') && body.file.size() <= 4000 && !body.file.contains('\0');
+  if (is_path) return std::move(body.file);
+  return fail(ErrorCode::invalid_argument,
+              cat("file is \"", shortened(body.file), "\"; it must be a path from the root, of at most 4000 bytes"),
+              "/file");
+}
 
 Result<in::AddModel> read_add_model(std::string_view text) {
   const AddModelBody body = LOCKSTEP_TRY(read_strictly<AddModelBody>(text));

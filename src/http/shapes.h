@@ -56,10 +56,12 @@ struct Route {
     unload_model,
     verify_model,
     setting,
-    command
+    command,
+    journal
   };
   Kind kind = Kind::livez;
-  std::string name;   // view, setting, command: its path; cancel: the request id; output: the hash; of a worker: its id
+  /// view, setting, command, journal: its path; cancel: the request id; output: the hash; of a worker: its id
+  std::string name;
   std::string query;  // without the question mark
   const ImageFormat* format = nullptr;  // output: what the path's suffix says, if it has one
 };
@@ -92,6 +94,9 @@ struct AddModelBody {
 BOOST_DESCRIBE_STRUCT(AddModelBody, (), (path, name, mode))
 /// The input that it asks for; without a name, that of the file or folder.
 Result<in::AddModel> read_add_model(std::string_view text);
+
+/// The file that a copy of the journal goes to; invalid_argument unless it is a path from the root.
+Result<std::string> read_backup(std::string_view text);
 
 /// What the body of a load or unload names; an empty body names nothing.
 struct LoadChoice {

@@ -19,6 +19,8 @@ TEST(HttpShapes, every_route_is_found_with_its_name) {
   EXPECT_EQ(route_of("POST", "/api/v1/devices/gpu_0/calibrate")->name, "gpu_0");
   EXPECT_EQ(route_of("GET", "/api/v1/outputs/" + hash)->name, hash);
   EXPECT_EQ(route_of("HEAD", "/api/v1/outputs/" + hash + ".png")->kind, Route::Kind::output);
+  EXPECT_EQ(route_of("POST", "/api/v1/journal/snapshot")->kind, Route::Kind::journal);
+  EXPECT_EQ(route_of("POST", "/api/v1/journal/backup")->name, "journal/backup");
   EXPECT_EQ(route_of("GET", "http://other:1/livez")->kind, Route::Kind::livez);
   EXPECT_EQ(route_of("GET", "/api/v1/events?subject=a")->query, "subject=a");
 }
@@ -44,6 +46,19 @@ TEST(HttpShapes, a_wrong_method_names_the_right_one) {
   ASSERT_EQ(route.error().headers.size(), 1u);
   EXPECT_EQ(route.error().headers[0].second, "GET, HEAD");
   EXPECT_EQ(route_of("GET", "/v1/images/generations").error().headers[0].second, "POST");
+}
+
+TEST(HttpShapes, a_copy_of_the_journal_goes_to_a_path_from_the_root) {
+  EXPECT_EQ(read_backup(R"({"file":"/var/copies/one.db"})").value_or(""), "/var/copies/one.db");
+  for (const std::string body :
+       {std::string(R"({"file":"one.db"})"), std::string(R"({"file":""})"), std::string(R"({"file":"/copies/"})"),
+        std::string(R"({"file":"/a\u0000b"})"), "{\"file\":\"/" + std::string(4000, 'a') + "\"}"}) {
+    const auto file = read_backup(body);
+    ASSERT_FALSE(file.has_value()) << body.substr(0, 100);
+    EXPECT_EQ(file.error().code, ErrorCode::invalid_argument);
+    EXPECT_EQ(file.error().pointer, "/file");
+  }
+  EXPECT_FALSE(read_backup(R"({"file":"/a","force":true})").has_value());
 }
 
 TEST(HttpShapes, an_error_has_the_openai_shape) {

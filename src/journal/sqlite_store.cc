@@ -1,8 +1,14 @@
 #include "journal/sqlite_store.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 
 #include "base/check.h"
 #include "base/digest.h"
@@ -95,16 +101,6 @@ struct SqliteStore::Connection {
     return fail(code, cat("journal ", path, ": ", what, ": ", sqlite3_errmsg(db)));
   }
 
-  /// Of a first access that failed.
-  Error not_ours() const {
-    switch (sqlite3_errcode(db)) {
-      case SQLITE_BUSY: return error("cannot be locked; is another lockstep using it?", ErrorCode::unavailable);
-      case SQLITE_NOTADB:
-      case SQLITE_CORRUPT: return error("cannot be read");
-      default: return error("cannot be opened", ErrorCode::unavailable);
-    }
-  }
-
   Status run(const char* sql) {
     if (sqlite3_exec(db, sql, nullptr, nullptr, nullptr) == SQLITE_OK) return {};
     return error(sql);
@@ -112,6 +108,9 @@ struct SqliteStore::Connection {
 
   Status check_past(const Recovered& before, const Record& record, std::uint32_t crc, std::uint32_t snapshot_crc);
 
+  Error access_error() const;
+  Result<bool> check_format();
+  void keep_log(bool keep) const;
   Status prepare_append();
   Status prepare_snapshot();
   Status reserve_log();
@@ -243,6 +242,45 @@ Status SqliteStore::Connection::reserve_log() {
 SqliteStore::SqliteStore(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
 SqliteStore::~SqliteStore() = default;
 
+/// An error of the first access: somebody else has it, or it is no database.
+Error SqliteStore::Connection::access_error() const {
+  switch (sqlite3_errcode(db)) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_CANTOPEN:
+    case SQLITE_PERM: return error("cannot be locked; is another lockstep using it?", ErrorCode::unavailable);
+    case SQLITE_NOTADB:
+    case SQLITE_CORRUPT: return error("cannot be read");
+    default: return error("cannot be opened", ErrorCode::unavailable);
+  }
+}
+
+/// Looks at what the file says it is before anything is changed in it. True: it is new.
+Result<bool> SqliteStore::Connection::check_format() {
+  // Exclusive before the first access: then WAL needs no shared-memory file and no second connection can exist.
+  LOCKSTEP_TRY_STATUS(run("PRAGMA locking_mode=EXCLUSIVE"));
+  LOCKSTEP_TRY_STATUS(run("PRAGMA mmap_size=0"));
+  keep_log(true);  // of a file that is refused
+  const auto tables = number_of("SELECT count(*) FROM sqlite_master");
+  if (!tables) return std::unexpected(access_error());
+  const std::uint64_t id = LOCKSTEP_TRY(number_of("PRAGMA application_id"));
+  const std::uint64_t version = LOCKSTEP_TRY(number_of("PRAGMA user_version"));
+  if (*tables == 0 && id == 0) return true;
+  if (id != application_id) {
+    return fail(ErrorCode::data_loss, cat("journal ", path, ": this file is not a lockstep journal"));
+  }
+  if (version == format_version) return false;
+  const std::string_view who = version > format_version ? "the newer lockstep that wrote it" : "the one that wrote it";
+  return fail(ErrorCode::data_loss,
+              cat("journal ", path, ": format version ", version, "; this lockstep reads version ", format_version,
+                  ". Nothing was changed in it; start ", who, ", or choose another data directory"));
+}
+
+/// Whether what is in the log stays there when the file is closed.
+void SqliteStore::Connection::keep_log(bool keep) const {
+  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep ? 1 : 0, nullptr);
+}
+
 Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, const char* vfs) {
   auto connection = std::make_unique<Connection>();
   connection->path = path;
@@ -250,18 +288,14 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, 
                       vfs) != SQLITE_OK) {
     return connection->error("cannot be opened", ErrorCode::unavailable);
   }
-  // Exclusive before the first access: then WAL needs no shared-memory file and no second connection can exist.
-  LOCKSTEP_TRY_STATUS(connection->run("PRAGMA locking_mode=EXCLUSIVE"));
-  if (!connection->run("PRAGMA journal_mode=WAL")) return connection->not_ours();
+  const bool is_new = LOCKSTEP_TRY(connection->check_format());
+  connection->keep_log(false);
+  if (!connection->run("PRAGMA journal_mode=WAL")) return connection->access_error();
   LOCKSTEP_TRY_STATUS(connection->run("PRAGMA synchronous=FULL"));
-  LOCKSTEP_TRY_STATUS(connection->run("PRAGMA mmap_size=0"));
-  // A checkpoint in the middle of a commit would add its two syncs to one request's latency; ours runs at snapshots.
+  // A checkpoint in the middle of a commit would add its two syncs to one request's latency; ours run between commits.
   LOCKSTEP_TRY_STATUS(connection->run("PRAGMA wal_autocheckpoint=0"));
-  if (!connection->run("BEGIN EXCLUSIVE")) return connection->not_ours();
-  const std::uint64_t id = LOCKSTEP_TRY(connection->number_of("PRAGMA application_id"));
-  const std::uint64_t version = LOCKSTEP_TRY(connection->number_of("PRAGMA user_version"));
-  const std::uint64_t tables = LOCKSTEP_TRY(connection->number_of("SELECT count(*) FROM sqlite_master"));
-  if (tables == 0 && id == 0) {
+  if (!connection->run("BEGIN EXCLUSIVE")) return connection->access_error();
+  if (is_new) {
     LOCKSTEP_TRY_STATUS(connection->run(cat("PRAGMA application_id=", application_id).c_str()));
     LOCKSTEP_TRY_STATUS(connection->run(cat("PRAGMA user_version=", format_version).c_str()));
     LOCKSTEP_TRY_STATUS(connection->run(
@@ -270,21 +304,34 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, 
         " crc INTEGER NOT NULL, PRIMARY KEY(tbl, key)) STRICT, WITHOUT ROWID;"
         "CREATE TABLE mark(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
         "INSERT INTO mark VALUES('snapshot_at', 0), ('snapshot_crc', 0)"));
-  } else if (id != application_id) {
-    return fail(ErrorCode::data_loss, cat("journal ", path, ": this file is not a lockstep journal"));
-  } else if (version != format_version) {
-    return fail(ErrorCode::data_loss,
-                cat("journal ", path, ": format version ", version, "; this lockstep reads version ", format_version));
   }
   LOCKSTEP_TRY_STATUS(connection->run("COMMIT"));
+  return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(connection)));
+}
+
+Result<std::unique_ptr<SqliteStore>> SqliteStore::open_to_read(const std::string& path) {
+  if (::access(path.c_str(), F_OK) != 0) return fail(ErrorCode::not_found, cat("there is no journal ", path));
+  auto connection = std::make_unique<Connection>();
+  connection->path = path;
+  struct stat log{};
+  const bool has_log = ::stat(cat(path, "-wal").c_str(), &log) == 0;
+  if (sqlite3_open_v2(path.c_str(), &connection->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr) !=
+      SQLITE_OK) {
+    return connection->error("cannot be opened", ErrorCode::unavailable);
+  }
+  if (LOCKSTEP_TRY(connection->check_format())) {
+    return fail(ErrorCode::data_loss, cat("journal ", path, ": this file is empty"));
+  }
+  connection->keep_log(has_log);  // one that the reading made is taken away again
   return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(connection)));
 }
 
 Result<Recovered> SqliteStore::recover() {
   Connection& c = *connection_;
   Statement integrity(c.db, "PRAGMA quick_check(1)");
-  if (!integrity.prepared() || integrity.step() != SQLITE_ROW || integrity.text(0) != "ok") {
-    return c.error("failed its integrity check");
+  if (!integrity.prepared() || integrity.step() != SQLITE_ROW) return c.error("failed its integrity check");
+  if (const std::string found = integrity.text(0); found != "ok") {
+    return fail(ErrorCode::data_loss, cat("journal ", c.path, ": failed its integrity check: ", found));
   }
   Recovered out;
   out.snapshot_at = Lsn{LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_at'"))};
@@ -373,6 +420,41 @@ Status SqliteStore::snapshot(const SnapshotPiece& piece) {
   if (!c.commit->run()) return c.error("cannot commit a snapshot");
   if (piece.at) c.snapshot_at = *piece.at;
   return {};
+}
+
+Result<std::uint64_t> SqliteStore::backup(const std::string& file) const {
+  const Connection& c = *connection_;
+  const auto cannot = [&](std::string_view what, std::string_view why) {
+    return fail(ErrorCode::unavailable, cat("the copy ", file, " ", what, ": ", why));
+  };
+  if (::access(file.c_str(), F_OK) == 0) {
+    return fail(ErrorCode::already_exists, cat("the file ", file, " is there already; a copy goes into a new one"));
+  }
+  // Under another name until it is on disk: who finds it under its own has all of it.
+  const std::string part = cat(file, ".part");
+  ::unlink(part.c_str());
+  Status done;
+  {
+    Statement copy(c.db, "VACUUM INTO ?");
+    copy.bind(1, part);
+    if (copy.step() != SQLITE_DONE) done = cannot("cannot be written", sqlite3_errmsg(c.db));
+  }
+  struct stat facts{};
+  if (done) {
+    const std::size_t slash = file.find_last_of('/');
+    const int copied = ::open(part.c_str(), O_RDONLY | O_CLOEXEC);
+    const int folder = ::open(slash == std::string::npos ? "." : cat(file.substr(0, slash), "/").c_str(),
+                              O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool kept = copied >= 0 && folder >= 0 && ::fstat(copied, &facts) == 0 && ::fsync(copied) == 0 &&
+                      ::renameat2(AT_FDCWD, part.c_str(), AT_FDCWD, file.c_str(), RENAME_NOREPLACE) == 0 &&
+                      ::fsync(folder) == 0;
+    if (!kept) done = cannot("cannot be kept", std::strerror(errno));
+    if (copied >= 0) ::close(copied);
+    if (folder >= 0) ::close(folder);
+  }
+  if (done) return static_cast<std::uint64_t>(facts.st_size);
+  ::unlink(part.c_str());
+  return std::unexpected(done.error());
 }
 
 bool SqliteStore::untidy() const {

@@ -15,6 +15,9 @@ class SqliteStore final : public Store {
   /// Opens or creates `path`. unavailable when another process holds it; data_loss when it is not a journal of this
   /// format version; the sentence names the file. `vfs` is the file system as SQLite knows it; absent: the machine's.
   static Result<std::unique_ptr<SqliteStore>> open(const std::string& path, const char* vfs = nullptr);
+  /// For who only looks: recover() and backup(). Nothing in the file or its log is changed, nor at the end. Besides the
+  /// errors of open(): not_found when there is no such file.
+  static Result<std::unique_ptr<SqliteStore>> open_to_read(const std::string& path);
   ~SqliteStore() override;
 
   Result<Recovered> recover() override;
@@ -22,6 +25,10 @@ class SqliteStore final : public Store {
   Status snapshot(const SnapshotPiece& piece) override;
   bool untidy() const override;
   Status tidy() override;
+
+  /// Writes a copy of the whole journal to `file`, synced, and returns its size in bytes. It is there whole or not at
+  /// all. already_exists names a file that is there; unavailable when it cannot be written, which harms no journal.
+  Result<std::uint64_t> backup(const std::string& file) const;
 
   static constexpr int format_version = 1;
   /// How many records behind the snapshot are kept, so that event streams can go on after a restart.

@@ -6,9 +6,11 @@
 #include <unistd.h>
 #include <csignal>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 
 #include <spdlog/spdlog.h>
 
@@ -111,6 +113,17 @@ Status Driver::open() {
                 }
                 in_pool([this, id, request] { return logs_.read(id, request); }, std::move(done));
               },
+          .snapshot =
+              [this](std::function<void(Result<http::SnapshotView>)> done) {
+                upkeep_.ask();
+                snapshots_asked_.push_back({real::Reactor::now(), std::move(done)});
+                reactor_.post([this] { sync(); });
+              },
+          .backup =
+              [this](std::string file, std::function<void(Result<http::BackupView>)> done) {
+                backups_.push_back({real::Reactor::now(), std::move(file), std::move(done)});
+                reactor_.post([this] { sync(); });
+              },
           .rev = [this] { return machine_.rev(); },
           .metrics = [this] { return metrics(); }});
   RecoveredEvents past = LOCKSTEP_TRY(recovered_events(recovered, config_.http.history.events_max));
@@ -139,17 +152,27 @@ void Driver::pump() {
 /// What the disk does in one go, while nobody else touches the store.
 struct Driver::DiskWork {
   std::vector<Record> batch;
+  // Then at most one of these.
   std::optional<SnapshotPiece> piece;
+  std::optional<BackupOrder> backup;
   bool tidies = false;
-  Nanos took = 0;  // the batch alone
 
+  Nanos took = 0;  // the batch alone
+  Result<std::uint64_t> copied = 0;
+
+  bool upkeep() const { return piece || backup || tidies; }
   Status append(Store& store) {
     const Nanos began = real::Reactor::now();
     Status status = store.append(batch);
     took = real::Reactor::now() - began;
     return status;
   }
-  Status keep_up(Store& store) const { return piece ? store.snapshot(*piece) : store.tidy(); }
+  Status keep_up(SqliteStore& store) {
+    if (piece) return store.snapshot(*piece);
+    if (tidies) return store.tidy();
+    copied = store.backup(backup->file);
+    return {};
+  }
 };
 
 void Driver::sync() {
@@ -162,12 +185,18 @@ void Driver::sync() {
     auto work = std::make_shared<DiskWork>();
     work->batch = loop_->take_batch();
     upkeep_.committed(work->batch.size());
-    // Everything that is applied is in the batch or on disk: the rows may be taken as they are.
-    work->piece = upkeep_.next(machine_, loop_->applied());
-    work->tidies = !work->piece && store_->untidy();
-    const bool upkeep = work->piece || work->tidies;
-    if (work->batch.empty() && !upkeep) return;
-    if (work->batch.size() != 1 || upkeep) return on_disk(work);
+    if (!backups_.empty()) {
+      work->backup = std::move(backups_.front());
+      backups_.pop_front();
+    } else {
+      // Everything that is applied is in the batch or on disk: the rows may be taken as they are.
+      work->piece = upkeep_.next(machine_, loop_->applied());
+      if (!upkeep_.asked())
+        std::ranges::move(std::exchange(snapshots_asked_, {}), std::back_inserter(snapshots_taken_));
+      work->tidies = !work->piece && store_->untidy();
+    }
+    if (work->batch.empty() && !work->upkeep()) return;
+    if (work->batch.size() != 1 || work->upkeep()) return on_disk(work);
     // One commit: a hand-over to another core and back would cost more than it hides.
     if (const Status status = work->append(*store_); !status) return disk_failed(status.error());
     durable(work->batch.back().lsn, 1, work->took);
@@ -177,27 +206,41 @@ void Driver::sync() {
 void Driver::on_disk(const std::shared_ptr<DiskWork>& work) {
   syncing_ = true;
   disk_->run([this, work] {
-    const bool upkeep = work->piece || work->tidies;
     if (!work->batch.empty()) {
       const Status status = work->append(*store_);
       // What waits for the batch does not wait for the upkeep.
-      reactor_.post([this, work, status, upkeep] {
+      reactor_.post([this, work, status] {
         if (!status) return disk_failed(status.error());
-        syncing_ = upkeep;
+        syncing_ = work->upkeep();
         durable(work->batch.back().lsn, work->batch.size(), work->took);
         sync();
       });
       if (!status) return;
     }
-    if (!upkeep) return;
+    if (!work->upkeep()) return;
     const Status status = work->keep_up(*store_);
     reactor_.post([this, work, status] {
       if (!status) return disk_failed(status.error());
       syncing_ = false;
-      if (work->piece && work->piece->at) ++counters_.snapshots;
+      upkeep_written(*work);
       sync();
     });
   });
+}
+
+void Driver::upkeep_written(DiskWork& work) {
+  const auto ms_since = [](Nanos since) { return static_cast<double>(real::Reactor::now() - since) / 1e6; };
+  if (work.piece && work.piece->at) {
+    ++counters_.snapshots;
+    const SnapshotDone& done = upkeep_.last();
+    for (SnapshotOrder& each : std::exchange(snapshots_taken_, {})) {
+      each.done(http::SnapshotView{Rev{done.at.value}, done.rows, done.pieces, ms_since(each.since)});
+    }
+  }
+  if (!work.backup) return;
+  BackupOrder& order = *work.backup;
+  if (!work.copied) return order.done(std::unexpected(work.copied.error()));
+  order.done(http::BackupView{order.file, Rev{loop_->durable().value}, *work.copied, ms_since(order.since)});
 }
 
 void Driver::durable(Lsn last, std::size_t commits, Nanos took) {

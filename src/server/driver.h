@@ -78,6 +78,7 @@ class Driver {
   void sync();
   struct DiskWork;
   void on_disk(const std::shared_ptr<DiskWork>& work);
+  void upkeep_written(DiskWork& work);
   void durable(Lsn last, std::size_t commits, Nanos took);
   void disk_failed(const Error& error);
   void end_when_quiet(int tries);
@@ -156,6 +157,19 @@ class Driver {
   bool pump_posted_ = false;
   bool syncing_ = false;  // the disk thread owns the store
   Upkeep upkeep_;
+  /// Somebody who waits for a snapshot, since when.
+  struct SnapshotOrder {
+    Nanos since = 0;
+    std::function<void(Result<http::SnapshotView>)> done;
+  };
+  std::vector<SnapshotOrder> snapshots_asked_;  // the next one is theirs
+  std::vector<SnapshotOrder> snapshots_taken_;  // the one that is being taken is theirs
+  struct BackupOrder {
+    Nanos since = 0;
+    std::string file;
+    std::function<void(Result<http::BackupView>)> done;
+  };
+  std::deque<BackupOrder> backups_;
   DriverCounters counters_;
   std::unique_ptr<real::Pool> disk_;  // one thread
 

@@ -14,12 +14,10 @@
 #include "base/text.h"
 #include "bench/bench.h"
 #include "cli/cli.h"
+#include "cli/journal.h"
 #include "cli/message.h"
 #include "env/real/certificates.h"
 #include "cli/ownership.h"
-#include "events/json_write.h"
-#include "journal/sqlite_store.h"
-#include "orchestrator/machine.h"
 #include "server/config.h"
 #include "server/driver.h"
 #include "sim/command.h"
@@ -103,41 +101,6 @@ int run_make_certificates(const lockstep::real::CertificateOrder& order) {
   return 0;
 }
 
-struct JournalView {
-  std::uint64_t rev = 0;
-  std::string digest;
-  std::uint64_t snapshot_at = 0;
-  std::uint64_t records_replayed = 0;
-};
-BOOST_DESCRIBE_STRUCT(JournalView, (), (rev, digest, snapshot_at, records_replayed))
-
-/// Reads a journal that no server uses, checks every row, replays it and says what state it gives.
-int run_journal_verify(const std::string& data_dir, bool json) {
-  const auto verify = [&]() -> lockstep::Result<JournalView> {
-    const std::string path = data_dir + "/journal.db";
-    if (!std::filesystem::exists(path)) {
-      return lockstep::fail(lockstep::ErrorCode::not_found, "there is no journal " + path);
-    }
-    const auto store = LOCKSTEP_TRY(lockstep::SqliteStore::open(path));
-    const lockstep::Recovered recovered = LOCKSTEP_TRY(store->recover());
-    lockstep::Orchestrator machine{lockstep::Settings{}};
-    LOCKSTEP_TRY(machine.recover(recovered));
-    return JournalView{machine.rev().value, machine.digest(), recovered.snapshot_at.value, recovered.records.size()};
-  };
-  const auto view = verify();
-  if (!view) {
-    std::cerr << "lockstep: " << view.error().message << "\n";
-    return view.error().code == lockstep::ErrorCode::not_found ? 3 : 1;
-  }
-  if (json) {
-    std::cout << lockstep::json::to_text(*view) << "\n";
-  } else {
-    std::cout << "rev " << view->rev << ", digest " << view->digest << "\n"
-              << view->records_replayed << " records replayed after the snapshot at rev " << view->snapshot_at << "\n";
-  }
-  return 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -150,6 +113,7 @@ int main(int argc, char** argv) {
   lockstep::cli::Client client(app);
   lockstep::cli::Message message(app);
   lockstep::cli::Ownership ownership(app);
+  lockstep::cli::Journal journal(app, lockstep::server::default_config().data_dir);
   lockstep::sim::Command sim(app);
   lockstep::bench::Command bench(app);
   std::string tiny_folder;
@@ -159,14 +123,6 @@ int main(int argc, char** argv) {
       models->add_subcommand("make-tiny", "write small real models for a first run: SDXL, upscaler, safety");
   make_tiny->add_option("DIR", tiny_folder, "folder to write into")->required();
   make_tiny->add_flag("--force", tiny_force, "replace models that are there");
-  CLI::App* journal = app.add_subcommand("journal", "look at the journal of a stopped server");
-  journal->require_subcommand(1);
-  CLI::App* verify =
-      journal->add_subcommand("verify", "check every row, replay, and print rev and digest of the state");
-  std::string verify_dir = lockstep::server::default_config().data_dir;
-  bool verify_json = false;
-  verify->add_option("--data-dir", verify_dir, "the server's data directory");
-  verify->add_flag("--json", verify_json, "print one object");
   CLI::App* certificates = app.add_subcommand("certificates", "certificates for workers of other machines");
   certificates->require_subcommand(1);
   CLI::App* make_certificates = certificates->add_subcommand(
@@ -186,7 +142,7 @@ int main(int argc, char** argv) {
   if (app.got_subcommand("serve")) return run_serve(serve);
   if (make_tiny->parsed()) return run_make_tiny(tiny_folder, tiny_force);
   if (make_certificates->parsed()) return run_make_certificates(certificate_order);
-  if (verify->parsed()) return run_journal_verify(verify_dir, verify_json);
+  if (const auto status = journal.run()) return *status;
   if (const auto status = sim.run()) return *status;
   if (const auto status = bench.run()) return *status;
   if (const auto status = message.run()) return *status;
