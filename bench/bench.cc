@@ -23,6 +23,7 @@
 #include "bench/codec.h"
 #include "bench/propagation.h"
 #include "bench/report.h"
+#include "bench/transactions.h"
 #include "env/real/blob_store.h"
 #include "events/json_read.h"
 #include "http/client.h"
@@ -447,6 +448,10 @@ struct Command::State {
   CLI::App* path = nullptr;
   CLI::App* codec = nullptr;
   CLI::App* propagation = nullptr;
+  CLI::App* transactions = nullptr;
+  int records = 1'000'000;
+  int rows = 100'000;
+  std::string folder;
   int samples = 20'000;
   int messages = 1'000'000;
   int runs = 20;
@@ -477,6 +482,17 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->propagation->add_option("--only", state_->only, "one row instead of all")
       ->check(CLI::IsMember(std::vector<std::string>(propagation_rows.begin(), propagation_rows.end())));
   state_->propagation->add_flag("--json", state_->json, "print one object");
+  state_->transactions = state_->app->add_subcommand(
+      "transactions", "the journal at its limits: a start that reads a long one, a snapshot of many rows");
+  state_->transactions->add_option("--records", state_->records, "of the journal that is recovered")
+      ->check(CLI::Range(1000, 10'000'000));
+  state_->transactions->add_option("--rows", state_->rows, "changed rows of the snapshot")
+      ->check(CLI::Range(1000, 10'000'000));
+  state_->transactions->add_option("--folder", state_->folder, "on the disk to measure (default: temporary files)")
+      ->check(CLI::ExistingDirectory);
+  state_->transactions->add_option("--only", state_->only, "one row instead of all")
+      ->check(CLI::IsMember(std::vector<std::string>(transactions_rows.begin(), transactions_rows.end())));
+  state_->transactions->add_flag("--json", state_->json, "print one object");
 }
 Command::~Command() = default;
 
@@ -485,6 +501,8 @@ std::optional<int> Command::run() {
   const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds)
                                 : state_->propagation->parsed()
                                     ? propagation(state_->samples, state_->messages, state_->only)
+                                : state_->transactions->parsed()
+                                    ? transactions({state_->records, state_->rows, state_->only, state_->folder})
                                     : path(state_->runs, state_->only);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";

@@ -1,0 +1,186 @@
+#include "bench/transactions.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "base/text.h"
+#include "bench/record_mix.h"
+#include "bench/sqlite_floor.h"
+#include "journal/sqlite_store.h"
+#include "orchestrator/machine.h"
+#include "runtime/upkeep.h"
+
+namespace lockstep::bench {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::size_t batch_records = 1000;
+
+double ms_since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
+
+/// A journal in a folder of its own, and the commits that go into it.
+class Journal {
+ public:
+  static Result<std::unique_ptr<Journal>> make(const std::string& file) {
+    auto store = LOCKSTEP_TRY(SqliteStore::open(file));
+    LOCKSTEP_TRY(store->recover());
+    return std::unique_ptr<Journal>(new Journal(std::move(store)));
+  }
+
+  /// `count` more commits, on disk and, where one is given, in a machine.
+  Status append(std::size_t count, Orchestrator* machine) {
+    for (std::size_t left = count; left > 0;) {
+      std::vector<Record> batch;
+      for (; left > 0 && batch.size() < batch_records; --left) batch.push_back(next(machine));
+      LOCKSTEP_TRY_STATUS(store_->append(batch));
+      while (store_->untidy()) LOCKSTEP_TRY_STATUS(store_->tidy());
+    }
+    return {};
+  }
+  Record next(Orchestrator* machine) {
+    const Commit commit = mix_.next();
+    if (machine != nullptr) machine->apply(commit);
+    last_ = Lsn{commit.rev.value};
+    return {last_, encode(commit)};
+  }
+  SqliteStore& store() { return *store_; }
+  Lsn last() const { return last_; }
+
+ private:
+  explicit Journal(std::unique_ptr<SqliteStore> store) : store_(std::move(store)) {}
+  std::unique_ptr<SqliteStore> store_;
+  RecordMix mix_;
+  Lsn last_;
+};
+
+/// The start of a server whose journal has that many records and no snapshot: as it would be if none were ever taken.
+Status recovery(const std::string& folder, int records, Report& report) {
+  const std::string file = cat(folder, "/journal.db");
+  std::string digest;
+  {
+    const auto journal = LOCKSTEP_TRY(Journal::make(file));
+    LOCKSTEP_TRY_STATUS(journal->append(static_cast<std::size_t>(records), nullptr));
+  }
+  std::vector<double> floor, read, replay, whole;
+  for (int run = 0; run < 3; ++run) {
+    auto begin = Clock::now();
+    LOCKSTEP_TRY(read_plainly(file));
+    floor.push_back(ms_since(begin));
+    begin = Clock::now();
+    const auto store = LOCKSTEP_TRY(SqliteStore::open(file));
+    const Recovered recovered = LOCKSTEP_TRY(store->recover());
+    read.push_back(ms_since(begin));
+    Orchestrator machine{Settings{}};
+    const auto replaying = Clock::now();
+    const Lsn last = LOCKSTEP_TRY(machine.recover(recovered));
+    replay.push_back(ms_since(replaying));
+    whole.push_back(read.back() + replay.back());
+    if (last.value != static_cast<std::uint64_t>(records)) return fail(ErrorCode::internal, "records are missing");
+    const std::string again = machine.digest();
+    if (!digest.empty() && again != digest) return fail(ErrorCode::internal, "two starts gave two states");
+    digest = again;
+  }
+  const auto row = [&](std::string name, const std::vector<double>& samples) -> Row& {
+    report.rows.push_back({.name = std::move(name), .unit = "ms"});
+    report.rows.back().value = percentile(samples, 0.5);
+    report.rows.back().p50 = report.rows.back().value;
+    report.rows.back().runs = samples.size();
+    return report.rows.back();
+  };
+  Row& all = row("recovery_1m", whole);
+  all.floor = percentile(floor, 0.5);
+  all.target = 5000;
+  row("recovery_1m_read", read).floor = percentile(floor, 0.5);
+  row("recovery_1m_replay", replay);
+  report.rows.push_back(
+      {.name = "recovery_1m_file", .unit = "MiB", .value = static_cast<double>(fs::file_size(file)) / (1 << 20)});
+  return {};
+}
+
+/// As the server does it: beside the loop the disk takes one batch, then one piece of a snapshot or of clearing up. A
+/// commit waits longest when it comes just after a batch was taken: for that batch, for the piece, and for its own.
+Status snapshot_pause(const std::string& folder, int rows, Report& report) {
+  const auto journal = LOCKSTEP_TRY(Journal::make(cat(folder, "/snapshot.db")));
+  Orchestrator machine{Settings{}};
+  // An image is six commits and four new rows.
+  LOCKSTEP_TRY_STATUS(journal->append(static_cast<std::size_t>(rows) * 6 / 4, &machine));
+  Upkeep upkeep;
+  SqliteStore& store = journal->store();
+  std::vector<double> paused, waited, alone;
+  for (int i = 0; i < 500; ++i) {
+    const std::vector<Record> one{journal->next(&machine)};
+    const auto begin = Clock::now();
+    LOCKSTEP_TRY_STATUS(store.append(one));
+    alone.push_back(ms_since(begin));
+  }
+  while (store.untidy()) LOCKSTEP_TRY_STATUS(store.tidy());
+  upkeep.ask();
+  const auto whole = Clock::now();
+  while (upkeep.due() || store.untidy()) {
+    const std::vector<Record> before{journal->next(&machine)};
+    const std::vector<Record> waiting{journal->next(&machine)};
+    const auto taking = Clock::now();
+    const auto piece = upkeep.next(machine, journal->last());
+    paused.push_back(ms_since(taking));
+    const auto begin = Clock::now();
+    LOCKSTEP_TRY_STATUS(store.append(before));
+    std::vector<Record> own = waiting;
+    if (piece) {
+      // The rows may come from both commits: those of the second are on disk before the piece, as in one batch.
+      LOCKSTEP_TRY_STATUS(store.append(own));
+      own = {journal->next(&machine)};
+      LOCKSTEP_TRY_STATUS(store.snapshot(*piece));
+    } else {
+      LOCKSTEP_TRY_STATUS(store.tidy());
+    }
+    LOCKSTEP_TRY_STATUS(store.append(own));
+    waited.push_back(ms_since(begin));
+  }
+  const double took = ms_since(whole);
+  const auto longest = [&](std::string name, const std::vector<double>& samples) -> Row& {
+    report.rows.push_back({.name = std::move(name), .unit = "ms", .value = std::ranges::max(samples)});
+    Row& row = report.rows.back();
+    row.p50 = percentile(samples, 0.5);
+    row.p99 = percentile(samples, 0.99);
+    row.runs = samples.size();
+    row.target = 5;
+    return row;
+  };
+  longest("snapshot_pause", paused);
+  longest("snapshot_pause_commit", waited).floor = percentile(alone, 0.5);
+  report.rows.push_back({.name = "snapshot_pause_rows", .unit = "rows", .value = double(upkeep.last().rows)});
+  report.rows.push_back({.name = "snapshot_pause_whole", .unit = "ms", .value = took});
+  return {};
+}
+
+}  // namespace
+
+Result<Report> transactions(const TransactionsOptions& options) {
+  Report report{"transactions", this_machine(), {}};
+  const fs::path parent = options.folder.empty() ? fs::temp_directory_path() : fs::path(options.folder);
+  std::string folder = (parent / "lockstep-bench-XXXXXX").string();
+  if (::mkdtemp(folder.data()) == nullptr) return fail(ErrorCode::unavailable, "cannot make a temporary folder");
+  const auto wanted = [&](std::string_view name) {
+    if (!options.only.empty() && options.only != name) return false;
+    std::cerr << "measuring " << name << " ...\n";
+    return true;
+  };
+  Status done;
+  if (wanted("recovery_1m")) done = recovery(folder, options.records, report);
+  if (done && wanted("snapshot_pause")) done = snapshot_pause(folder, options.rows, report);
+  std::error_code ignored;
+  fs::remove_all(folder, ignored);
+  if (!done) return std::unexpected(done.error());
+  return report;
+}
+
+}  // namespace lockstep::bench

@@ -1,0 +1,24 @@
+#pragma once
+
+// `lockstep bench transactions`: the journal at its limits. How long a start reads a long one, and how long a snapshot
+// keeps the loop and a commit.
+
+#include <array>
+#include <string_view>
+
+#include "base/result.h"
+#include "bench/report.h"
+
+namespace lockstep::bench {
+
+inline constexpr std::array<std::string_view, 2> transactions_rows{"recovery_1m", "snapshot_pause"};
+
+struct TransactionsOptions {
+  int records = 1'000'000;  // of the journal that is recovered
+  int rows = 100'000;       // changed ones of the snapshot
+  std::string_view only;    // empty: all rows
+  std::string_view folder;  // on the disk to be measured; empty: the system's for temporary files
+};
+Result<Report> transactions(const TransactionsOptions& options);
+
+}  // namespace lockstep::bench
