@@ -2,6 +2,7 @@
 
 PRESET ?= release
 SEEDS ?= 1..2000
+KILLS ?= 1000
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,8 @@ serve: ## run the orchestrator in the foreground (ARGS="--help")
 test: ## set up, build, and run every test; the last line is the total
 	@tools/test.sh
 
-soak: ## the formal model, many simulator seeds, the tests under sanitizers (SEEDS=1..2000)
-	@tools/soak.sh $(SEEDS)
+soak: ## the formal model, simulator seeds, kills, tests under sanitizers (SEEDS=1..2000 KILLS=1000)
+	@tools/soak.sh $(SEEDS) $(KILLS)
 
 bench: ## measure the main path (ARGS="--json")
 	@tools/build.sh release

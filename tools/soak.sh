@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The long tests: the formal model of commit, many simulator seeds, then every C++ test under the address and undefined
-# sanitizers.
+# The long tests: the formal model of commit, many simulator seeds, a thousand kills of real processes, then every C++
+# test under the address and undefined sanitizers.
 #
-#   tools/soak.sh [first..last]     the seeds, default 1..2000
+#   tools/soak.sh [first..last] [kills]     the seeds, default 1..2000; the kills, default 1000
 #
-# The simulator's report is left in build/soak/sim.json.
+# The reports are left in build/soak/sim.json and build/soak/kills.json.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 seeds="${1:-1..2000}"
+kills="${2:-1000}"
 report=build/soak/sim.json
 
 tools/setup.sh
@@ -38,7 +39,18 @@ print(f"soak: {report.get('runs', 0)} runs, {report.get('simulated_s', 0)} s sim
 sys.exit(1 if violations or status or not report.get("runs") else 0)
 PY
 
+# A violation does not hide what the sanitizers find: the status is kept for the end.
+killed=0
+if .venv/bin/python -c 'import torch, diffusers' 2>/dev/null; then
+  echo "soak: $kills kills of real processes"
+  LOCKSTEP_BINARY="$root/build/lockstep" PYTHONPATH="$root/build/release/python:$root/python" \
+    .venv/bin/python tools/kills.py --kills "$kills" --json >build/soak/kills.json || killed=$?
+else
+  echo "soak: no kills of real processes: the tiny models are made with PyTorch, which is not installed"
+fi
+
 echo "soak: every C++ test under the address and undefined sanitizers"
 tools/build.sh debug
 ctest --preset debug --output-on-failure --no-tests=error
+[ "$killed" = 0 ] || { echo "soak: the kills found violations: build/soak/kills.json" >&2; exit 1; }
 echo "soak: done"

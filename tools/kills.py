@@ -1,0 +1,834 @@
+#!/usr/bin/env python3
+"""Kills the orchestrator and its workers with SIGKILL while requests run, and checks what was promised.
+
+    tools/kills.py [--kills 1000] [--minutes 30] [--seed N] [--models DIR] [--json] [--keep]
+    tools/kills.py --self-test      shows on made-up records that each kind of violation is found
+
+Real processes on loopback: `lockstep serve`, two workers that it starts and two that dial, four clients that ask again
+under the same Idempotency-Key until they have an answer, and one reader of the event stream. The seed, printed first,
+chooses whom and about when; the instant itself is the machine's. Every 50 kills everything comes to rest, and the
+sentences below are checked; rounds that kill only one side show what the other side keeps of the dead.
+
+--models is a folder with the tiny models (`lockstep models make-tiny`); without it they are made. Exit status 1 when a
+sentence does not hold, 2 when it cannot run. The last line sums up.
+"""
+
+import argparse
+import collections
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from kills_worker import NOTE, picture, start_ticks  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BINARY = os.environ.get("LOCKSTEP_BINARY", str(ROOT / "build/lockstep"))
+MARK = "LOCKSTEP_KILLS"  # in the environment of every process of a run, so that none can hide
+LIMIT = 90  # seconds; a wait this long is a violation
+ROUND = 50
+SPAWNED, DIALLED = ("own_0", "own_1"), ("guest_0", "guest_1")
+MODELS = ("tiny-sdxl", "tiny-sdxl-b")  # a device holds one of them: every change is a load
+SIDE = 64
+
+SENTENCES = {
+    "ends": "every accepted request ends completed or failed with a reason",
+    "one_request": "one key is one request",
+    "same_bytes": "one key has the same bytes every time",
+    "right_bytes": "an output is the picture of its prompt and seed",
+    "once": "each request is accepted once and ends once, over all lives",
+    "follower": "a reader that resumes gets each committed event once, and nothing that recovery does not know",
+    "ledger": "at rest the ledger is what each worker maps, to the byte",
+    "descriptors": "at rest no process has more descriptors than at the beginning",
+    "memory_files": "at rest each memory file is in the cache or mapped as a loaded model",
+    "processes": "no process is left",
+    "locks": "no lock is left, and a new start works at once",
+    "journal": "the journal replays to the state that was live",
+    "defects": "no orchestrator ends by itself, and no worker is set aside",
+}
+
+
+class Violation(Exception):
+    def __init__(self, sentence, what):
+        super().__init__(what)
+        self.sentence = sentence
+
+
+def until(what, check, limit=LIMIT, sentence="ends"):
+    """Calls check() until it returns something true, which it returns."""
+    end = time.monotonic() + limit
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Violation(sentence, f"waited {limit} s for {what}")
+        threading.Event().wait(0.02)
+
+
+# ---- what was promised, over records alone ----
+
+
+def audit_events(events, prompts):
+    """`events` as the history tells them; `prompts` has key -> request id. Yields (sentence, what is wrong)."""
+    accepted, ended, keys = collections.Counter(), collections.defaultdict(list), collections.defaultdict(set)
+    for event in events:
+        if event["type"] == "request_accepted":
+            accepted[event["subject"]] += 1
+            keys[event["body"]["inference"]["inference_parameters"]["prompt"]].add(event["subject"])
+        elif event["type"] in ("request_completed", "request_failed"):
+            ended[event["subject"]].append(event["type"])
+    for request, times in accepted.items():
+        if times != 1:
+            yield "once", f"{request} was accepted {times} times"
+        if len(ended[request]) != 1:
+            yield ("once" if ended[request] else "ends"), f"{request} ended {len(ended[request])} times: {ended[request]}"
+    for request in ended:
+        if request not in accepted:
+            yield "once", f"{request} ended and was never accepted"
+    for key, requests in keys.items():
+        if len(requests) != 1:
+            yield "one_request", f"key {key} was carried out as {sorted(requests)}"
+    for key, request in prompts.items():
+        if keys.get(key) != {request}:
+            yield "one_request", f"key {key} was answered with {request}; the history has {sorted(keys.get(key, ()))}"
+
+
+def audit_follower(followed, events):
+    """The durable events that a reader gathered through all lives against the history. Yields as above."""
+    names = [(e["rev"], e["type"], e["subject"]) for e in events if "rev" in e]
+    first = followed[0][0] if followed else 0
+    expected = [name for name in names if name[0] >= first and (not followed or name[0] <= followed[-1][0])]
+    if followed != expected:
+        extra = collections.Counter(followed) - collections.Counter(expected)
+        missing = collections.Counter(expected) - collections.Counter(followed)
+        yield "follower", f"{len(followed)} events, expected {len(expected)}; extra {list(extra)[:5]}, missing {list(missing)[:5]}"
+
+
+# ---- processes ----
+
+
+class Notes:
+    """What each worker does at this instant, by its own account."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def living(self):
+        """name -> (pid, what it does, bytes mapped), of processes that live; reaps those that nobody else would."""
+        found = {}
+        for path in list(self.folder.iterdir()):
+            note = self.read(path)
+            if note is None:
+                continue
+            name, does, ticks, mapped = note
+            pid = int(path.name)
+            if is_process(pid, ticks):
+                found[name] = (pid, does, mapped)
+            else:
+                reap(pid)
+                path.unlink(missing_ok=True)
+        return found
+
+    @staticmethod
+    def read(path):
+        try:
+            name, does, ticks, mapped = NOTE.unpack(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        except Exception:  # struct.error: it is being made
+            return None
+        return (name.rstrip(b"\0").decode(), does.rstrip(b"\0").decode(), ticks, mapped) if ticks else None
+
+
+def is_process(pid, ticks):
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return stat[0] not in "ZX" and int(stat[19]) == ticks
+    except (OSError, IndexError):
+        return False
+
+
+GUESTS = set()  # pids that a Popen waits for
+
+
+def reap(pid):
+    """Orphans come to this process (PR_SET_CHILD_SUBREAPER)."""
+    if pid in GUESTS:
+        return
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
+
+
+def of_this_run(mark):
+    """pid -> command of each living process of the run, this one excepted."""
+    found = {}
+    for path in pathlib.Path("/proc").iterdir():
+        if path.name.isdigit() and int(path.name) != os.getpid():
+            try:
+                if f"{MARK}={mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                pass
+    return found
+
+
+def descriptors(pid):
+    """kind -> count of the open descriptors, memory files apart."""
+    kinds = collections.Counter()
+    for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(path)
+        except OSError:
+            continue
+        if not target.startswith("/memfd:"):
+            kinds[re.sub(r":\[\d+\]", "", target) if ":" in target else "file"] += 1
+    return kinds
+
+
+def memory_files(pid):
+    """inode -> (name, size) of each memory file that the process holds open (then its size is known) or maps."""
+    found = {}
+    folder = pathlib.Path(f"/proc/{pid}")
+    for line in (folder / "maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].startswith("/memfd:"):
+            found[int(fields[4])] = (fields[5].split(" ")[0], 0)
+    for path in (folder / "fd").iterdir():
+        try:
+            name = os.readlink(path)
+            if name.startswith("/memfd:"):
+                stat = os.stat(path)
+                found[stat.st_ino] = (name.split(" ")[0], stat.st_size)
+        except OSError:
+            continue
+    return found
+
+
+class Orchestrator:
+    def __init__(self, folder, models, environment):
+        self.folder, self.environment = folder, environment
+        self.data, self.life, self.port, self.url, self.process = folder / "data", 0, "0", "", None
+        self.config = folder / "lockstep.toml"
+        command = [sys.executable, str(ROOT / "tools/kills_worker.py"), str(folder / "notes")]
+        tables = "".join(f'[[worker]]\nname = "{name}"\nmemory = "12MB"\n' for name in SPAWNED)
+        self.config.write_text(
+            f'data_dir = "{self.data}"\nmodels_dir = "{models}"\n[http]\nhistory_events = 1000000\n'
+            f'history_bytes = "512MB"\n[breaker]\ndeaths = 1000\n[workers]\ncommand = {json.dumps(command)}\n{tables}')
+
+    def begin(self):
+        self.life += 1
+        self.log = self.folder / f"server-{self.life}.log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([BINARY, "serve", "--config", str(self.config), "--port", self.port],
+                                            stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
+        GUESTS.add(self.process.pid)
+
+    def listening(self):
+        found = re.search(r"listening on (http://\S+)", self.log.read_text())
+        if found:
+            self.url = found.group(1)
+            self.port = self.url.rsplit(":", 1)[1]
+        return bool(found)
+
+    def words(self):
+        return "\n".join(self.log.read_text().splitlines()[-15:])
+
+
+class Guest:
+    """A worker that dials. It is started again when it has ended, by whatever."""
+
+    def __init__(self, name, orchestrator):
+        self.name, self.orchestrator, self.process = name, orchestrator, None
+
+    def keep(self):
+        if self.process is not None and self.process.poll() is None:
+            return
+        if self.process is not None:
+            GUESTS.discard(self.process.pid)
+        data = self.orchestrator.data
+        if not (data / "worker.secret").exists():
+            return
+        with open(self.orchestrator.folder / f"{self.name}.log", "a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "tools/kills_worker.py"), str(self.orchestrator.folder / "notes"),
+                 str(data / "workers.sock"), self.name, str(data / "worker.secret")],
+                stdout=log, stderr=log, env=self.orchestrator.environment)
+        GUESTS.add(self.process.pid)
+
+
+# ---- clients ----
+
+
+class Soak:
+    def __init__(self, options, folder):
+        self.options, self.folder = options, folder
+        self.random = random.Random(options.seed)
+        (folder / "notes").mkdir()
+        environment = {**os.environ, MARK: str(folder), "PYTHONDONTWRITEBYTECODE": "1",
+                       "PYTHONPATH": f"{ROOT}/python:{os.environ.get('PYTHONPATH', '')}"}
+        self.notes = Notes(folder / "notes")
+        self.orchestrator = Orchestrator(folder, self.models(), environment)
+        self.guests = [Guest(name, self.orchestrator) for name in DIALLED]
+        self.lock = threading.Lock()
+        self.may_ask = threading.Event()  # cleared while everything comes to rest
+        self.over = threading.Event()
+        self.asking = 0
+        self.violations = []
+        self.answers = {}  # key -> (request id, plan, status, bytes)
+        self.fresh = []  # keys since the last rest
+        self.followed, self.place, self.pending = [], "0", []
+        self.kills, self.moments, self.replays, self.cuts = (collections.Counter() for _ in range(4))
+        self.base = None
+        self.restarts = 0
+        self.ready_at_once = []
+
+    def models(self):
+        made = self.options.models and pathlib.Path(self.options.models)
+        if not made:
+            made = self.folder / "made"
+            subprocess.run([BINARY, "models", "make-tiny", str(made)], check=True, stdout=subprocess.DEVNULL)
+        if not (made / "tiny-sdxl").is_dir():
+            raise SystemExit(f"kills: {made} has no tiny-sdxl; `lockstep models make-tiny` makes it")
+        folder = self.folder / "models"
+        folder.mkdir()
+        for name in MODELS:
+            (folder / name).symlink_to((made / "tiny-sdxl").resolve())
+        return folder
+
+    def violate(self, sentence, what):
+        with self.lock:
+            self.violations.append({"sentence": SENTENCES[sentence], "what": what, "after": sum(self.kills.values())})
+        print(f"kills: VIOLATION: {SENTENCES[sentence]}: {what}", file=sys.stderr, flush=True)
+
+    def ask(self, method, path, body=None, headers=None):
+        """(status, bytes, headers), or None when nobody answered."""
+        request = urllib.request.Request(self.orchestrator.url + path, data=body, method=method, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+                return answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as error:
+            try:
+                return error.code, error.read(), error.headers
+            except OSError:
+                return None
+        except Exception:  # refused, reset, cut in the middle: all the same to one who asks again
+            return None
+
+    def view(self, path):
+        answer = until(f"an answer to {path}", lambda: (a := self.ask("GET", path)) and a[0] == 200 and a)
+        return json.loads(answer[1])
+
+    def post(self, key, plan):
+        headers = {"Idempotency-Key": key} | ({"Prefer": "respond-async"} if plan["later"] else {})
+        body = {"prompt": key, "size": f"{SIDE}x{SIDE}", "response_format": "url",
+                **{name: plan[name] for name in ("model", "n", "steps", "seed")}}
+        return self.ask("POST", "/v1/images/generations", json.dumps(body).encode(), headers)
+
+    def carry_out(self, key, plan):
+        """Asks until there is an answer that is final, through whatever dies meanwhile."""
+        named = set()
+
+        def again():
+            answer = self.post(key, plan)
+            if answer is None:
+                self.cuts["connection"] += 1
+                return None
+            status, body, headers = answer
+            if headers.get("Idempotency-Replayed"):
+                self.replays["answers"] += 1
+            if status == 409 and b"still_running" in body:
+                if headers.get("Location"):
+                    named.add(headers["Location"].rsplit("/", 1)[1])
+                return None
+            if status in (429, 503):
+                return None
+            return answer
+
+        status, body, _ = until(f"an answer to {key}", again)
+        said = json.loads(body)
+        if status in (200, 202):
+            named.add(said["request_id"] if status == 202 else said["lockstep"]["request_id"])
+        elif status not in (500, 504):
+            return self.violate("ends", f"{key} was answered with {status}: {body[:300]!r}")
+        if len(named) > 1:
+            self.violate("one_request", f"{key} was told of {sorted(named)}")
+        with self.lock:
+            self.answers[key] = (next(iter(named), None), plan, status, body)
+            self.fresh.append(key)
+
+    def client(self, number):
+        chance = random.Random(self.options.seed * 1000 + number)
+        at = 0
+        while not self.over.is_set():
+            if not self.may_ask.wait(0.2):
+                continue
+            with self.lock:
+                self.asking += 1
+            at += 1
+            plan = {"model": chance.choice(MODELS), "n": chance.choice((1, 1, 2)), "steps": chance.randint(2, 20),
+                    "seed": chance.randrange(1 << 40), "later": chance.random() < 0.3}
+            try:
+                self.carry_out(f"key-{number}-{at}", plan)
+            except Violation as error:
+                self.violate(error.sentence, str(error))
+            except Exception:
+                self.violate("ends", traceback.format_exc())
+            finally:
+                with self.lock:
+                    self.asking -= 1
+
+    def follow(self):
+        """Reads the event stream through all lives, and takes a commit when its id came: it is whole then."""
+        while not self.over.is_set():
+            try:
+                request = urllib.request.Request(f"{self.orchestrator.url}/api/v1/events",
+                                                 headers={"Last-Event-ID": self.place})
+                with urllib.request.urlopen(request, timeout=LIMIT) as stream:
+                    self.pending, fields = [], {}
+                    for raw in stream:
+                        line = raw.decode().rstrip("\n")
+                        if line:
+                            name, _, value = line.partition(": ")
+                            fields[name] = value
+                            continue
+                        if "data" in fields:
+                            event = json.loads(fields["data"])
+                            if event["type"] in ("compacted", "resync_required"):
+                                self.cuts[event["type"]] += 1
+                            if "rev" in event:
+                                self.pending.append((event["rev"], event["type"], event["subject"]))
+                        if "id" in fields:
+                            self.followed += self.pending
+                            self.pending, self.place = [], fields["id"]
+                        fields = {}
+            except Exception:  # cut; it comes back with its place
+                self.over.wait(0.05)
+
+    # ---- killing ----
+
+    def keep_running(self):
+        """Starts what is not there; a death that nobody ordered is a violation."""
+        process = self.orchestrator.process
+        if process.poll() is not None:
+            if process.returncode != -signal.SIGKILL:
+                self.violate("defects", f"the orchestrator ended with {process.returncode}: {self.orchestrator.words()}")
+            GUESTS.discard(process.pid)
+            self.restarts += 1
+            self.orchestrator.begin()
+        for guest in self.guests:
+            guest.keep()
+
+    def kill_orchestrator(self, recovering):
+        process = self.orchestrator.process
+        if process.poll() is not None:
+            return
+        doing = {does for _, does, _ in self.notes.living().values()}
+        process.kill()
+        process.wait()
+        self.kills["orchestrator"] += 1
+        self.moments["recovery"] += recovering
+        for moment in ("loading", "inferring", "encoding"):
+            self.moments[moment] += moment in doing and not recovering
+
+    def kill_worker(self, name, recovering):
+        found = self.notes.living().get(name)
+        if found is None:
+            return
+        pid = found[0]
+        path = self.folder / "notes" / str(pid)
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            note = self.notes.read(path)
+            if note is None or note[0] != name or not is_process(pid, note[2]):
+                return
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(handle)
+        until("a killed worker to end", lambda: not is_process(pid, note[2]))
+        does = (self.notes.read(path) or note)[1]  # what it did when it died
+        self.kills["spawned worker" if name in SPAWNED else "dialled worker"] += 1
+        self.moments["recovery"] += recovering
+        if not recovering and does in ("loading", "inferring", "encoding", "releasing", "starting"):
+            self.moments[does] += 1
+
+    def recovering(self):
+        """Whether this life of the orchestrator has not been ready yet."""
+        if self.was_ready:
+            return False
+        if self.orchestrator.process.poll() is None and self.orchestrator.listening():
+            answer = self.ask("GET", "/readyz")
+            self.was_ready = answer is not None and answer[0] == 200
+        return not self.was_ready
+
+    def kill_some(self, kind, count):
+        """One round: `count` kills of the sides that `kind` names."""
+        end = sum(self.kills.values()) + count
+        self.was_ready = True
+        while sum(self.kills.values()) < end and not self.out_of_time():
+            sides = {"all": ("orchestrator", "worker", "worker", "both"), "workers": ("worker",),
+                     "orchestrator": ("orchestrator",)}[kind]
+            side = self.random.choice(sides)
+            name = self.random.choice(SPAWNED + DIALLED)
+            moment = self.random.choice((None, "loading", "inferring", "inferring", "encoding"))
+            threading.Event().wait(self.random.uniform(0, 0.4))
+            self.keep_running()
+            if not self.recovering() and moment:
+                self.await_moment(moment, name if side == "worker" else None)
+            recovering = self.recovering()
+            if side in ("worker", "both"):
+                self.kill_worker(name, recovering)
+            if side != "worker":
+                self.kill_orchestrator(recovering)
+                self.restarts += 1
+                self.orchestrator.begin()
+                self.was_ready = False
+                # Half of the lives meet the next kill while they recover, at any point of it.
+                if kind == "all" and self.random.random() < 0.5:
+                    threading.Event().wait(self.random.uniform(0, 0.3))
+                    if self.random.random() < 0.5:
+                        self.kill_worker(self.random.choice(SPAWNED + DIALLED), self.recovering())
+                    else:
+                        self.kill_orchestrator(self.recovering())
+                elif self.random.random() < 0.7:
+                    until("a life to be ready", lambda: self.keep_running() or not self.recovering(), sentence="locks")
+            done = sum(self.kills.values())
+            if done % 10 == 0:
+                print(f"kills: {done} kills, {len(self.answers)} requests answered", file=sys.stderr, flush=True)
+
+    def await_moment(self, moment, name):
+        """Waits a little for a worker (or any) to be in it; a moment that does not come is not waited for."""
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            living = self.notes.living()
+            if any(does == moment for each, (_, does, _) in living.items() if name in (None, each)):
+                return
+            threading.Event().wait(0.003)
+
+    def out_of_time(self):
+        if len(self.violations) >= 20:
+            raise Violation("defects", "twenty violations are enough")
+        return time.monotonic() > self.end
+
+    # ---- rest ----
+
+    def rest(self, last=False):
+        """Lets everything come to rest and checks the sentences."""
+        self.may_ask.clear()
+        until("the clients to have their answers", lambda: self.keep_running() or self.asking == 0, 2 * LIMIT)
+
+        def idle():
+            self.keep_running()
+            if not self.orchestrator.listening() or (answer := self.ask("GET", "/api/v1/status")) is None:
+                return None
+            status = json.loads(answer[1])
+            workers = {w["worker_id"]: w for w in status["workers"]}
+            good = all(n in workers and workers[n]["state"] == "ready" and not workers[n]["task"]
+                       for n in SPAWNED + DIALLED)
+            broken = [w["worker_id"] for w in status["workers"] if w["state"] == "broken"]
+            if broken:
+                raise Violation("defects", f"set aside: {broken}")
+            living = self.notes.living()
+            quiet = all(living.get(n, (0, "", 0))[1] == "idle" for n in SPAWNED + DIALLED)
+            transactions = json.loads((self.ask("GET", "/api/v1/loads") or (0, b'{"loads":[1]}'))[1])["loads"]
+            return good and quiet and status["queue"]["open"] == 0 and not transactions and status
+
+        until("all workers to be ready and idle", idle)
+        self.check_requests()
+        self.check_memory()
+        self.check_descriptors()
+        if not last:
+            self.may_ask.set()
+
+    def check_requests(self):
+        fresh, self.fresh = self.fresh, []
+        for key in fresh:
+            request, plan, status, body = self.answers[key]
+            again = until(f"{key} to be answered again", lambda: self.post(key, plan))
+            if status in (200, 202) and (again[0], again[1]) != (status, body):
+                self.violate("same_bytes", f"{key}: {status} {body[:200]!r}, again {again[0]} {again[1][:200]!r}")
+            if request is None:
+                continue  # failed before a view had its name; the history has it
+            view = self.view(f"/api/v1/requests/{request}")
+            if view["state"] == "failed" and view["failure"]["message"]:
+                self.moments[f"failed: {view['failure']['code']}"] += 1
+                continue
+            if view["state"] != "completed":
+                self.violate("ends", f"{request} of {key} is {view['state']}: {json.dumps(view)[:500]}")
+                continue
+            for index, job in enumerate(view["jobs"]):
+                sha, expected = job["output"]["sha256"], picture(key, plan["seed"] + index, SIDE)
+                answer = until("an output", lambda: self.ask("GET", f"/api/v1/outputs/{sha}.png"))
+                if answer[1] != expected or hashlib.sha256(answer[1]).hexdigest() != sha:
+                    self.violate("right_bytes", f"{request} of {key}, image {index}: {sha}, status {answer[0]}")
+
+    def check_memory(self):
+        """Ledger, each worker's own account and the kernel's mappings; then who holds each memory file."""
+        def differs():
+            status, living, wrong = self.view("/api/v1/status"), self.notes.living(), []
+            sizes = {m["model"]["model_id"]: m["model"]["bytes"] for m in status["models"]}
+            held = {n: sorted(m["model"]["model_id"] for m in status["models"] for r in m["residencies"]
+                              if r["worker_id"] == n) for n in SPAWNED + DIALLED}
+            files = memory_files(self.orchestrator.process.pid)
+            known = sum(size for _, size in files.values())
+            if known != status["cache_used"]:
+                wrong.append(("memory_files", f"the orchestrator holds {known} bytes, its cache says {status['cache_used']}"))
+            for device in status["devices"]:
+                name = device["worker_id"]
+                if name not in living:
+                    return [("ledger", f"{name} is not there")]
+                pid, _, mapped = living[name]
+                own = memory_files(pid)
+                names = sorted({file.split(":", 2)[2].split("/")[0] for file, _ in own.values() if "lockstep:" in file})
+                total = sum(sizes[m] for m in held[name])
+                if not device["memory_allocated"] == total == mapped:
+                    wrong.append(("ledger", f"{name}: ledger {device['memory_allocated']}, residencies {held[name]} of "
+                                            f"{total}, its own account {mapped}"))
+                if names != held[name] or any("lockstep:" not in file for file, _ in own.values()):
+                    wrong.append(("memory_files", f"{name} holds {sorted(own.values())}, loaded is {held[name]}"))
+            return wrong
+
+        # A heartbeat may be on its way: only what stays is wrong.
+        end = time.monotonic() + 20
+        while (wrong := differs()) and time.monotonic() < end:
+            threading.Event().wait(0.1)
+        for sentence, what in wrong:
+            self.violate(sentence, what)
+
+    def check_descriptors(self):
+        def counts():
+            living = self.notes.living()
+            return {"orchestrator": descriptors(self.orchestrator.process.pid)} | {
+                name: descriptors(living[name][0]) for name in SPAWNED + DIALLED if name in living}
+
+        if self.base is None:
+            self.base = until("descriptors to settle", lambda: (a := counts()) == (threading.Event().wait(0.5), counts())[1] and a)
+            return
+        end = time.monotonic() + 20
+        while True:
+            now = counts()
+            more = {who: dict(kinds - self.base[who]) for who, kinds in now.items()
+                    if kinds.total() > self.base[who].total()}
+            if not more or time.monotonic() > end:
+                break
+            threading.Event().wait(0.1)
+        for who, kinds in more.items():
+            self.violate("descriptors", f"{who} has {now[who].total()}, had {self.base[who].total()}: more {kinds}")
+
+    # ---- from start to end ----
+
+    def run(self):
+        self.end = time.monotonic() + 60 * self.options.minutes
+        self.orchestrator.begin()
+        until("the first start", self.orchestrator.listening)
+        self.was_ready = True
+        until("the models to be found", lambda: len(self.view("/v1/models")["data"]) == len(MODELS))
+        threads = [threading.Thread(target=self.client, args=(n,), daemon=True) for n in range(4)]
+        threads.append(threading.Thread(target=self.follow, daemon=True))
+        for thread in threads:
+            thread.start()
+        self.may_ask.set()
+        until("work to be done by everybody", lambda: self.keep_running() or len(self.answers) >= 12)
+        self.rest()
+        kinds = ("all", "workers", "all", "orchestrator")
+        at = 0
+        while (left := self.options.kills - sum(self.kills.values())) > 0 and not self.out_of_time():
+            self.kill_some(kinds[at % 4], min(ROUND, left))
+            at += 1
+            self.rest(last=self.options.kills <= sum(self.kills.values()) or self.out_of_time())
+        self.check_history()
+        self.over.set()
+        for thread in threads[:-1]:
+            thread.join(LIMIT)
+        self.finish()
+
+    def check_history(self):
+        _, text, _ = until("the history", lambda: self.ask("GET", "/api/v1/events?follow=false"))
+        events = [json.loads(block.split("data: ", 1)[1].split("\n", 1)[0]) for block in text.decode().split("\n\n")
+                  if "data: " in block]
+        if any(event["type"] == "compacted" for event in events) or self.cuts["compacted"]:
+            self.violate("follower", "the history was compacted: its limit is too small for this run")
+        prompts = {key: request for key, (request, *_) in self.answers.items() if request}
+        for sentence, what in audit_events(events, prompts):
+            self.violate(sentence, what)
+        last = max(e["rev"] for e in events if "rev" in e)
+        until("the reader to have everything", lambda: int(self.place) >= last, sentence="follower")
+        for sentence, what in audit_follower(list(self.followed), events):
+            self.violate(sentence, what)
+        self.completed = sum(event["type"] == "request_completed" for event in events)
+        self.failed = sum(event["type"] == "request_failed" for event in events)
+
+    def stop(self):
+        """Asks the orchestrator to end; its workers end with it."""
+        process = self.orchestrator.process
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(LIMIT)
+        GUESTS.discard(process.pid)
+        if status != 0:
+            self.violate("defects", f"a stop ended with {status}: {self.orchestrator.words()}")
+
+    def finish(self):
+        self.stop()
+        for guest in self.guests:
+            if guest.process is not None:
+                guest.process.kill()
+                guest.process.wait()
+                GUESTS.discard(guest.process.pid)
+        self.no_process()
+        self.no_lock()
+        self.verify()
+        # A new start at once: everything that was there is free.
+        self.orchestrator.begin()
+        until("a new start to be ready", lambda: self.orchestrator.listening() and
+              (a := self.ask("GET", "/readyz")) and a[0] == 200, 30, "locks")
+        self.stop()
+        self.no_process()
+        self.verify()
+
+    def no_process(self):
+        def nobody():
+            self.notes.living()
+            return not of_this_run(str(self.folder))
+        try:
+            until("the processes to end", nobody, 60, "processes")
+        except Violation:
+            self.violate("processes", f"left: {of_this_run(str(self.folder))}")
+
+    def no_lock(self):
+        data = self.orchestrator.data
+        for path in [data / "lock", *(data / "workers").glob("*.lock")]:
+            with open(path, "r+b") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    self.violate("locks", f"{path.name} is held")
+
+    def verify(self):
+        done = subprocess.run([BINARY, "journal", "verify", "--json", "--data-dir", str(self.orchestrator.data)],
+                              capture_output=True, text=True, env=self.orchestrator.environment)
+        log = self.orchestrator.log.read_text()
+        found = json.loads(done.stdout) if done.returncode == 0 else {}
+        if not found or f"rev {found['rev']}, digest {found['digest']}" not in log:
+            self.violate("journal", f"verify says {done.stdout}{done.stderr}; the log: {self.orchestrator.words()}")
+
+    def end_all(self):
+        """Whatever happened, nothing of this run stays."""
+        self.over.set()
+        for pid in of_this_run(str(self.folder)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for guest in [self.orchestrator, *self.guests]:
+            if guest.process is not None:
+                guest.process.wait()
+
+
+def self_test():
+    def event(rev, kind, subject, prompt=""):
+        return {"rev": rev, "type": kind, "subject": subject, "body": {"inference": {"inference_parameters": {"prompt": prompt}}}}
+
+    good = [event(1, "request_accepted", "r1", "k1"), event(2, "request_completed", "r1"),
+            event(3, "request_accepted", "r2", "k2"), event(4, "request_failed", "r2")]
+    names = [(e["rev"], e["type"], e["subject"]) for e in good]
+    cases = [
+        ("a good run", set(), good, {"k1": "r1", "k2": "r2"}),
+        ("a lost request", {"ends"}, good[:3], {}),
+        ("two ends", {"once"}, [*good, event(5, "request_completed", "r1")], {}),
+        ("two acceptances", {"once"}, [*good, event(5, "request_accepted", "r1", "k1")], {}),
+        ("an end of nothing", {"once"}, good[1:], {}),
+        ("one key, two requests", {"one_request"},
+         [*good, event(5, "request_accepted", "r3", "k1"), event(6, "request_completed", "r3")], {}),
+        ("an answer that history forgot", {"one_request"}, good, {"k3": "r3"}),
+    ]
+    for what, expected, events, prompts in cases:
+        found = {sentence for sentence, _ in audit_events(events, prompts)}
+        assert found == expected, (what, found)
+    assert not list(audit_follower(names, good))
+    for wrong in (names[:1] + names[2:], [*names[:2], names[1], *names[2:]], [names[1], names[0], *names[2:]],
+                  [*names[:3], (4, "request_completed", "r9"), names[3]]):
+        assert [s for s, _ in audit_follower(wrong, good)] == ["follower"], wrong
+    mine = os.getpid()
+    before = descriptors(mine)
+    fd = os.memfd_create("lockstep:test/x")
+    os.truncate(fd, 4096)
+    read, write = os.pipe()
+    assert ("/memfd:lockstep:test/x", 4096) in memory_files(mine).values()
+    assert (descriptors(mine) - before).total() == 2
+    for each in (fd, read, write):
+        os.close(each)
+    assert is_process(mine, start_ticks(mine)) and not is_process(mine, start_ticks(mine) + 1)
+    print("kills: every kind of violation is found")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=45, help="no kill after that; what fits is done")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--models", help="a folder with tiny-sdxl")
+    parser.add_argument("--json", action="store_true", help="one object on standard output")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with logs and data")
+    parser.add_argument("--self-test", action="store_true")
+    options = parser.parse_args()
+    if options.self_test:
+        return self_test()
+    options.seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-kills-"))
+    print(f"kills: seed {options.seed}, folder {folder}", file=sys.stderr, flush=True)
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come here
+    began = time.monotonic()
+    soak = Soak(options, folder)
+    try:
+        soak.run()
+    except Violation as error:
+        soak.violate(error.sentence, f"{error}; {soak.orchestrator.words() if soak.orchestrator.process else ''}")
+    finally:
+        soak.end_all()
+    kills = sum(soak.kills.values())
+    report = {"seed": options.seed, "kills": kills, "asked": options.kills, "by_kind": dict(soak.kills),
+              "moments": dict(soak.moments), "orchestrator_lives": soak.orchestrator.life,
+              "requests": len(soak.answers), "completed": getattr(soak, "completed", 0),
+              "failed": getattr(soak, "failed", 0), "cut_connections": soak.cuts["connection"],
+              "replayed": soak.replays["answers"], "events_followed": len(soak.followed),
+              "seconds": round(time.monotonic() - began), "violations": soak.violations,
+              "sentences": list(SENTENCES.values())}
+    if options.json:
+        print(json.dumps(report))
+    if not soak.violations and not options.keep:
+        shutil.rmtree(folder)
+    else:
+        print(f"kills: logs and data are in {folder}", file=sys.stderr)
+    short = "" if kills >= options.kills else f" (of {options.kills}: the time was up)"
+    print(f"kills: {kills} kills{short} ({', '.join(f'{n} {k}' for k, n in sorted(soak.kills.items()))}; "
+          f"{', '.join(f'{n} {k}' for k, n in sorted(soak.moments.items()))}), {report['requests']} requests, "
+          f"{report['completed']} completed, {report['failed']} failed, {len(soak.violations)} violations, "
+          f"{report['seconds']} s, seed {options.seed}", file=sys.stderr if options.json else sys.stdout)
+    return 1 if soak.violations or not kills else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
