@@ -6,7 +6,7 @@ KILLS ?= 1000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test soak bench lint format clean
+.PHONY: help setup build demo serve test soak mutants bench lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: ## set up, build, and run every test; the last line is the total
 
 soak: ## the formal model, simulator seeds, kills, tests under sanitizers (SEEDS=1..2000 KILLS=1000)
 	@tools/soak.sh $(SEEDS) $(KILLS)
+
+mutants: ## put one-line bugs in a copy, one after the other, and show what catches each (ARGS="--only NAME")
+	@tools/mutants/run.py $(ARGS)
 
 bench: ## measure the main path (ARGS="--json")
 	@tools/build.sh release

@@ -23,6 +23,8 @@ add_test(NAME generated_types COMMAND ${PROJECT_SOURCE_DIR}/tools/generate_types
 add_test(NAME generated_types_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/generate_types.py --self-test)
 add_test(NAME ownership COMMAND ${PROJECT_SOURCE_DIR}/tools/check_ownership.py --binary $<TARGET_FILE:lockstep>)
 add_test(NAME ownership_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/check_ownership.py --self-test)
+add_test(NAME mutants_apply COMMAND ${PROJECT_SOURCE_DIR}/tools/mutants/run.py --check)
+add_test(NAME mutants_self_test COMMAND ${PROJECT_SOURCE_DIR}/tools/mutants/run.py --self-test)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   # Sanitizers add symbols of their own, so purity is proven on the release objects.
   add_test(NAME pure COMMAND ${PROJECT_SOURCE_DIR}/tools/check_pure.py ${CMAKE_BINARY_DIR})

@@ -53,7 +53,7 @@ void World::operate() {
   in::Generate asked{reply, body, clients_.next() >> 2, clients_.chance(500'000)};
   if (bad || !governors_.chance(300'000)) return input(asked);
   const std::string key = cat("key ", keyed_.size());
-  keyed_[key] = {asked, "", ""};
+  keyed_[key] = {asked, "", "", {}};
   ask_again(key);
 }
 
@@ -69,6 +69,7 @@ void World::ask_again(const std::string& key) {
     asked.seed = governors_.next() >> 2;
   }
   const bool mixed_up = again && governors_.chance(50'000);
+  if (!mixed_up) known.seeds.insert(asked.seed);
   waiting_replies_[asked.reply] = mixed_up ? "mixed up" : "generate";
   reply_keys_[asked.reply] = key;
   if (hits(governors_, 500'000) && permits("asked_again")) {

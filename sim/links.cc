@@ -51,6 +51,7 @@ void World::carry_out(out::SendFrame& effect) {
   note_abort(effect.frame);
   note_answer(effect);
   note_told(effect);
+  judge_decision(effect);
   Process* process = living(effect.worker_id, effect.incarnation);
   if (process == nullptr || process->link != effect.link || !process->link_up || cut(*process)) return;
   auto message = std::make_shared<Message>();
@@ -169,11 +170,35 @@ void World::remember_transaction(Process& process, const Frame& frame) {
   queue(process.to_worker, std::move(message), process.pid, true);
 }
 
-void World::judge_vote(const Process& process, const Frame& frame) {
+void World::judge_vote(Process& process, const Frame& frame) {
   if (static_cast<FrameType>(frame.header.type) != FrameType::transaction_vote) return;
   const auto vote = json::from_text<TransactionVote>(from_frame(frame).value().body.text).value();
-  if (vote.prepare_result == Vote::vote_commit && process.aborted.contains(vote.transaction_id)) {
+  if (vote.prepare_result != Vote::vote_commit) return;
+  process.promised.insert(vote.transaction_id);
+  if (process.aborted.contains(vote.transaction_id)) {
     violation(cat(process.worker_id.str(), " promised ", vote.transaction_id.str(), ", which was aborted"));
+  }
+}
+
+/// What the coordinator says of a transaction, over all of its lives.
+void World::judge_decision(const out::SendFrame& effect) {
+  const auto type = static_cast<FrameType>(effect.frame.header.type);
+  if (type != FrameType::transaction_prepare && type != FrameType::transaction_commit &&
+      type != FrameType::transaction_abort) {
+    return;
+  }
+  const std::string id = from_frame(effect.frame).value().op_id;
+  const std::string worker = effect.worker_id.str();
+  if (type == FrameType::transaction_prepare) {
+    if (!prepared_.insert(id).second) violation(cat(id, " is prepared, and was before"));  // S3
+  } else if (type == FrameType::transaction_abort) {
+    if (decided_.contains(id)) violation(cat(worker, " is told to abort ", id, ", which was committed"));  // S1
+  } else {
+    decided_.insert(id);
+    const Process* process = living(effect.worker_id, effect.incarnation);
+    if (process != nullptr && !process->promised.contains(TransactionId(id))) {  // S2
+      violation(cat(worker, " is told to commit ", id, ", which it has not promised"));
+    }
   }
 }
 

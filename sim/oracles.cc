@@ -2,6 +2,8 @@
 
 #include "sim/simulation.h"
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "domains/memory/rules.h"
 #include "domains/processing/rules.h"
@@ -123,6 +125,14 @@ void World::check_end() {
     }
   }
   check_told();
+  for (const auto& [key, known] : keyed_) {  // S11, also where the answers were lost; one that failed may be done again
+    const auto made = std::ranges::count_if(tables.processing.requests.entries(), [&](const auto& each) {
+      const processing::Request& request = each.second.row;
+      return request.state == processing::RequestState::completed &&
+             known.seeds.contains(request.inference.inference_parameters.seed.value_or(0));
+    });
+    if (made > 1) violation(cat(made, " requests were carried out for ", key));
+  }
   if (!handles_.empty()) violation(cat(handles_.size(), " descriptors leaked in the orchestrator"));
   if (!machine_->live().pixels.empty()) violation("pixels are kept for nobody");
   for (const auto& [pid, process] : processes_) {

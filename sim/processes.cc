@@ -115,6 +115,8 @@ void World::carry_out(out::KillWorker& effect) {
 }
 
 void World::judge_end(const Process& process, const std::string& why) {
+  // Nobody here speaks badly: what is taken for a bad frame was judged by what it does not belong to.
+  if (why.starts_with("it sent")) violation(cat(process.worker_id.str(), " is ended, and spoke well: ", why));
   if (!why.starts_with("no progress")) return;
   fault("ended_without_progress");
   const Nanos deadline = settings_.timing.progress_deadline;
@@ -128,6 +130,8 @@ void World::carry_out(Process& process, wout::Exit& effect) {
   if (effect.reason.find("is not the process of") != std::string::npos) {
     violation(cat(process.worker_id.str(), " is itself, and was refused: ", effect.reason));
   }
+  // 3: what it was told cannot be.
+  if (effect.status == 3) violation(cat(process.worker_id.str(), " gives up its orchestrator: ", effect.reason));
   end_process(process, effect.reason);
 }
 

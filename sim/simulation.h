@@ -47,6 +47,7 @@ struct Keyed {
   in::Generate asked;
   std::string answer;
   std::string request;
+  std::set<std::uint64_t> seeds = {};  // of every time that it was asked: a request tells by its seed whose it is
 };
 
 /// Watts from which on the driver of every simulated device refuses a limit.
@@ -271,7 +272,8 @@ class World {
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
   void remember_transaction(Process& process, const Frame& frame);
-  void judge_vote(const Process& process, const Frame& frame);
+  void judge_vote(Process& process, const Frame& frame);
+  void judge_decision(const out::SendFrame& effect);
   void ask_again(const std::string& key);
   void check_key(ReplyId reply, int status, const std::string& answer, const std::string& request);
   void hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const InferenceTask& image);
@@ -371,6 +373,7 @@ class World {
   std::vector<std::string> sessions_;  // in the order they were made; several may have ended
   std::map<ReplyId, std::string> waiting_replies_;
   std::map<std::string, Keyed> keyed_;         // what clients asked for under a key, and what came of it
+  std::set<std::string> prepared_, decided_;   // transactions, over all lives
   std::map<ReplyId, std::string> reply_keys_;  // replies that are due, and the keys that they were asked for with
   ReplyId replies_made_ = 0;
   std::set<std::string> accepted_;
