@@ -50,7 +50,7 @@ TEST(HttpShapes, a_wrong_method_names_the_right_one) {
 
 TEST(HttpShapes, a_copy_of_the_journal_goes_to_a_path_from_the_root) {
   EXPECT_EQ(read_backup(R"({"file":"/var/copies/one.db"})").value_or(""), "/var/copies/one.db");
-  for (const std::string body :
+  for (const std::string& body :
        {std::string(R"({"file":"one.db"})"), std::string(R"({"file":""})"), std::string(R"({"file":"/copies/"})"),
         std::string(R"({"file":"/a\u0000b"})"), "{\"file\":\"/" + std::string(4000, 'a') + "\"}"}) {
     const auto file = read_backup(body);

@@ -4,22 +4,22 @@
 #include <filesystem>
 #include <set>
 
-#include "tests/design/fixture.h"
 #include "journal/sqlite_store.h"
 #include "runtime/upkeep.h"
+#include "tests/design/fixture.h"
 
 namespace lockstep::design {
 namespace {
 
 namespace fs = std::filesystem;
 
-class Design_recovery : public testing::Test {
+class Design_snapshot : public testing::Test {
  protected:
-  Design_recovery() {
+  Design_snapshot() {
     std::string name = (fs::temp_directory_path() / "lockstep_recovery_XXXXXX").string();
     if (::mkdtemp(name.data()) != nullptr) folder_ = name;
   }
-  ~Design_recovery() override { fs::remove_all(folder_); }
+  ~Design_snapshot() override { fs::remove_all(folder_); }
   void SetUp() override {
     ASSERT_FALSE(folder_.empty());
     auto opened = SqliteStore::open(path());
@@ -74,7 +74,7 @@ class Design_recovery : public testing::Test {
   fs::path folder_;
   Stage stage_{settings_of(1)};
   std::unique_ptr<SqliteStore> store_;
-  Upkeep upkeep_{0, {.commits = 1'000'000, .piece_rows = 2}};
+  Upkeep upkeep_{0, {.commits = 1'000'000, .piece_rows = 1}};
   std::size_t appended_ = 0;
   int crashes_ = 0;
   int pieces_ = 0;
@@ -84,7 +84,7 @@ class Design_recovery : public testing::Test {
 
 // The mark moves with the last piece. Until then rows of several ages lie side by side, and replay from the old mark
 // brings them all to the same one; also where commits change, delete and make rows between two pieces.
-TEST_F(Design_recovery, a_crash_after_any_piece_of_a_snapshot_gives_the_state_that_was_live) {
+TEST_F(Design_snapshot, a_crash_after_any_piece_of_a_snapshot_gives_the_state_that_was_live) {
   stage_.ready();
   append();
   upkeep_.ask();
@@ -93,24 +93,25 @@ TEST_F(Design_recovery, a_crash_after_any_piece_of_a_snapshot_gives_the_state_th
   EXPECT_GE(first, 3);
 
   stage_.generate(1);
+  stage_.until_inferring();
   append();
   upkeep_.ask();
   piece();
-  expect_survives_a_crash("a request accepted, one piece");
-  stage_.until_inferring();  // rows of the load come and go
+  expect_survives_a_crash("a run began, one piece");
+  stage_.finish_image();
   append();
   expect_survives_a_crash("commits after a piece");
   piece();
   expect_survives_a_crash("two pieces");
-  stage_.finish_image();
+  stage_.generate(2);  // rows that the snapshot is not about
   append();
-  expect_survives_a_crash("all rows of the request changed again");
+  expect_survives_a_crash("rows that came while it was taken");
   snapshot_to_its_end("second snapshot");
   EXPECT_GE(pieces_ - first, 4);
   EXPECT_GT(newer_than_the_mark_, 0u) << "no cut left a row that is newer than the mark: this proves nothing";
 
   const std::size_t before = stage_.journal.size();
-  stage_.generate(2);
+  stage_.generate(3);
   append();
   ASSERT_GT(stage_.journal.size(), before);
   upkeep_.ask();
@@ -120,7 +121,7 @@ TEST_F(Design_recovery, a_crash_after_any_piece_of_a_snapshot_gives_the_state_th
 }
 
 // Work that clears up is cut as well: what is forgotten is never needed, and a log that is written back is still there.
-TEST_F(Design_recovery, a_crash_after_any_step_of_clearing_up_gives_the_state_that_was_live) {
+TEST_F(Design_snapshot, a_crash_after_any_step_of_clearing_up_gives_the_state_that_was_live) {
   stage_.ready();
   append();
   std::vector<Record> filler;
