@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <boost/describe.hpp>
@@ -65,6 +66,8 @@ struct WorkerRecord {
   Origin origin = Origin::spawned;
   std::string token_sha256;
   std::optional<std::vector<std::string>> subscriptions;
+  /// Before workers dialed in there was one way to begin, and none to come back.
+  static constexpr std::string_view row_defaults = R"("origin":"spawned","token_sha256":"")";
 };
 BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                       (worker_id, device_id, incarnation, state, pid, start_ticks, deaths_in_a_row, last_end, origin,

@@ -33,7 +33,8 @@ class Orchestrator {
   /// The only way durable state changes. A commit of ours that cannot be applied is a defect.
   void apply(const Commit& commit);
 
-  /// Recovery, before the first step: the snapshot's rows, then the records after it, by the same apply as in life.
+  /// Recovery, before the first step: the snapshot's rows, then what the records after it leave of each row, by the
+  /// same apply as in life. orchestrator/recover.cc.
   /// Returns the last position; data_loss when a row or a record cannot be read.
   Result<Lsn> recover(const Recovered& recovered);
 
@@ -52,8 +53,7 @@ class Orchestrator {
  private:
   /// now: of the input that is decided; absent while a journal is replayed.
   Status change(const Commit& commit, std::optional<Nanos> now);
-  Status restore(const SnapshotRow& row);
-  Status replay(const Record& record);
+  Status restore(const std::string& table, const std::string& key, std::optional<RawJson> value, Rev rev);
 
   Settings settings_;
   Tables tables_;

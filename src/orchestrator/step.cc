@@ -100,12 +100,16 @@ Plan<Effect> Orchestrator::settle(const Input& input) {
 }
 
 Status Orchestrator::change(const Commit& commit, std::optional<Nanos> now) {
-  const CommitCount count(tables_, commit);
-  LOCKSTEP_TRY_STATUS(apply_changes(tables_, commit));
-  count.applied(tables_, now, live_.counters);
+  if (now) {
+    const CommitCount count(tables_, commit);
+    LOCKSTEP_TRY_STATUS(apply_changes(tables_, commit));
+    count.applied(tables_, now, live_.counters);
+  } else {
+    LOCKSTEP_TRY_STATUS(apply_changes(tables_, commit));  // recovery counts what it has in the end
+  }
   live_.rev = commit.rev;
   for (const FactChange& fact : commit.changes) {
-    changed_.emplace(fact.table, fact.key);
+    changed_.emplace_hint(changed_.end(), fact.table, fact.key);  // where recovery's belong
     if (fact.table == tables_.requests.requests.name()) {
       note_dependency(live_.dependencies, fact.key, tables_.requests.requests.find(fact.key));
     }
@@ -134,34 +138,6 @@ Status Orchestrator::change(const Commit& commit, std::optional<Nanos> now) {
 void Orchestrator::apply(const Commit& commit) {
   LOCKSTEP_CHECK(commit.rev == live_.rev.next());
   LOCKSTEP_CHECK(change(commit, now_).has_value());
-}
-
-Result<Lsn> Orchestrator::recover(const Recovered& recovered) {
-  for (const SnapshotRow& row : recovered.rows) LOCKSTEP_TRY_STATUS(restore(row));
-  live_.rev = Rev{recovered.snapshot_at.value};
-  changed_.clear();  // the snapshot has these rows already
-  Lsn last = recovered.snapshot_at;
-  for (const Record& record : recovered.records) {
-    LOCKSTEP_TRY_STATUS(replay(record));
-    last = record.lsn;
-  }
-  return last;
-}
-
-Status Orchestrator::restore(const SnapshotRow& row) {
-  LOCKSTEP_CHECK(row.value.has_value());
-  Commit commit;
-  commit.rev = row.mod_rev;
-  commit.changes.push_back({row.table, row.key, RawJson{*row.value}});
-  return change(commit, std::nullopt);
-}
-
-Status Orchestrator::replay(const Record& record) {
-  const Commit commit = LOCKSTEP_TRY(decode_commit(record.body));
-  if (commit.rev.value != record.lsn.value) {
-    return fail(ErrorCode::data_loss, cat("journal record ", record.lsn.value, " holds rev ", commit.rev.value));
-  }
-  return change(commit, std::nullopt);
 }
 
 void Orchestrator::begin_snapshot() {

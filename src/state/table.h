@@ -17,6 +17,11 @@
 
 namespace lockstep {
 
+/// A row as an older lockstep wrote it, with the keys that it did not know yet: `defaults` is the inside of an object.
+std::string with_defaults(std::string_view row, std::string_view defaults);
+
+/// A Row that got a member which is not optional names it, with the value that rows without it have, in
+/// `static constexpr std::string_view row_defaults`: all such members of one change together.
 template <class Row>
 class Table {
  public:
@@ -49,16 +54,23 @@ class Table {
       entries_.erase(change.key);
       return {};
     }
-    auto row = json::from_text<Row>(change.value->text, nullptr, {.size_max = 64u << 20, .depth_max = 40});
+    auto row = read(change.value->text);
+    if constexpr (requires { Row::row_defaults; }) {
+      if (!row) row = read(with_defaults(change.value->text, Row::row_defaults));
+    }
     if (!row) {
       return fail(ErrorCode::data_loss, cat("row ", change.key, " of ", name_, ": ", row.error().message),
                   row.error().pointer);
     }
-    entries_.insert_or_assign(change.key, Entry{*std::move(row), rev});
+    entries_.insert_or_assign(entries_.end(), change.key, Entry{*std::move(row), rev});  // new ids are the last mostly
     return {};
   }
 
  private:
+  static Result<Row> read(std::string_view text) {
+    return json::from_text<Row>(text, nullptr, {.size_max = 64u << 20, .depth_max = 40});
+  }
+
   std::string_view name_;
   std::map<std::string, Entry> entries_;
 };

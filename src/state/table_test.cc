@@ -11,6 +11,14 @@ struct Row {
 };
 BOOST_DESCRIBE_STRUCT(Row, (), (name, count))
 
+/// `count` came after the first rows were written.
+struct Grown {
+  std::string name;
+  std::uint64_t count = 0;
+  static constexpr std::string_view row_defaults = R"("count":7)";
+};
+BOOST_DESCRIBE_STRUCT(Grown, (), (name, count))
+
 struct TwoTables {
   Table<Row> first{"test.first"};
   Table<Row> second{"test.second"};
@@ -58,6 +66,18 @@ TEST(Tables, a_change_that_cannot_be_read_is_data_loss_and_names_its_place) {
   EXPECT_EQ(status.error().code, ErrorCode::data_loss);
   EXPECT_EQ(status.error().pointer, "/count");
   EXPECT_NE(status.error().message.find("test.first"), std::string::npos);
+}
+
+TEST(Tables, a_row_that_an_older_program_wrote_gets_its_defaults_and_no_other_does) {
+  Table<Grown> table("test.grown");
+  ASSERT_TRUE(table.apply({"test.grown", "old", RawJson{R"({"name":"a"})"}}, Rev{1}).has_value());
+  ASSERT_TRUE(table.apply({"test.grown", "new", RawJson{R"({"name":"b","count":1})"}}, Rev{2}).has_value());
+  EXPECT_EQ(table.at("old").count, 7u);
+  EXPECT_EQ(table.at("new").count, 1u);
+  for (const std::string broken : {R"({"name":1})", R"({})", R"({"count":1})", "[]", ""}) {
+    EXPECT_FALSE(table.apply({"test.grown", "x", RawJson{broken}}, Rev{3}).has_value()) << broken;
+  }
+  EXPECT_EQ(with_defaults("{}", R"("a":1)"), R"({"a":1})");
 }
 
 // Equal digests at equal revs mean equal state: table, key, value and the rev of every row count, and the rev itself.
