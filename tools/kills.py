@@ -445,8 +445,8 @@ class Soak:
 
     def kill_orchestrator(self, recovering):
         process = self.orchestrator.process
-        if process.poll() is not None:
-            return
+        if process.poll() is not None:  # by itself
+            return self.keep_running()
         doing = {does for _, does, _ in self.notes.living().values()}
         process.kill()
         process.wait()
@@ -509,8 +509,7 @@ class Soak:
                 self.kill_worker(name, recovering)
             if side != "worker":
                 self.kill_orchestrator(recovering)
-                self.restarts += 1
-                self.orchestrator.begin()
+                self.keep_running()
                 self.was_ready = False
                 # Half of the lives meet the next kill while they recover, at any point of it.
                 if kind == "all" and self.random.random() < 0.5:

@@ -170,8 +170,11 @@ void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::st
     if (residency.worker_id != worker.worker_id) continue;
     LOCKSTEP_CHECK(residency.incarnation == worker.incarnation);
     if (residency.state == model::ResidencyState::loading) {
+      // A load can outlive its job's need: while this worker was away, another one may have taken the job.
       const Job* job = tables.processing.jobs.find(residency.wanted_by.str());
-      if (job != nullptr && !processing::is_terminal(job->stage)) hurt.emplace(job->job_id.str(), *job);
+      if (job != nullptr && (job->stage == JobStage::queued || job->stage == JobStage::generated)) {
+        hurt.emplace(job->job_id.str(), *job);
+      }
     }
     undo_load(tables, residency, how, change);
   }
