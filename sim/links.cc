@@ -160,7 +160,9 @@ void World::remember_transaction(Process& process, const Frame& frame) {
   }
   process.aborted.insert(id);
   const auto prepare = process.prepares.find(id);
-  if (prepare == process.prepares.end() || !process.link_up || !strikes("prepared_again", tellers_, 900'000)) return;
+  if (prepare == process.prepares.end() || !process.link_up) return;
+  if (prepare->second.header.epoch != frame.header.epoch) return;  // it would be refused for that alone
+  if (!strikes("prepared_again", tellers_, 900'000)) return;
   envelope = from_frame(prepare->second).value();
   envelope.sequence = 0;
   auto message = std::make_shared<Message>();
