@@ -449,6 +449,7 @@ struct Command::State {
   CLI::App* codec = nullptr;
   CLI::App* propagation = nullptr;
   CLI::App* transactions = nullptr;
+  int commits = TransactionsOptions{}.commits;
   int records = 1'000'000;
   int rows = 100'000;
   std::string folder;
@@ -483,7 +484,10 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
       ->check(CLI::IsMember(std::vector<std::string>(propagation_rows.begin(), propagation_rows.end())));
   state_->propagation->add_flag("--json", state_->json, "print one object");
   state_->transactions = state_->app->add_subcommand(
-      "transactions", "the journal at its limits: a start that reads a long one, a snapshot of many rows");
+      "transactions", "durable transactions over three participants; a start that reads a long journal; a snapshot");
+  state_->transactions->add_option("--commits", state_->commits, "transactions in each row of commits")
+      ->capture_default_str()
+      ->check(CLI::Range(1000, 10'000'000));
   state_->transactions->add_option("--records", state_->records, "of the journal that is recovered")
       ->check(CLI::Range(1000, 10'000'000));
   state_->transactions->add_option("--rows", state_->rows, "changed rows of the snapshot")
@@ -498,12 +502,12 @@ Command::~Command() = default;
 
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
-  const Result<Report> report = state_->codec->parsed() ? codec(state_->rounds)
-                                : state_->propagation->parsed()
-                                    ? propagation(state_->samples, state_->messages, state_->only)
-                                : state_->transactions->parsed()
-                                    ? transactions({state_->records, state_->rows, state_->only, state_->folder})
-                                    : path(state_->runs, state_->only);
+  const Result<Report> report =
+      state_->codec->parsed()         ? codec(state_->rounds)
+      : state_->propagation->parsed() ? propagation(state_->samples, state_->messages, state_->only)
+      : state_->transactions->parsed()
+          ? transactions({state_->commits, state_->records, state_->rows, state_->only, state_->folder})
+          : path(state_->runs, state_->only);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";
     return 1;

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/text.h"
+#include "bench/commits.h"
 #include "bench/record_mix.h"
 #include "bench/sqlite_floor.h"
 #include "journal/sqlite_store.h"
@@ -61,6 +62,50 @@ class Journal {
   RecordMix mix_;
   Lsn last_;
 };
+
+constexpr Placement one_core{1, 1};
+constexpr Placement two_cores{1, 0};
+
+/// One after the other: from the first step to the decision that is durable and on its way to the worker.
+Status commit_rows(const std::string& folder, int commits, Report& report) {
+  const int samples = std::max(100, commits / 20);
+  for (const auto& [name, placement] : {std::pair("commit_1", one_core), std::pair("commit_1_two_cores", two_cores)}) {
+    const auto floor = LOCKSTEP_TRY(commit_us(Kind::floor, placement, samples, cat(folder, "/bare-", name)));
+    const auto ours = LOCKSTEP_TRY(commit_us(Kind::ours, placement, samples, cat(folder, "/", name, ".db")));
+    report.rows.push_back({.name = name, .unit = "us"});
+    Row& row = report.rows.back();
+    row.value = percentile(ours, 0.5);
+    row.p50 = row.value;
+    row.p99 = percentile(ours, 0.99);
+    row.runs = ours.size();
+    row.floor = percentile(floor, 0.5);
+    row.target = 1.5 * *row.floor;
+  }
+  return {};
+}
+
+/// 64 in flight, in three rounds beside the floor.
+Status commit_64(const std::string& folder, int commits, Report& report) {
+  std::vector<double> ours, floor, one;
+  for (int round = 0; round < 3; ++round) {
+    std::vector<double> ignored;
+    ours.push_back(LOCKSTEP_TRY(commits_per_s(Kind::ours, 64, commits, cat(folder, "/many-", round, ".db"), one)));
+    floor.push_back(LOCKSTEP_TRY(commits_per_s(Kind::floor, 64, commits, cat(folder, "/bare-", round), ignored)));
+  }
+  report.rows.push_back({.name = "commit_64", .unit = "transactions/s"});
+  Row& row = report.rows.back();
+  row.value = percentile(ours, 0.5);
+  row.p50 = row.value;
+  row.runs = ours.size();
+  row.floor = percentile(floor, 0.5);
+  row.target = 0.5 * *row.floor;
+  row.better = "higher";
+  report.rows.push_back({.name = "commit_64_decision", .unit = "us", .value = percentile(one, 0.5)});
+  report.rows.back().p50 = report.rows.back().value;
+  report.rows.back().p99 = percentile(one, 0.99);
+  report.rows.back().runs = one.size();
+  return {};
+}
 
 /// The start of a server whose journal has that many records and no snapshot: as it would be if none were ever taken.
 Status recovery(const std::string& folder, int records, Report& report) {
@@ -175,7 +220,9 @@ Result<Report> transactions(const TransactionsOptions& options) {
     return true;
   };
   Status done;
-  if (wanted("recovery_1m")) done = recovery(folder, options.records, report);
+  if (wanted("commit_1")) done = commit_rows(folder, options.commits, report);
+  if (done && wanted("commit_64")) done = commit_64(folder, options.commits, report);
+  if (done && wanted("recovery_1m")) done = recovery(folder, options.records, report);
   if (done && wanted("snapshot_pause")) done = snapshot_pause(folder, options.rows, report);
   std::error_code ignored;
   fs::remove_all(folder, ignored);

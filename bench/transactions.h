@@ -1,7 +1,7 @@
 #pragma once
 
-// `lockstep bench transactions`: the journal at its limits. How long a start reads a long one, and how long a snapshot
-// keeps the loop and a commit.
+// `lockstep bench transactions`: durable transactions over three participants, and the journal at its limits: how long
+// a start reads a long one, and how long a snapshot keeps the loop and a commit.
 
 #include <array>
 #include <string_view>
@@ -11,9 +11,11 @@
 
 namespace lockstep::bench {
 
-inline constexpr std::array<std::string_view, 2> transactions_rows{"recovery_1m", "snapshot_pause"};
+inline constexpr std::array<std::string_view, 4> transactions_rows{"commit_1", "commit_64", "recovery_1m",
+                                                                   "snapshot_pause"};
 
 struct TransactionsOptions {
+  int commits = 20'000;     // in each row of commits; a hundredth of them where one follows the other
   int records = 1'000'000;  // of the journal that is recovered
   int rows = 100'000;       // changed ones of the snapshot
   std::string_view only;    // empty: all rows

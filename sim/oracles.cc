@@ -70,11 +70,13 @@ bool World::at_rest() {
 
 std::string World::unrest() {
   if (!loop_) return "no orchestrator";
+  if (!machine_->live().started) return "the orchestrator has not started";
   std::string out = cat(machine_->live().open_jobs.size(), " open jobs, ", waiting_replies_.size(), " replies due, ",
                         machine_->tables().transactions.decisions.size(), " decisions");
   for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {
+    const auto live = machine_->live().workers.find(entry.row.worker_id);
     out += cat(", ", key, " ", json::enum_name(entry.row.state), " task \"",
-               machine_->live().workers.at(entry.row.worker_id).task, "\"");
+               live == machine_->live().workers.end() ? "" : live->second.task, "\"");
   }
   for (const auto& [id, calibration] : machine_->live().calibrations) {
     out += cat(", calibration of ", id.str(), calibration.begun ? " begun" : "");

@@ -173,7 +173,7 @@ void World::carry_out(out::RemoveOutput& effect) {
     if (entry.row.image.sha256 == effect.image.sha256) violation("an output that is listed was removed");
   }
   fault("output_rolled_back");
-  disk_.outputs.erase(effect.image.sha256);
+  outputs_.erase(effect.image.sha256);
 }
 
 void World::carry_out(out::Publish& effect) {

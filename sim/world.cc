@@ -50,6 +50,7 @@ Report World::run() {
     if (next.time > options_.duration && at_rest()) {
       if (report_.transactions >= options_.transactions_min) break;
       operate();  // a long stall has left it too little time: clients go on
+      continue;   // what they do comes before what was next
     }
     if (next.time > options_.duration + options_.rest_limit) {
       violation(cat("not at rest ", options_.rest_limit / seconds(1), " s after the faults ended: ", unrest()));

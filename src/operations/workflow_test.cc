@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "domains/model/rules.h"
+
 namespace lockstep {
 namespace {
 
@@ -30,7 +32,7 @@ class Workflow : public testing::Test {
     residency.device_id = DeviceId("gpu_0");
     residency.allocation_id = AllocationId("a");
     residency.wanted_by = JobId("req_1/00");
-    change_.put(tables_.model.residencies, "w0/m", residency);
+    change_.put(tables_.model.residencies, model::residency_key(ModelId("m"), WorkerId("w0")), residency);
   }
 
   processing::Job after_death_of_the_loader(JobStage stage, const std::string& runs_on) {
@@ -44,7 +46,7 @@ class Workflow : public testing::Test {
     EXPECT_TRUE(apply_changes(tables_, change_.take(WallTime{})).has_value());
     worker_gone(tables_, worker_, "signal 9", true, WallTime{}, change_);
     EXPECT_TRUE(apply_changes(tables_, change_.take(WallTime{})).has_value());
-    EXPECT_EQ(tables_.model.residencies.find("w0/m"), nullptr);
+    EXPECT_EQ(tables_.model.residencies.find(model::residency_key(ModelId("m"), WorkerId("w0"))), nullptr);
     return tables_.processing.jobs.at("req_1/00");
   }
 

@@ -234,7 +234,10 @@ bool settle_pixels(Turn& turn) {
 void blame_load(Turn& turn, const JobId& wanted_by, const Error& why) {
   if (turn.live.orders.contains(wanted_by)) return end_order(turn, wanted_by, why);
   const processing::Job* row = turn.tables.processing.jobs.find(wanted_by.str());
-  if (row == nullptr || processing::is_terminal(row->stage)) return;
+  // A load can outlive its job's need: another worker may have taken the job meanwhile.
+  if (row == nullptr || (row->stage != processing::JobStage::queued && row->stage != processing::JobStage::generated)) {
+    return;
+  }
   processing::Job job = *row;
   ++job.load_failures;
   const bool hopeless = error_facts(why.code).retry == Retry::never;

@@ -3,7 +3,6 @@
 // by the same change() as in life, or from the rows in the end.
 
 #include <map>
-#include <unordered_map>
 
 #include "base/check.h"
 #include "events/json_read.h"
@@ -21,7 +20,7 @@ struct Replayed {
 BOOST_DESCRIBE_STRUCT(Replayed, (), (rev, changes))
 
 /// The last change of each row. Rows of a table stand in the order in which the records first name them, which is
-/// mostly that of their keys; the hash table is only asked, never walked.
+/// mostly that of their keys.
 class LastChanges {
  public:
   struct Last {
@@ -31,7 +30,7 @@ class LastChanges {
   };
   struct OfTable {
     std::vector<Last> rows;
-    std::unordered_map<std::string, std::size_t> places;
+    std::map<std::string, std::size_t> places;
   };
 
   Status add(const Record& record) {

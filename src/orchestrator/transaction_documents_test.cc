@@ -133,6 +133,8 @@ TEST(TransactionDocumentRules, what_is_undone_is_the_reverse_of_what_was_done) {
   EXPECT_TRUE(saga.check().has_value());
   saga.compensation_sequence = {"undo_a", "undo_b"};
   EXPECT_EQ(saga.check().error().pointer, "/compensation_sequence/1");
+  saga.compensation_sequence = {"undo_b", "undo_b"};
+  EXPECT_EQ(saga.check().error().pointer, "/compensation_sequence/1") << "undone twice";
   saga.compensation_sequence = {"undo_c"};
   EXPECT_EQ(saga.check().error().pointer, "/compensation_sequence/0");
   saga.compensation_sequence.clear();

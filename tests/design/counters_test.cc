@@ -56,7 +56,9 @@ TEST(Design_counters, a_replay_counts_what_exists_and_not_what_happened) {
   first.until_inferring();
   first.finish_image();
   Stage second(settings_of(1), first.journal);
-  EXPECT_EQ(counters(second).jobs, counters(first).jobs);
+  auto in_life = counters(first).jobs;
+  std::erase_if(in_life, [](const auto& each) { return each.second == 0; });  // stages that were passed through
+  EXPECT_EQ(counters(second).jobs, in_life);
   EXPECT_TRUE(counters(second).jobs_ended.empty());
   EXPECT_TRUE(counters(second).requests_accepted.empty());
 }
