@@ -32,6 +32,7 @@ struct Summary {
   std::string bench = "sim";
   std::vector<Row> rows;
   std::uint64_t runs = 0;
+  std::uint64_t audited = 0;  // of these, run twice and compared
   double simulated_s = 0;
   std::uint64_t operations = 0;
   std::uint64_t commits = 0;
@@ -49,7 +50,7 @@ struct Summary {
   std::optional<std::string> trace_hash;  // of a single seed
 };
 BOOST_DESCRIBE_STRUCT(Summary, (),
-                      (bench, rows, runs, simulated_s, operations, commits, transactions, transactions_aborted,
+                      (bench, rows, runs, audited, simulated_s, operations, commits, transactions, transactions_aborted,
                        transactions_min, loads, rejoins, segments_adopted, requests_completed, requests_failed, faults,
                        faults_missed, violations, trace_hash))
 
@@ -58,6 +59,9 @@ std::string hex(std::uint64_t number) {
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
   return text;
 }
+
+/// S24: so many seeds in a hundred are run twice, and must leave the same trace.
+constexpr std::uint64_t audit_every = 20;
 
 std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> out;
@@ -168,7 +172,17 @@ std::optional<int> Command::run() {
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     if (state_->wall_s > 0 && elapsed() > state_->wall_s) break;
     options.seed = seed;
-    const Report report = sim::run(options);
+    Report report = sim::run(options);
+    if (first != last && seed % audit_every == 0) {
+      ++summary.audited;
+      Options silent = options;
+      silent.trace = false;
+      const std::uint64_t again = sim::run(silent).trace_hash;
+      if (again != report.trace_hash) {
+        report.violations.push_back(
+            cat("seed ", seed, " is not deterministic: ", hex(report.trace_hash), ", then ", hex(again)));
+      }
+    }
     ++summary.runs;
     summary.simulated_s += report.simulated_s;
     summary.operations += report.operations;
@@ -204,8 +218,9 @@ std::optional<int> Command::run() {
   if (state_->json) {
     std::cout << json::to_text(summary) << "\n";
   } else {
-    std::cout << summary.runs << " seeds, " << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in "
-              << wall << " s: " << summary.operations << " operations, " << summary.transactions << " transactions ("
+    std::cout << summary.runs << " seeds (" << summary.audited << " run twice), "
+              << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in " << wall
+              << " s: " << summary.operations << " operations, " << summary.transactions << " transactions ("
               << summary.transactions_aborted << " aborted, at least " << summary.transactions_min << " a seed), "
               << summary.loads << " loads, " << summary.commits << " commits, " << summary.rejoins << " rejoins, "
               << summary.segments_adopted << " segments taken back, " << summary.requests_completed

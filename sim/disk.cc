@@ -48,7 +48,6 @@ Io Disk::meet(Call call) {
   for (Planned& each : planned_) --each.calls;
   if (off_ || broken_) return fail();
   if (call == Call::writes && take(DiskFault::full)) full_ = true;
-  if (call == Call::syncs && take(DiskFault::lying_sync)) lies_ = true;
   broken_ = take(DiskFault::error_lasting);
   if (!broken_ && !take(DiskFault::error)) return Io::done;
   tell("disk_io_error");
@@ -67,7 +66,9 @@ std::shared_ptr<Disk::File> Disk::open(const std::string& name, bool create) {
   const auto place = names_.find(name);
   if (place != names_.end()) return place->second;
   if (!create) return nullptr;
-  return names_[name] = std::make_shared<File>();
+  const auto file = std::make_shared<File>();
+  file->log = name.ends_with("-wal");
+  return names_[name] = file;
 }
 
 Io Disk::remove(const std::string& name, bool sync_folder) {
@@ -112,7 +113,7 @@ Io Disk::truncate(File& file, std::size_t size) {
 }
 
 Io Disk::sync(File& file, bool folder) {
-  if (const Io met = meet(Call::syncs); met != Io::done) return met;
+  if (const Io met = meet(Call::other); met != Io::done) return met;
   if (const Io ended = end_of_call(); ended != Io::done) return ended;
   const bool dropped = take(DiskFault::sync_dropped);
   if (dropped || take(DiskFault::sync_kept)) {
@@ -122,6 +123,11 @@ Io Disk::sync(File& file, bool folder) {
     if (dropped) file.seen = file.durable;
     sync_failed_ = true;
     return fail();
+  }
+  if (!file.log) {
+    stop_lying();  // what flushes one file flushes the disk
+  } else if (take(DiskFault::lying_sync)) {
+    lies_ = true;
   }
   if (lies_) {
     if (!std::exchange(file.lied_to, true)) file.truth = file.durable;

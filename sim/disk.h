@@ -26,7 +26,7 @@ enum class DiskFault {
   sync_dropped,   // the next sync fails; what was not written is no longer seen either
   sync_kept,      // the next sync fails; what was not written is seen until the power goes, and never written
   full,           // no file grows, until repair()
-  lying_sync,     // syncs succeed and do nothing, until stop_lying()
+  lying_sync,     // syncs of a log succeed and do nothing, until the next sync of another file
 };
 
 class Disk {
@@ -43,6 +43,7 @@ class Disk {
     std::string seen;            // what a read gives
     std::string durable;         // what is on the platter
     std::vector<Write> pending;  // since the last sync, in order
+    bool log = false;            // of a database
     // While a sync lies, `durable` is what an honest disk would hold; this is what there really is.
     bool lied_to = false;
     std::string truth;
@@ -100,7 +101,7 @@ class Disk {
     DiskFault fault;
     int calls;
   };
-  enum class Call { other, writes, syncs };
+  enum class Call { writes, other };
 
   bool take(DiskFault fault);
   Io meet(Call call);

@@ -119,14 +119,14 @@ TEST(Disk, syncs_that_lie_lose_what_they_said_was_synced) {
   bool lost = false;
   for (std::uint64_t seed = 1; seed <= 50; ++seed) {
     Disk disk(Random(seed), nullptr);
-    const auto file = disk.open("a", true);
+    const auto file = disk.open("a-wal", true);
     ASSERT_EQ(disk.sync(*file, true), Io::done);
     disk.plan(DiskFault::lying_sync, 0);
     ASSERT_EQ(disk.write(*file, 0, "new"), Io::done);
     ASSERT_EQ(disk.sync(*file, false), Io::done);
     Disk left = disk.left_by_lies();
-    lost = lost || seen(left, "a").empty();
-    EXPECT_EQ(seen(disk, "a"), "new");
+    lost = lost || seen(left, "a-wal").empty();
+    EXPECT_EQ(seen(disk, "a-wal"), "new");
   }
   EXPECT_TRUE(lost);
 }

@@ -6,6 +6,7 @@ namespace lockstep::sim {
 
 void World::plan_faults() {
   plan_disk_faults();
+  plan_clocks();
   for (std::int64_t i = manners_.between(0, 6); i > 0; --i) {
     at(manners_.between(0, options_.duration), [this] { stranger_dials(); });
   }

@@ -9,19 +9,21 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 56> fault_names{
+inline constexpr std::array<std::string_view, 64> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "start_failed", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_kept_unsynced",
     "disk_lost_unsynced", "disk_torn_write", "disk_io_error", "disk_sync_dropped", "disk_sync_kept", "disk_full",
     "disk_lying_sync", "disk_bit_rot", "disk_stall", "disk_stall_long", "output_disk_full", "fill_failed",
+    // clocks, and nodes that stand still
+    "clock_skew", "wall_jump", "worker_paused", "worker_suspended", "orchestrator_paused",
     // worker processes
     "worker_crash", "worker_killed", "spawn_failed", "device_hot", "driver_slow", "probe_slow", "probe_hangs",
     // handlers
     "handler_hangs", "handler_failed", "load_failed", "handler_slow", "handler_too_slow", "handler_answers_twice",
     "handler_floods", "interpreter_held", "release_lies", "ended_without_progress",
     // links
-    "network_delay", "link_cut", "link_half_open", "link_doubled", "link_slow", "urgent_first", "late_bytes",
-    "late_hello",
+    "network_delay", "link_cut", "link_half_open", "link_doubled", "link_slow", "link_one_way", "cut_in_frame",
+    "one_byte_reads", "urgent_first", "late_bytes", "late_hello",
     // what is not its own; what is told and not answered
     "not_its_own", "answer_withheld", "asked_again", "prepared_again", "told_again", "output_rolled_back",
     // ways in
@@ -29,7 +31,7 @@ inline constexpr std::array<std::string_view, 56> fault_names{
     "stranger_taken_name", "stranger_forged_return"};
 
 /// What only another fault leads to: a run that asks for the first alone meets the second too.
-inline constexpr std::array<std::pair<std::string_view, std::string_view>, 13> fault_causes{{
+inline constexpr std::array<std::pair<std::string_view, std::string_view>, 14> fault_causes{{
     {"disk_kept_unacknowledged", "orchestrator_crash"},
     {"disk_lost_unacknowledged", "orchestrator_crash"},
     {"disk_kept_unsynced", "orchestrator_crash"},
@@ -41,6 +43,7 @@ inline constexpr std::array<std::pair<std::string_view, std::string_view>, 13> f
     {"urgent_first", "link_slow"},
     {"late_bytes", "link_doubled"},
     {"late_hello", "link_doubled"},
+    {"cut_in_frame", "link_cut"},
     {"told_again", "answer_withheld"},
     {"guest_returned", "guest_left"},
 }};

@@ -15,9 +15,22 @@ namespace lockstep::sim {
 void World::carry_out(Process& process, wout::ArmTimer& effect) {
   const std::uint64_t number = ++timers_made_;
   process.timers[effect.name] = number;
-  at(std::max(now_, effect.deadline), [this, pid = process.pid, name = effect.name, number] {
-    const Process* owner = living(pid);
-    if (owner != nullptr && owner->timers.at(name) == number) worker_input(pid, win::TimerFired{name});
+  await_timer(process, effect.name, number, effect.deadline);
+}
+
+/// A clock that stood still meanwhile is not there yet; a process that was paused may have armed it anew first.
+void World::await_timer(const Process& process, const std::string& name, std::uint64_t number, Nanos deadline) {
+  at(std::max(now_, process.clock.world(deadline)), [this, pid = process.pid, name, number, deadline] {
+    Process* owner = living(pid);
+    if (owner == nullptr || owner->timers.at(name) != number) return;
+    if (owner->paused) {
+      owner->when_awake.push_back([this, pid, name, number, deadline] {
+        if (const Process* const awake = living(pid)) await_timer(*awake, name, number, deadline);
+      });
+      return;
+    }
+    if (owner->clock.local(now_) < deadline) return await_timer(*owner, name, number, deadline);
+    worker_input(pid, win::TimerFired{name});
   });
 }
 

@@ -72,6 +72,7 @@ std::optional<Recovered> World::open_journal() {
     disk_.plan(disk_faults_.chance(500'000) ? DiskFault::power_cut : DiskFault::error,
                static_cast<int>(disk_faults_.between(0, 60)));
   }
+  disk_.stop_lying();
   disk_.take_failed();
   disk_.take_sync_failed();
   auto store = SqliteStore::open(journal_file, vfs_.name().c_str());
@@ -166,7 +167,9 @@ void World::judge_lies() {
   }
   const auto known = digests_.find(found->last.value);
   if (known == digests_.end() || known->second != found->digest) {
-    violation(cat("a lying disk left rev ", found->last.value, " as it never was"));
+    violation(cat("a lying disk left rev ", found->last.value, " as it never was",
+                  known == digests_.end() ? ": unknown" : "", ", snapshot at ", found->recovered.snapshot_at.value,
+                  ", written ", written_.value));
   }
 }
 

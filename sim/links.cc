@@ -15,8 +15,17 @@ Nanos World::arrival(Nanos& last) {
     latency += milliseconds(network_.between(100, 3000));
     disturbed_until_ = std::max(disturbed_until_, now_ + latency);
   }
+  if (strikes("link_one_way", network_, 400)) {  // this direction is silent, the other one is not
+    latency += seconds(network_.between(1, 20));
+    disturbed_until_ = std::max(disturbed_until_, now_ + latency);
+  }
   last = std::max(last + 1, now_ + latency);
   return last;
+}
+
+std::string bytes_of(const Frame& frame) {
+  const auto header = encode_header(frame.header);
+  return std::string(header.begin(), header.end()) + frame.body;
 }
 
 /// For the trace: packed bytes by their digest.
@@ -25,11 +34,47 @@ std::string readable(const Frame& frame) {
   return cat("packed ", frame.body.size(), " ", sha256_hex(frame.body));
 }
 
-bool World::cut(Process& process) {
+/// The bytes of a frame as the socket gives them, whole or in pieces, through the reader of the real link.
+void World::read_bytes(LinkId link, bool at_worker, Frame& frame) {
+  const std::string bytes = bytes_of(frame);
+  FrameReader& reader = readers_[{link, at_worker}];
+  const bool singly = strikes("one_byte_reads", bytes_, 5000);
+  const bool pieces = bytes_.chance(300'000);
+  std::optional<Frame> whole;
+  for (std::size_t at = 0; at < bytes.size();) {
+    const auto left = static_cast<std::int64_t>(bytes.size() - at);
+    const auto size = static_cast<std::size_t>(singly ? 1 : pieces ? bytes_.between(1, left) : left);
+    if (whole) return violation("a frame was read before its last byte");
+    reader.take(std::string_view(bytes).substr(at, size));
+    auto next = reader.next();
+    if (!next) return violation(cat("a frame cannot be read: ", next.error().message));
+    whole = *std::move(next);
+    at += size;
+  }
+  if (!whole || whole->header != frame.header || whole->body != frame.body) {
+    return violation(cat("a frame of type ", frame.header.type, " is not the one that was sent"));
+  }
+  frame = *std::move(whole);
+}
+
+/// What is left of a frame whose link was cut in the middle of it: nobody may hear any of it.
+void World::read_torn(LinkId link, bool at_worker, const Frame& frame) {
+  const std::string bytes = bytes_of(frame);
+  const auto size = static_cast<std::size_t>(bytes_.between(0, static_cast<std::int64_t>(bytes.size()) - 1));
+  if (!meets("cut_in_frame")) return;
+  FrameReader& reader = readers_[{link, at_worker}];
+  reader.take(std::string_view(bytes).substr(0, size));
+  const auto next = reader.next();
+  if (!next || *next) violation(cat("of a frame of ", bytes.size(), " bytes ", size, " came, and it was read"));
+}
+
+bool World::cut(Process& process, const Frame& frame, bool to_worker) {
   if (!hits(network_, 800)) return false;
   // One side may learn of it much later than the other, or only when another connection takes its place.
   const bool half_open = network_.chance(300'000);
   if (!meets(half_open ? "link_half_open" : "link_cut")) return false;
+  at(arrival(to_worker ? process.to_worker_at : process.to_orchestrator_at),
+     [this, link = process.link, to_worker, frame] { read_torn(link, to_worker, frame); });
   process.link_up = false;
   disturbed_until_ = std::max(disturbed_until_, now_ + seconds(20));
   const std::int64_t pid = process.pid;
@@ -53,7 +98,8 @@ void World::carry_out(out::SendFrame& effect) {
   note_told(effect);
   judge_decision(effect);
   Process* process = living(effect.worker_id, effect.incarnation);
-  if (process == nullptr || process->link != effect.link || !process->link_up || cut(*process)) return;
+  if (process == nullptr || process->link != effect.link || !process->link_up || cut(*process, effect.frame, true))
+    return;
   auto message = std::make_shared<Message>();
   message->frame = effect.frame;
   message->link = effect.link;
@@ -137,15 +183,26 @@ void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message
   at(arrival(process.to_worker_at), [this, pid = process.pid, message] {
     Process* target = living(pid);
     if (target == nullptr || !target->link_up || target->link != message->link) return;
-    win::FrameArrived arrived{message->frame, {}};
-    for (const Content& content : message->contents) {
-      target->handles[++target->handles_made] = content;
-      arrived.handles.push_back(target->handles_made);
+    if (target->paused) {  // its bytes wait in the socket
+      target->when_awake.push_back([this, pid, message] { read_at_worker(pid, message); });
+      return;
     }
-    trace(target->worker_id.str(), cat("<- ", message->frame.header.type, " ", readable(message->frame)));
-    worker_input(pid, std::move(arrived));
-    if (Process* const after = living(pid)) remember_transaction(*after, message->frame);
+    read_at_worker(pid, message);
   });
+}
+
+void World::read_at_worker(std::int64_t pid, const std::shared_ptr<Message>& message) {
+  Process* target = living(pid);
+  if (target == nullptr || !target->link_up || target->link != message->link) return;
+  read_bytes(message->link, true, message->frame);
+  win::FrameArrived arrived{message->frame, {}};
+  for (const Content& content : message->contents) {
+    target->handles[++target->handles_made] = content;
+    arrived.handles.push_back(target->handles_made);
+  }
+  trace(target->worker_id.str(), cat("<- ", message->frame.header.type, " ", readable(message->frame)));
+  worker_input(pid, std::move(arrived));
+  if (Process* const after = living(pid)) remember_transaction(*after, message->frame);
 }
 
 /// S5. Nobody prepares twice here; an orchestrator that did would meet a worker that remembers the abort.
@@ -218,7 +275,7 @@ void World::carry_out(Process& process, wout::Send& effect) {
   }
   message->link = process.link;
   message->passage = effect.passage;
-  if (!process.link_up || cut(process)) return;
+  if (!process.link_up || cut(process, effect.frame, false)) return;
   queue(process.to_orchestrator, std::move(message), process.pid, false);
 }
 
@@ -247,6 +304,8 @@ void World::to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& me
   // A dead process's last bytes, and those of a link that was cut or replaced, arrive late: as long as nothing
   // closed the link on this side they are read, and it is the core that must tell what they are worth.
   const Process& sender = *processes_.at(pid);
+  if (!readers_[{message->link, false}].empty()) return;  // the connection has ended within a frame
+  read_bytes(message->link, false, message->frame);
   std::vector<HandleId> handles;
   for (const Content& content : message->contents) handles.push_back(keep(content));
   const FrameHeader& header = message->frame.header;

@@ -59,7 +59,7 @@ void World::check_invariants() {
 }
 
 bool World::at_rest() {
-  if (!loop_ || !machine_->live().started || loop_->pending() > 0 || syncing_) return false;
+  if (!loop_ || paused_ || !machine_->live().started || loop_->pending() > 0 || syncing_) return false;
   if (!machine_->live().open_jobs.empty() || !waiting_replies_.empty()) return false;
   if (!machine_->live().calibrations.empty()) return false;
   for (const auto& [key, entry] : machine_->tables().liveness.workers.entries()) {

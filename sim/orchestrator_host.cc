@@ -31,6 +31,7 @@ void World::start_orchestrator() {
 }
 
 void World::flush() {
+  if (paused_) return;
   while (loop_) {
     auto effect = loop_->next_effect();
     if (!effect) break;
@@ -57,11 +58,14 @@ void World::flush() {
   }
   if (wait > seconds(1) - 1) disturbed_until_ = std::max(disturbed_until_, now_ + wait);
   after(wait, [this, life = life_, batch, piece] {
-    if (life != life_ || !append(*batch)) return;
-    syncing_ = false;
-    loop_->durable(batch->back().lsn);
-    if (*piece ? !snapshot(**piece) : !tidy()) return;
-    flush();
+    if (life != life_) return;
+    when_awake([this, batch, piece] {
+      if (!append(*batch)) return;
+      syncing_ = false;
+      loop_->durable(batch->back().lsn);
+      if (*piece ? !snapshot(**piece) : !tidy()) return;
+      flush();
+    });
   });
 }
 
@@ -77,6 +81,8 @@ void World::crash_orchestrator(const std::string& when) {
   machine_.reset();
   loop_.reset();
   syncing_ = false;
+  paused_ = false;
+  when_awake_.clear();
   timers_.clear();
   handles_.clear();
   segments_.clear();
@@ -101,10 +107,13 @@ void World::carry_out(out::ArmTimer& effect) {
   const std::uint64_t number = ++timers_made_;
   timers_[effect.name] = number;
   at(std::max(now_, effect.deadline), [this, life = life_, name = effect.name, number] {
-    const auto place = timers_.find(name);
-    if (life != life_ || place == timers_.end() || place->second != number) return;
-    timers_.erase(place);
-    input(in::TimerFired{name});
+    if (life != life_) return;
+    when_awake([this, name, number] {
+      const auto place = timers_.find(name);
+      if (place == timers_.end() || place->second != number) return;
+      timers_.erase(place);
+      input(in::TimerFired{name});
+    });
   });
 }
 

@@ -30,7 +30,7 @@ Count refused(const Live& live, const WorkerId& worker) {
 
 bool World::tells_of_foreign_facts(const Process& sender, const Message& message) {
   const FrameHeader& header = message.frame.header;
-  if (static_cast<FrameType>(header.type) != FrameType::heartbeat || !machine_) return false;
+  if (static_cast<FrameType>(header.type) != FrameType::heartbeat || !machine_ || paused_) return false;
   const auto live = machine_->live().workers.find(sender.worker_id);
   const WorkerRecord* record = machine_->tables().liveness.workers.find(sender.worker_id.str());
   // Only where the heartbeat itself would have been heard; and its end of a silence is a change of its own.

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <memory>
@@ -62,6 +63,16 @@ struct Line {
   std::map<std::string, std::uint64_t> newest_of_sample;  // pushed, not seen to arrive yet
 };
 
+/// What a node takes for the time. The world's own is the orchestrator's.
+struct Clock {
+  std::int64_t rate = 1000;  // its seconds in a thousand of the world's
+  Nanos stood_still = 0;     // while the node was suspended
+  Nanos wall_ahead = 0;
+  Nanos local(Nanos world) const { return (world - stood_still) * rate / 1000; }
+  /// When it shows `local`, if it does not stand still again.
+  Nanos world(Nanos local) const { return (local * 1000 + rate - 1) / rate + stood_still; }
+};
+
 /// A worker process. It exists from spawn to death; the machine inside is the real one.
 struct Process {
   WorkerId worker_id;
@@ -78,6 +89,9 @@ struct Process {
   std::set<TransactionId> promised;         // S2: only these may be committed
   std::map<std::pair<ModelId, std::string>, Content> segments;  // kept
   std::map<std::string, std::uint64_t> timers;
+  Clock clock;
+  bool paused = false;                             // it exists, and does nothing
+  std::vector<std::function<void()>> when_awake;   // what has come meanwhile, in order
   bool alive = true;
   bool runs = false;       // it has come as far as its link
   LinkId link = 0;         // the connection as the worker sees it

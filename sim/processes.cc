@@ -18,6 +18,7 @@ void World::carry_out(out::SpawnWorker& effect) {
   }
   const std::int64_t pid = ++pids_made_;
   auto process = std::make_unique<Process>(id, effect.incarnation, pid, effect.worker.memory_budget, schema_of(pid));
+  process->clock = clock_of(id);
   process->link = ++links_made_;
   process->link_up = true;
   process->accepted = true;
@@ -39,6 +40,7 @@ void World::carry_out(out::SpawnWorker& effect) {
 void World::start_guest() {
   const std::int64_t pid = ++pids_made_;
   processes_[pid] = std::make_unique<Process>(guest, Incarnation{}, pid, 6_GiB, schema_of(pid));
+  processes_[pid]->clock = clock_of(guest);
   processes_[pid]->runs = true;
   trace("guest", cat("starts as process ", pid));
   if (manners_.chance(500'000)) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "domains/model/types.h"
+#include "env/frame_reader.h"
 #include "journal/sqlite_store.h"
 #include "orchestrator/machine.h"
 #include "runtime/loop.h"
@@ -88,7 +89,8 @@ class World {
     return hits(stream, per_million) && meets(name);
   }
   void violation(std::string text);
-  WallTime wall() const { return {1'700'000'000'000 + now_ / 1'000'000}; }
+  WallTime wall(Nanos ahead) const { return {1'700'000'000'000 + (now_ + ahead) / 1'000'000}; }
+  WallTime wall() const { return wall(wall_ahead_); }  // as the orchestrator sees it
 
   // ---- sim/orchestrator_host.cc
 
@@ -97,6 +99,7 @@ class World {
   template <class What>
   void input(What what, std::optional<IdempotencyKey> key = {}) {
     if (!loop_) return;
+    if (paused_) return when_awake([this, what = std::move(what), key = std::move(key)] { input(what, key); });
     const Lsn before = loop_->applied();
     loop_->input({now_, wall(), std::move(what), std::move(key)});
     for (std::uint64_t lsn = before.value + 1; lsn < loop_->applied().value; ++lsn) digests_.erase(lsn);
@@ -114,6 +117,8 @@ class World {
   void flush();
 
   void crash_orchestrator(const std::string& when);
+  /// At once, or when the orchestrator goes on; never when it ends before.
+  void when_awake(std::function<void()> what);
   /// After a crash, or a start that failed.
   void start_again();
 
@@ -179,7 +184,11 @@ class World {
   void worker_input(std::int64_t pid, What what) {
     Process* process = living(pid);
     if (process == nullptr) return;
-    process->loop.input({now_, wall(), std::move(what)});
+    if (process->paused) {
+      process->when_awake.push_back([this, pid, what = std::move(what)] { worker_input(pid, what); });
+      return;
+    }
+    process->loop.input({process->clock.local(now_), wall(process->clock.wall_ahead), std::move(what)});
     while (process->alive) {
       auto effect = process->loop.next_effect();
       if (!effect) break;
@@ -234,7 +243,9 @@ class World {
   // ---- sim/links.cc
 
   Nanos arrival(Nanos& last);
-  bool cut(Process& process);
+  void read_bytes(LinkId link, bool at_worker, Frame& frame);
+  void read_torn(LinkId link, bool at_worker, const Frame& frame);
+  bool cut(Process& process, const Frame& frame, bool to_worker);
   /// The worker gives this link up after a frame that is on its way for longer than the next link takes to open.
   bool doubled(Process& process);
   void to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& message, bool first);
@@ -242,6 +253,7 @@ class World {
   void note_abort(const Frame& frame);
   void carry_out(out::SendFrame& effect);
   void deliver_to_worker(Process& process, std::shared_ptr<Message> message);
+  void read_at_worker(std::int64_t pid, const std::shared_ptr<Message>& message);
   /// Puts a message into the lanes of its line; it crosses when the line is free.
   void queue(std::shared_ptr<Line>& line, std::shared_ptr<Message> message, std::int64_t pid, bool to_worker);
   void transmit(const std::shared_ptr<Line>& line, std::int64_t pid, bool to_worker);
@@ -253,6 +265,7 @@ class World {
   // ---- sim/handlers.cc
 
   void carry_out(Process& process, wout::ArmTimer& effect);
+  void await_timer(const Process& process, const std::string& name, std::uint64_t number, Nanos deadline);
   void carry_out(Process& process, wout::CancelTask& effect) { process.cancelled[effect.task] = true; }
   void carry_out(Process& process, wout::DropHandle& effect) { process.handles.erase(effect.handle); }
   void carry_out(Process& process, wout::SampleTelemetry&);
@@ -308,6 +321,15 @@ class World {
 
   void plan_faults();
 
+  // ---- sim/clocks.cc
+
+  void draw_clocks();
+  void plan_clocks();
+  Clock clock_of(const WorkerId& node) const;
+  void jump();
+  void pause_worker();
+  void pause_orchestrator();
+
   // ---- sim/oracles.cc
 
   void check_invariants();
@@ -334,6 +356,12 @@ class World {
   std::uint64_t trace_ = 0xCBF29CE484222325ULL;
 
   Random disk_faults_{options_.seed ^ 0x6469736B73ULL};
+  Random clocks_{options_.seed ^ 0x636C6F636B73ULL};
+  std::map<WorkerId, Clock> node_clocks_;
+  Nanos wall_ahead_ = 0;  // the orchestrator's
+  bool paused_ = false;   // it exists, and does nothing
+  std::vector<std::function<void()>> when_awake_;
+
   Disk disk_{disk_faults_.fork(), [this](const std::string& name) { fault(name); }};
   DiskVfs vfs_{disk_, now_};
   std::unique_ptr<SqliteStore> store_;
@@ -354,9 +382,11 @@ class World {
   std::map<std::pair<std::string, std::string>, Content> segments_;
   std::uint64_t fills_made_ = 0;
   LinkId links_made_ = 0;
-  LanesCounters lanes_counters_;             // of all lines
-  std::map<LinkId, std::int64_t> dialed_;    // by which process
-  std::map<LinkId, std::string> strangers_;  // what they shall be told
+  Random bytes_{options_.seed ^ 0x6279746573ULL};
+  std::map<std::pair<LinkId, bool>, FrameReader> readers_;  // of one connection, at the worker or here
+  LanesCounters lanes_counters_;                            // of all lines
+  std::map<LinkId, std::int64_t> dialed_;                   // by which process
+  std::map<LinkId, std::string> strangers_;                 // what they shall be told
 
   std::map<std::int64_t, std::unique_ptr<Process>> processes_;
   std::int64_t pids_made_ = 1000;

@@ -10,7 +10,7 @@
 namespace lockstep::sim {
 
 void World::stranger_dials() {
-  if (!loop_ || !machine_->live().started) return;
+  if (!loop_ || paused_ || !machine_->live().started) return;
   Hello hello{WorkerId("stranger"), "sim", 7, secret, OfferedDevice{"cpu", 4_GiB}, std::nullopt};
   const WorkerRecord* present = machine_->tables().liveness.workers.find(guest.str());
   switch (manners_.between(0, 3)) {

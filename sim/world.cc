@@ -39,6 +39,7 @@ World::World(const Options& options)
 }
 
 Report World::run() {
+  draw_clocks();
   start_orchestrator();
   if (random_.chance(700'000)) start_guest();
   plan_clients();
@@ -64,7 +65,9 @@ Report World::run() {
     check_invariants();
   }
   if (report_.violations.empty()) check_end();
-  report_.simulated_s = static_cast<double>(now_) / 1e9;
+  // Nothing happened between its last event and the end of the time with faults.
+  const Nanos ended = report_.violations.empty() ? std::max(now_, options_.duration) : now_;
+  report_.simulated_s = static_cast<double>(ended) / 1e9;
   report_.trace_hash = trace_;
   return report_;
 }

@@ -69,7 +69,7 @@ void FrameLink::read() {
     if (got < 0) return close(cat("read failed: ", std::strerror(errno)));
     if (got == 0) return close("the other side closed it");
     if ((message.msg_flags & MSG_CTRUNC) != 0) return close("more descriptors in one piece than a frame may carry");
-    buffer_.append(bytes, static_cast<std::size_t>(got));
+    reader_.take({bytes, static_cast<std::size_t>(got)});
     while (*alive && socket_ && deliver()) {
     }
     if (*alive && socket_ && too_many_arrived()) return close("descriptors that no frame announced");
@@ -79,31 +79,26 @@ void FrameLink::read() {
 /// Whole frames have taken theirs. What is left can only belong to the frame that has begun: anything more would be
 /// kept, and never given to anybody, for as long as the link lives.
 bool FrameLink::too_many_arrived() const {
-  if (buffer_.empty()) return !arrived_.empty();
-  if (buffer_.size() < frame_header_size) return arrived_.size() > frame_descriptors_max;
-  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(buffer_.data());
-  const auto header = decode_header(std::span<const std::uint8_t, frame_header_size>(bytes, frame_header_size));
-  return header && arrived_.size() > header->descriptors;
+  if (reader_.empty()) return !arrived_.empty();
+  const auto begun = reader_.header();
+  if (!begun) return false;
+  return arrived_.size() > (*begun ? (*begun)->descriptors : frame_descriptors_max);
 }
 
 bool FrameLink::deliver() {
-  if (buffer_.size() < frame_header_size) return false;
-  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(buffer_.data());
-  const auto header = decode_header(std::span<const std::uint8_t, frame_header_size>(bytes, frame_header_size));
-  if (!header) {
-    close(header.error().message);
+  auto next = reader_.next();
+  if (!next) {
+    close(next.error().message);
     return false;
   }
-  const std::size_t size = frame_header_size + header->body_length;
-  if (buffer_.size() < size) return false;
-  if (arrived_.size() < header->descriptors) {
+  if (!*next) return false;
+  Frame frame = **std::move(next);
+  if (arrived_.size() < frame.header.descriptors) {
     close("descriptors are missing");
     return false;
   }
-  Frame frame{*header, buffer_.substr(frame_header_size, header->body_length)};
-  buffer_.erase(0, size);
   std::vector<Fd> descriptors;
-  for (int i = 0; i < header->descriptors; ++i) {
+  for (int i = 0; i < frame.header.descriptors; ++i) {
     descriptors.push_back(std::move(arrived_.front()));
     arrived_.pop_front();
   }

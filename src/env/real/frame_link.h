@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "env/frame_reader.h"
 #include "env/real/link.h"
 #include "env/real/reactor.h"
 
@@ -47,7 +48,7 @@ class FrameLink : public Link {
   std::shared_ptr<Hooks> hooks_;  // a callback that destroys the link must outlive it
   Reactor::WatchId reading_ = 0;
   Reactor::WatchId writing_ = 0;
-  std::string buffer_;
+  FrameReader reader_;
   std::deque<Fd> arrived_;
   std::deque<Outgoing> outgoing_;
   std::size_t unsent_ = 0;
