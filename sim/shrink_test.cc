@@ -17,14 +17,21 @@ TEST(Shrink, what_a_failure_does_not_need_is_left_out_and_the_rest_replays) {
   };
   const auto shrunk = shrink(seed(42), judge);
   ASSERT_TRUE(shrunk.has_value());
-  ASSERT_EQ(shrunk->kept.size(), 2u);
-  EXPECT_NE(shrunk->kept[0].first, shrunk->kept[1].first);
+  EXPECT_GE(shrunk->kept.size(), 2u);
+  EXPECT_LT(shrunk->kept.size(), run(seed(42)).met.size() / 4) << "most of it has nothing to do with the failure";
   Options again = seed(42);
   again.just.emplace(shrunk->kept.begin(), shrunk->kept.end());
   const Report report = run(again);
   EXPECT_EQ(judge(report), "both happened");
-  EXPECT_EQ(report.met, shrunk->kept);
-  EXPECT_EQ(report.faults.at("orchestrator_crash"), 0u);
+  EXPECT_EQ(std::set<Occurrence>(report.met.begin(), report.met.end()),
+            std::set<Occurrence>(shrunk->kept.begin(), shrunk->kept.end()));
+  for (const auto& one : shrunk->kept) {  // and none of it can be spared
+    std::set<Occurrence> rest(shrunk->kept.begin(), shrunk->kept.end());
+    rest.erase(one);
+    Options without = seed(42);
+    without.just.emplace(std::move(rest));
+    EXPECT_EQ(judge(run(without)), "") << one.first;
+  }
 }
 
 TEST(Shrink, all_that_was_met_gives_the_same_run_again) {
