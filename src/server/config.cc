@@ -13,7 +13,6 @@
 #include "base/text.h"
 #include "domains/inference/rules.h"
 #include "domains/postprocessing/rules.h"
-#include "events/packed.h"
 
 namespace lockstep::server {
 
@@ -152,7 +151,6 @@ std::string home_folder() {
 Config default_config() {
   Config config;
   config.core.version = LOCKSTEP_VERSION;
-  config.core.schema_digest = packed::schema_digest();
   for (std::size_t i = 0; i < 2; ++i) config.core.workers.push_back(worker_settings(i, device::Kind::cpu, 4_GiB));
   const std::string home = home_folder();
   const std::string venv = cat(home, "/.venv/bin/python");

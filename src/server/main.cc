@@ -16,8 +16,9 @@
 #include "cli/cli.h"
 #include "cli/journal.h"
 #include "cli/message.h"
-#include "env/real/certificates.h"
 #include "cli/ownership.h"
+#include "env/real/certificates.h"
+#include "events/packed.h"
 #include "server/config.h"
 #include "server/driver.h"
 #include "sim/command.h"
@@ -59,6 +60,7 @@ int run_serve(const ServeOptions& options) {
   if (options.workers >= 0 && static_cast<std::size_t>(options.workers) < config->core.workers.size()) {
     config->core.workers.resize(static_cast<std::size_t>(options.workers));
   }
+  config->core.schema_digest = lockstep::packed::schema_digest();  // two milliseconds that only a server needs
   spdlog::set_default_logger(spdlog::stderr_color_mt("lockstep"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   spdlog::set_level(spdlog::level::from_str(config->log_level));
