@@ -375,21 +375,27 @@ void abandon_job(Turn& turn, const processing::Job& job) {
   drop_pixels(turn, job.job_id);
 }
 
+void stop_job(Turn& turn, processing::Job job, const Failure& why) {
+  abandon_job(turn, job);
+  job = processing::after(std::move(job), processing::JobEvent::failed);
+  ++job.attempt;  // a late result of the cancelled attempt is nobody's
+  job.failure = why;
+  turn.change.put(turn.tables.processing.jobs, job.job_id.str(), job);
+}
+
+void fail_request(Turn& turn, processing::Request request, const Failure& why) {
+  request.state = processing::RequestState::failed;
+  request.finished = turn.wall;
+  request.failure = why;
+  turn.change.put(turn.tables.processing.requests, request.request_id.str(), request);
+  turn.change.event("request_failed", request.request_id.str(), request);
+}
+
 void end_request(Turn& turn, const processing::Request& request, const Failure& why) {
-  for (processing::Job& job : processing::jobs_of(turn.tables.processing, request.request_id)) {
-    if (processing::is_terminal(job.stage)) continue;
-    abandon_job(turn, job);
-    job = processing::after(job, processing::JobEvent::failed);
-    ++job.attempt;  // a late result of the cancelled attempt is nobody's
-    job.failure = why;
-    turn.change.put(turn.tables.processing.jobs, job.job_id.str(), job);
+  for (const processing::Job& job : processing::jobs_of(turn.tables.processing, request.request_id)) {
+    if (!processing::is_terminal(job.stage)) stop_job(turn, job, why);
   }
-  processing::Request ended = request;
-  ended.state = processing::RequestState::failed;
-  ended.finished = turn.wall;
-  ended.failure = why;
-  turn.change.put(turn.tables.processing.requests, ended.request_id.str(), ended);
-  turn.change.event("request_failed", ended.request_id.str(), ended);
+  fail_request(turn, request, why);
 }
 
 }  // namespace lockstep

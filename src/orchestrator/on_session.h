@@ -61,5 +61,9 @@ Status on_session_progress(Turn& turn, const WorkerRecord& worker, const Session
 void end_request(Turn& turn, const processing::Request& request, const processing::Failure& why);
 /// A job that is not wanted any more: its task is cancelled and its pixels are given up. The row is not changed.
 void abandon_job(Turn& turn, const processing::Job& job);
+/// The same, and the job has failed.
+void stop_job(Turn& turn, processing::Job job, const processing::Failure& why);
+/// The request has failed, with jobs that have ended or end in the same decision.
+void fail_request(Turn& turn, processing::Request request, const processing::Failure& why);
 
 }  // namespace lockstep

@@ -188,29 +188,18 @@ void gate_failed(Turn& turn, const processing::Request& request, const processin
   const ErrorHandling handling = request.error_handling.value_or(ErrorHandling::keep_delivered);
   if (handling == ErrorHandling::finish_others) return fail_job(turn.tables, job, why, turn.wall, turn.change);
   const processing::Failure others{why.code, cat("image ", job.index, " of the request failed a gate: ", why.message)};
-  for (processing::Job& other : processing::jobs_of(turn.tables.processing, request.request_id)) {
-    if (other.job_id == job.job_id) {
-      other = processing::after(other, processing::JobEvent::failed);
-      other.failure = why;
-    } else if (other.stage == processing::JobStage::completed) {
-      if (handling == ErrorHandling::cascade_rollback) roll_back(turn, other, others);
-      continue;
-    } else if (processing::is_terminal(other.stage)) {
-      continue;
-    } else {
-      abandon_job(turn, other);
-      other = processing::after(other, processing::JobEvent::failed);
-      ++other.attempt;  // a late result of the cancelled attempt is nobody's
-      other.failure = others;
+  for (const processing::Job& each : processing::jobs_of(turn.tables.processing, request.request_id)) {
+    if (each.job_id == job.job_id) {
+      processing::Job failed = processing::after(each, processing::JobEvent::failed);
+      failed.failure = why;
+      turn.change.put(turn.tables.processing.jobs, failed.job_id.str(), failed);
+    } else if (!processing::is_terminal(each.stage)) {
+      stop_job(turn, each, others);
+    } else if (each.stage == processing::JobStage::completed && handling == ErrorHandling::cascade_rollback) {
+      roll_back(turn, each, others);
     }
-    turn.change.put(turn.tables.processing.jobs, other.job_id.str(), other);
   }
-  processing::Request ended = request;
-  ended.state = processing::RequestState::failed;
-  ended.finished = turn.wall;
-  ended.failure = why;
-  turn.change.put(turn.tables.processing.requests, ended.request_id.str(), ended);
-  turn.change.event("request_failed", ended.request_id.str(), ended);
+  fail_request(turn, request, why);
 }
 
 void drop_pixels(Turn& turn, const JobId& job) {
