@@ -126,18 +126,14 @@ Status on_vote(Turn& turn, Arrival& arrival) {
   if (intent.worker_id != arrival.worker.worker_id || intent.incarnation != arrival.worker.incarnation) {
     return fail(ErrorCode::not_owner, cat("a vote on ", vote.transaction_id.str(), " of another worker"));
   }
-  turn.live.intents.erase(place);
-  turn.effect(out::DisarmTimer{cat("prepare:", vote.transaction_id.str())});
   if (vote.prepare_result == Vote::vote_abort) {
-    note_reason(turn, intent.transaction_id, vote.reason);
-    task_over(turn, intent.worker_id);
-    send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id},
-         transaction_operation(vote.transaction_id));
-    blame_load(turn, intent.wanted_by,
+    abort_load(turn, intent.transaction_id, vote.reason,
                fail(ErrorCode::resource_exhausted, cat(intent.worker_id.str(), " cannot load ",
                                                        intent.plan.model_id.str(), ": ", shortened(vote.reason, 500))));
     return {};
   }
+  turn.live.intents.erase(place);
+  turn.effect(out::DisarmTimer{cat("prepare:", vote.transaction_id.str())});
   decide_load(turn.tables, intent, turn.change);
   send(turn, arrival.worker, FrameType::transaction_commit, TransactionDecision{intent.transaction_id},
        transaction_operation(intent.transaction_id));

@@ -94,6 +94,17 @@ bool forget_lost_segments(Turn& turn) {
 
 }  // namespace
 
+void abort_load(Turn& turn, const TransactionId& id, const std::string& reason, const Error& why) {
+  const LoadIntent load = turn.live.intents.at(id);
+  turn.live.intents.erase(id);
+  turn.effect(out::DisarmTimer{cat("prepare:", id.str())});
+  note_reason(turn, id, reason);
+  task_over(turn, load.worker_id);
+  send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
+       TransactionDecision{id}, transaction_operation(id));
+  blame_load(turn, load.wanted_by, why);
+}
+
 void drop_intents(Turn& turn, const WorkerId& worker) {
   for (auto intent = turn.live.intents.begin(); intent != turn.live.intents.end();) {
     if (intent->second.worker_id != worker) {
@@ -143,6 +154,7 @@ void on_started(Turn& turn, const in::Started& input) {
     ++restarted;
   }
   arm_session_timers(turn);
+  take_up_loads(turn);
   // Nothing that an earlier life granted is granted again before its process has rejoined or is proven gone.
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
     const WorkerRecord& worker = entry.row;
@@ -292,14 +304,9 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
   if (what == "prepare") {
     const auto intent = turn.live.intents.find(TransactionId(subject));
     if (intent == turn.live.intents.end()) return;
-    const LoadIntent load = intent->second;
-    turn.live.intents.erase(intent);  // preparing + prepare_timeout -> aborted
-    note_reason(turn, load.transaction_id, cat(load.worker_id.str(), " did not vote in time"));
+    const LoadIntent& load = intent->second;  // preparing + prepare_timeout -> aborted
     LOCKSTEP_CHECK(turn.live.workers[load.worker_id].task == cat("load:", subject));
-    task_over(turn, load.worker_id);
-    send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
-         TransactionDecision{load.transaction_id}, transaction_operation(load.transaction_id));
-    blame_load(turn, load.wanted_by,
+    abort_load(turn, load.transaction_id, cat(load.worker_id.str(), " did not vote in time"),
                fail(ErrorCode::deadline_exceeded,
                     cat(load.worker_id.str(), " did not vote on loading ", load.plan.model_id.str(), " in time")));
   } else if (what == "request") {

@@ -134,6 +134,9 @@ void welcome_worker(Turn& turn, const WorkerRecord& worker, const device::Device
 void await_worker(Turn& turn, const WorkerRecord& worker);
 /// Ends a worker that must not go on; its process handle reports the rest.
 void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
+/// preparing -> aborted, and nothing was written: the worker is told, and the job that it was for pays. reason: for
+/// people who look at the transaction.
+void abort_load(Turn& turn, const TransactionId& id, const std::string& reason, const Error& why);
 /// preparing + participant_lost -> aborted, and nothing was written: what it promised over a link that ended.
 void drop_intents(Turn& turn, const WorkerId& worker);
 /// It is ready, can be told something now, and has nothing to do.
