@@ -37,10 +37,11 @@ constexpr MessageType event(std::string_view section) {
   return {Message::event_type, section, event_key, Message::event_type, check<Message>, describe<Message>};
 }
 
+/// word: what stands under the key; empty where the key alone tells. Most documents have their name there.
 template <class Message>
-constexpr MessageType document(std::string_view section, std::string_view key, std::string_view word,
-                               std::string_view name = {}) {
-  return {name.empty() ? word : name, section, key, word, check<Message>, describe<Message>};
+constexpr MessageType document(std::string_view section, std::string_view key,
+                               std::string_view word = Message::document_name) {
+  return {Message::document_name, section, key, word, check<Message>, describe<Message>};
 }
 
 constexpr std::array types{
@@ -68,19 +69,19 @@ constexpr std::array types{
     event<SafetyPolicyUpdate>("§2.6"),
     event<PostprocessingProgress>("§2.6"),
     event<PostprocessingCompleted>("§2.6"),
-    document<AtomicDeviceMemory>("§3.1", "operation_type", "atomic_device_memory_allocation"),
-    document<DeviceMemoryConsistency>("§3.1", "validation_type", "device_memory_consistency"),
-    document<AtomicModelMemory>("§3.2", "operation_type", "atomic_model_memory_loading"),
-    document<ModelLoadingStateUpdate>("§3.2", "synchronization_event", "model_loading_state_update"),
-    document<ModelLoadingFailure>("§3.2", "rollback_scenario", "model_loading_failure"),
-    document<AtomicProcessingInference>("§3.3", "operation_type", "atomic_processing_inference"),
-    document<SessionInferenceSync>("§3.3", "coordination_event", "session_inference_state_sync"),
-    document<AtomicInferencePostprocessing>("§3.4", "operation_type", "atomic_inference_postprocessing"),
-    document<InferencePostprocessingFlow>("§3.4", "transaction_flow", "inference_postprocessing_pipeline"),
-    document<TransactionVoting>("§3.5", "coordinator_decision", "", "transaction_voting"),
-    document<TransactionOutcome>("§3.5", "coordinator_command", "", "transaction_outcome"),
-    document<Saga>("§3.6", "saga_type", "", "saga"),
-    document<PartialAllocationFailure>("§3.8", "failure_scenario", "partial_resource_allocation_failure"),
+    document<AtomicDeviceMemory>("§3.1", "operation_type"),
+    document<DeviceMemoryConsistency>("§3.1", "validation_type"),
+    document<AtomicModelMemory>("§3.2", "operation_type"),
+    document<ModelLoadingStateUpdate>("§3.2", "synchronization_event"),
+    document<ModelLoadingFailure>("§3.2", "rollback_scenario"),
+    document<AtomicProcessingInference>("§3.3", "operation_type"),
+    document<SessionInferenceSync>("§3.3", "coordination_event"),
+    document<AtomicInferencePostprocessing>("§3.4", "operation_type"),
+    document<InferencePostprocessingFlow>("§3.4", "transaction_flow"),
+    document<TransactionVoting>("§3.5", "coordinator_decision", ""),
+    document<TransactionOutcome>("§3.5", "coordinator_command", ""),
+    document<Saga>("§3.6", "saga_type", ""),
+    document<PartialAllocationFailure>("§3.8", "failure_scenario"),
 };
 
 std::string all_names() {

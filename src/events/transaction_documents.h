@@ -3,7 +3,8 @@
 // The documents of transactions, sagas and their validation, §3.1-3.6 and §3.8, in the specification's letter. They are
 // what the system says of its transactions (operations/transaction_documents.h makes them from live state) and what
 // `lockstep message check` reads. A list of steps has parameters of several shapes: each shape's members are optional
-// here, and a document's check() says which of them a step needs. Optional members at an end are additions.
+// here, and a document's check() says which of them a step needs. document_name is what message_types.h calls it.
+// Optional members at an end are additions.
 
 #include <cstdint>
 #include <optional>
@@ -69,6 +70,7 @@ struct RollbackAction {
 BOOST_DESCRIBE_STRUCT(RollbackAction, (), (domain, action, condition))
 
 struct AtomicDeviceMemory {
+  static constexpr std::string_view document_name = "atomic_device_memory_allocation";
   DeviceMemoryType operation_type{};
   TransactionId transaction_id;
   TransactionPhase phase = TransactionPhase::prepare;
@@ -98,6 +100,7 @@ BOOST_DESCRIBE_STRUCT(ConsistencyCheck, (),
 
 /// consistency_score: of the checks, those that hold. transaction_id and device_id: what was checked.
 struct DeviceMemoryConsistency {
+  static constexpr std::string_view document_name = "device_memory_consistency";
   DeviceMemoryValidation validation_type{};
   std::vector<ConsistencyCheck> validation_checks;
   Ratio consistency_score;
@@ -143,6 +146,7 @@ BOOST_DESCRIBE_STRUCT(ModelMemoryRequirements, (), (cache_state_sync, memory_sta
 
 /// dependency_chain: what must hold, in this order, before the load may be decided.
 struct AtomicModelMemory {
+  static constexpr std::string_view document_name = "atomic_model_memory_loading";
   ModelMemoryType operation_type{};
   TransactionId transaction_id;
   TransactionPhase phase = TransactionPhase::prepare;
@@ -189,6 +193,7 @@ struct LoadCheckpoint {
 BOOST_DESCRIBE_STRUCT(LoadCheckpoint, (), (ram_cache_state, vram_allocation_state, cross_domain_sync))
 
 struct ModelLoadingStateUpdate {
+  static constexpr std::string_view document_name = "model_loading_state_update";
   LoadSynchronization synchronization_event{};
   TransactionId transaction_id;
   std::vector<LoadStateUpdate> state_updates;
@@ -225,6 +230,7 @@ BOOST_DESCRIBE_STRUCT(RollbackStep, (), (step, domain, action, parameters))
 
 /// reason: why the copy was taken back.
 struct ModelLoadingFailure {
+  static constexpr std::string_view document_name = "model_loading_failure";
   LoadRollback rollback_scenario{};
   TransactionId transaction_id;
   std::vector<RollbackStep> rollback_sequence;
@@ -281,6 +287,7 @@ struct SessionGuarantees {
 BOOST_DESCRIBE_STRUCT(SessionGuarantees, (), (resource_isolation, session_state_coherence, inference_context_validity))
 
 struct AtomicProcessingInference {
+  static constexpr std::string_view document_name = "atomic_processing_inference";
   ProcessingInferenceType operation_type{};
   TransactionId transaction_id;
   SessionContext session_context;
@@ -331,6 +338,7 @@ struct SessionValidation {
 BOOST_DESCRIBE_STRUCT(SessionValidation, (), (resource_allocation_match, priority_alignment, timing_coordination))
 
 struct SessionInferenceSync {
+  static constexpr std::string_view document_name = "session_inference_state_sync";
   SessionCoordination coordination_event{};
   TransactionId transaction_id;
   std::string coordination_type;
@@ -399,6 +407,7 @@ struct StreamingCoordination {
 BOOST_DESCRIBE_STRUCT(StreamingCoordination, (), (buffer_management, quality_gates, error_handling))
 
 struct AtomicInferencePostprocessing {
+  static constexpr std::string_view document_name = "atomic_inference_postprocessing";
   InferencePostprocessingType operation_type{};
   TransactionId transaction_id;
   PipelineCoordination pipeline_coordination;
@@ -430,6 +439,7 @@ struct FlowStage {
 BOOST_DESCRIBE_STRUCT(FlowStage, (), (stage, actions, consistency_check, consistent, found))
 
 struct InferencePostprocessingFlow {
+  static constexpr std::string_view document_name = "inference_postprocessing_pipeline";
   PipelineFlow transaction_flow{};
   TransactionId transaction_id;
   std::vector<FlowStage> flow_stages;
@@ -459,6 +469,7 @@ enum class PreparePhase { prepare };
 BOOST_DESCRIBE_ENUM(PreparePhase, prepare)
 
 struct TransactionVoting {
+  static constexpr std::string_view document_name = "transaction_voting";
   Coordinator transaction_coordinator{};
   TransactionId transaction_id;
   PreparePhase phase{};
@@ -489,6 +500,7 @@ struct ParticipantResponse {
 BOOST_DESCRIBE_STRUCT(ParticipantResponse, (), (participant, commit_result, resource_status, timestamp))
 
 struct TransactionOutcome {
+  static constexpr std::string_view document_name = "transaction_outcome";
   Coordinator transaction_coordinator{};
   TransactionId transaction_id;
   CommitPhase phase = CommitPhase::commit;
@@ -524,6 +536,7 @@ BOOST_DESCRIBE_STRUCT(SagaStep, (), (step, service, action, compensation, status
 
 /// compensation_sequence: what is or was undone, in this order; empty while the saga goes forward.
 struct Saga {
+  static constexpr std::string_view document_name = "saga";
   std::string saga_type;
   std::string saga_id;
   std::vector<SagaStep> saga_steps;
@@ -572,6 +585,7 @@ struct ReleaseProof {
 BOOST_DESCRIBE_STRUCT(ReleaseProof, (), (ledger, allocator, driver, found))
 
 struct PartialAllocationFailure {
+  static constexpr std::string_view document_name = "partial_resource_allocation_failure";
   PartialAllocation failure_scenario{};
   std::string failure_point;
   std::vector<AllocatedResource> allocated_resources;

@@ -15,18 +15,18 @@ namespace lockstep {
 
 namespace {
 
-constexpr std::string_view loading_state_name = "model_loading_state_update";
-
 LoggedTransaction* find(Turn& turn, const TransactionId& id) {
   const auto place = turn.live.transactions.entries.find(id);
   return place == turn.live.transactions.entries.end() ? nullptr : &place->second;
 }
 
 template <class Document>
-void write(Turn& turn, LoggedTransaction& entry, std::string_view name, const Document& document) {
+void write(Turn& turn, LoggedTransaction& entry, const Document& document) {
+  const std::string name(Document::document_name);
+  const RawJson body{json::to_text(document)};
   entry.changed = turn.wall;
-  entry.documents.push_back({turn.wall, std::string(name), RawJson{json::to_text(document)}});
-  turn.publish(std::string(name), entry.transaction_id.str(), document);
+  entry.documents.push_back({turn.wall, name, body});
+  turn.publish(name, entry.transaction_id.str(), body);
 }
 
 LoggedTransaction& open(Turn& turn, LoggedTransaction entry) {
@@ -62,59 +62,52 @@ LoggedTransaction entry_of(const LoadIntent& intent) {
   return out;
 }
 
-const model::Residency* residency_of(const Turn& turn, const LoggedTransaction& load) {
-  const model::Residency* held = model::residency(turn.tables.model, load.model_id, load.worker_id);
-  return held != nullptr && held->transaction_id == load.transaction_id ? held : nullptr;
-}
-
 void began(Turn& turn, const LoadIntent& intent) {
   LoggedTransaction& load = open(turn, entry_of(intent));
-  write(turn, load, "atomic_device_memory_allocation", device_memory_document(turn, load));
-  write(turn, load, "atomic_model_memory_loading", model_memory_document(turn, load));
+  write(turn, load, device_memory_document(turn, load));
+  write(turn, load, model_memory_document(turn, load));
 }
 
 void decided(Turn& turn, LoggedTransaction& load) {
   load.state = LoggedState::committing;
   load.decided = turn.wall;
-  write(turn, load, "transaction_voting", voting(load));
-  write(turn, load, "transaction_outcome", outcome(turn, load));
-  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
-  write(turn, load, "saga", load_saga(load));
+  write(turn, load, voting(load));
+  write(turn, load, outcome(turn, load));
+  write(turn, load, device_memory_consistency(turn, load));
+  write(turn, load, load_saga(load));
 }
 
 void aborted(Turn& turn, LoggedTransaction& load) {
   load.state = LoggedState::aborted;
   if (load.reason.empty()) load.reason = "its participant or the link to it was lost before it had voted";
   load.unproven = true;
-  write(turn, load, "transaction_voting", voting(load));
-  write(turn, load, "transaction_outcome", outcome(turn, load));
-  write(turn, load, "partial_resource_allocation_failure",
-        partial_allocation(load, "vram_allocation_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
-  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
+  write(turn, load, voting(load));
+  write(turn, load, outcome(turn, load));
+  write(turn, load, partial_allocation(load, "vram_allocation_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
+  write(turn, load, device_memory_consistency(turn, load));
   end(turn, load);
 }
 
 void loaded(Turn& turn, LoggedTransaction& load) {
   load.state = LoggedState::committed;
-  write(turn, load, loading_state_name, loading_state(turn, load, 1));
-  write(turn, load, "transaction_outcome", outcome(turn, load));
-  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
-  write(turn, load, "saga", load_saga(load));
+  write(turn, load, loading_state(turn, load, 1));
+  write(turn, load, outcome(turn, load));
+  write(turn, load, device_memory_consistency(turn, load));
+  write(turn, load, load_saga(load));
   end(turn, load);
 }
 
 void undone(Turn& turn, LoggedTransaction& load) {
   if (load.reason.empty()) load.reason = "its worker is gone";
-  const bool told =
-      std::ranges::any_of(load.documents, [](const auto& each) { return each.name == "model_loading_failure"; });
-  if (!told) write(turn, load, "model_loading_failure", loading_failure(load));
+  const bool told = std::ranges::any_of(
+      load.documents, [](const auto& each) { return each.name == ModelLoadingFailure::document_name; });
+  if (!told) write(turn, load, loading_failure(load));
   load.state = LoggedState::compensated;
   load.unproven = true;
-  write(turn, load, "partial_resource_allocation_failure",
-        partial_allocation(load, "copy_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
-  write(turn, load, "transaction_outcome", outcome(turn, load));
-  write(turn, load, "device_memory_consistency", device_memory_consistency(turn, load));
-  write(turn, load, "saga", load_saga(load));
+  write(turn, load, partial_allocation(load, "copy_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
+  write(turn, load, outcome(turn, load));
+  write(turn, load, device_memory_consistency(turn, load));
+  write(turn, load, load_saga(load));
   end(turn, load);
 }
 
@@ -138,37 +131,14 @@ bool follow_load(Turn& turn, LoggedTransaction& load) {
   return true;
 }
 
-/// Loads of an earlier life whose copy may still run: their worker lives, or is to be proven gone.
-bool take_up_loads(Turn& turn) {
-  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
-    const model::Residency& held = entry.row;
-    if (held.state != model::ResidencyState::loading || find(turn, held.transaction_id) != nullptr) continue;
-    LoggedTransaction load;
-    load.transaction_id = held.transaction_id;
-    load.model_id = held.model_id;
-    load.worker_id = held.worker_id;
-    load.incarnation = held.incarnation;
-    load.device_id = held.device_id;
-    load.job_id = held.wanted_by;
-    if (const auto* bytes = turn.tables.memory.allocations.find(held.allocation_id.str())) load.bytes = bytes->bytes;
-    LoggedTransaction& kept = open(turn, std::move(load));
-    kept.state = LoggedState::committing;
-    kept.decided = turn.wall;
-    write(turn, kept, "transaction_outcome", outcome(turn, kept));
-    write(turn, kept, "saga", load_saga(kept));
-    return true;
-  }
-  return false;
-}
-
 // ---- images -------------------------------------------------------------------------------------------------------
 
 void finish_image_log(Turn& turn, LoggedTransaction& image, LoggedState state, std::string reason) {
   if (image.reason.empty()) image.reason = std::move(reason);
-  if (state == LoggedState::compensated) write(turn, image, "saga", image_saga(image, true));
+  if (state == LoggedState::compensated) write(turn, image, image_saga(image, true));
   image.state = state;
-  write(turn, image, "inference_postprocessing_pipeline", pipeline_flow(turn, image));
-  write(turn, image, "saga", image_saga(image));
+  write(turn, image, pipeline_flow(turn, image));
+  write(turn, image, image_saga(image));
   end(turn, image);
 }
 
@@ -184,9 +154,9 @@ bool follow_image(Turn& turn, LoggedTransaction& image) {
     const bool handed_over = image.step == ImageStep::inferring;
     image.step = step;
     image.changed = turn.wall;
-    if (handed_over) write(turn, image, "session_inference_state_sync", session_sync(turn, image, "completed"));
+    if (handed_over) write(turn, image, session_sync(turn, image, "completed"));
     if (step == ImageStep::storing) {
-      write(turn, image, "inference_postprocessing_pipeline", pipeline_flow(turn, image));
+      write(turn, image, pipeline_flow(turn, image));
     }
     return handed_over || step == ImageStep::storing;
   };
@@ -247,16 +217,17 @@ void note_reason(Turn& turn, const TransactionId& id, const std::string& reason)
 void load_progressed(Turn& turn, const TransactionId& id, double progress) {
   LoggedTransaction* load = find(turn, id);
   if (load == nullptr || !turn.live.transactions.open.contains(id)) return;
-  if (!load->documents.empty() && load->documents.back().name == loading_state_name) load->documents.pop_back();
-  write(turn, *load, loading_state_name, loading_state(turn, *load, progress));
+  if (!load->documents.empty() && load->documents.back().name == ModelLoadingStateUpdate::document_name)
+    load->documents.pop_back();
+  write(turn, *load, loading_state(turn, *load, progress));
 }
 
 void load_fails(Turn& turn, const TransactionId& id, const std::string& reason) {
   note_reason(turn, id, reason);
   LoggedTransaction* load = find(turn, id);
   if (load == nullptr || !turn.live.transactions.open.contains(id)) return;
-  write(turn, *load, "model_loading_failure", loading_failure(*load));
-  write(turn, *load, "saga", load_saga(*load, true));
+  write(turn, *load, loading_failure(*load));
+  write(turn, *load, load_saga(*load, true));
 }
 
 void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
@@ -275,10 +246,10 @@ void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
     const std::string point = load.decided ? "copy_failed" : "vram_allocation_failed";
     load.unproven = proof.allocator.has_value() && !*proof.allocator;  // looked at again with the next sample
     if (load.unproven && !load.documents.empty() &&
-        load.documents.back().name == "partial_resource_allocation_failure") {
+        load.documents.back().name == PartialAllocationFailure::document_name) {
       load.documents.pop_back();
     }
-    write(turn, load, "partial_resource_allocation_failure", partial_allocation(load, point, std::move(proof)));
+    write(turn, load, partial_allocation(load, point, std::move(proof)));
   }
 }
 
@@ -319,11 +290,11 @@ bool take_up_images(Turn& turn) {
     image.attempt = each.attempt;
     image.decided = turn.wall;
     LoggedTransaction& kept = open(turn, std::move(image));
-    write(turn, kept, "atomic_processing_inference", processing_inference_document(turn, kept));
-    write(turn, kept, "session_inference_state_sync", session_sync(turn, kept, "prepared"));
-    write(turn, kept, "atomic_inference_postprocessing", inference_postprocessing_document(turn, kept));
-    write(turn, kept, "inference_postprocessing_pipeline", pipeline_flow(turn, kept));
-    write(turn, kept, "saga", image_saga(kept));
+    write(turn, kept, processing_inference_document(turn, kept));
+    write(turn, kept, session_sync(turn, kept, "prepared"));
+    write(turn, kept, inference_postprocessing_document(turn, kept));
+    write(turn, kept, pipeline_flow(turn, kept));
+    write(turn, kept, image_saga(kept));
     any = true;
   }
   return any;
@@ -331,13 +302,33 @@ bool take_up_images(Turn& turn) {
 
 }  // namespace
 
+void take_up_loads(Turn& turn) {
+  for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
+    const model::Residency& held = entry.row;
+    if (held.state != model::ResidencyState::loading) continue;
+    LoggedTransaction load;
+    load.transaction_id = held.transaction_id;
+    load.model_id = held.model_id;
+    load.worker_id = held.worker_id;
+    load.incarnation = held.incarnation;
+    load.device_id = held.device_id;
+    load.job_id = held.wanted_by;
+    if (const auto* bytes = turn.tables.memory.allocations.find(held.allocation_id.str())) load.bytes = bytes->bytes;
+    LoggedTransaction& kept = open(turn, std::move(load));
+    kept.state = LoggedState::committing;
+    kept.decided = turn.wall;
+    write(turn, kept, outcome(turn, kept));
+    write(turn, kept, load_saga(kept));
+  }
+}
+
 bool settle_transactions(Turn& turn) {
   for (const auto& [id, intent] : turn.live.intents) {
     if (find(turn, id) != nullptr) continue;
     began(turn, intent);
     return true;
   }
-  if (take_up_images(turn) || take_up_loads(turn)) return true;
+  if (take_up_images(turn)) return true;
   for (const TransactionId& id : turn.live.transactions.open) {
     LoggedTransaction& entry = turn.live.transactions.entries.at(id);
     const bool changed =
@@ -418,14 +409,7 @@ void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
   turn.warn(cat("a person decided ", row.decision, " of ", id.str(), ": ", row.reason));
   const std::string why = cat("a person decided: ", row.reason);
   if (intent != turn.live.intents.end()) {
-    const LoadIntent load = intent->second;
-    note_reason(turn, id, why);
-    turn.live.intents.erase(intent);
-    turn.effect(out::DisarmTimer{cat("prepare:", id.str())});
-    task_over(turn, load.worker_id);
-    send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
-         TransactionDecision{id}, transaction_operation(id));
-    blame_load(turn, load.wanted_by, fail(ErrorCode::unavailable, why));
+    abort_load(turn, id, why, fail(ErrorCode::unavailable, why));
   } else if (commit) {
     end_transaction(turn.tables, id, turn.change);  // as if its participant had acknowledged
   } else {

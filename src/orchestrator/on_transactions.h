@@ -24,6 +24,8 @@ void load_fails(Turn& turn, const TransactionId& id, const std::string& reason);
 /// What the worker's own allocator counts now: proof that what failed loads had there is free again (§3.8).
 void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used);
 
+/// After a start: loads of an earlier life whose copy may still run; their worker lives, or is to be proven gone.
+void take_up_loads(Turn& turn);
 /// A run was given to the worker, or the worker is back with it.
 void image_began(Turn& turn, const JobId& job, const std::string& run_id, std::uint32_t attempt,
                  const WorkerRecord& worker);

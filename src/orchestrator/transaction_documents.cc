@@ -23,11 +23,6 @@ const memory::Allocation* allocation_of(const Turn& turn, const LoggedTransactio
   return turn.tables.memory.allocations.find(allocation_of_load(load.transaction_id).str());
 }
 
-const model::Residency* residency_of(const Turn& turn, const LoggedTransaction& load) {
-  const model::Residency* held = model::residency(turn.tables.model, load.model_id, load.worker_id);
-  return held != nullptr && held->transaction_id == load.transaction_id ? held : nullptr;
-}
-
 bool lane_is_its_own(const Turn& turn, const LoggedTransaction& load) {
   const device::Reservation* lane = turn.tables.device.reservations.find(load.device_id.str());
   return lane != nullptr && lane->transaction_id == load.transaction_id;
@@ -102,6 +97,11 @@ Saga saga_of(std::string type, const TransactionId& id, std::span<const Row> row
 }  // namespace
 
 // ---- a load -------------------------------------------------------------------------------------------------------
+
+const model::Residency* residency_of(const Turn& turn, const LoggedTransaction& load) {
+  const model::Residency* held = model::residency(turn.tables.model, load.model_id, load.worker_id);
+  return held != nullptr && held->transaction_id == load.transaction_id ? held : nullptr;
+}
 
 AtomicDeviceMemory device_memory_document(const Turn& turn, const LoggedTransaction& load) {
   AtomicDeviceMemory out;

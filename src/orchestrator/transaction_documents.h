@@ -14,6 +14,8 @@ namespace lockstep {
 
 // ---- a load -------------------------------------------------------------------------------------------------------
 
+/// What the load made of the model on its worker; nullptr before the decision, and when it was undone.
+const model::Residency* residency_of(const Turn& turn, const LoggedTransaction& load);
 AtomicDeviceMemory device_memory_document(const Turn& turn, const LoggedTransaction& load);
 /// Both halves of the load agree, and so do the totals of its device.
 DeviceMemoryConsistency device_memory_consistency(const Turn& turn, const LoggedTransaction& load);
