@@ -88,11 +88,11 @@ void World::pause_orchestrator() {
     if (life != life_) return;
     paused_ = false;
     trace("orchestrator", "goes on");
-    // All that waited is decided at once, and who was late within that is late no more when it is looked at (§2.8).
-    for (const auto& [worker, lane] : machine_->live().deliveries) late_at_[worker] = now_;
-    // What ends it meanwhile ends the rest too.
     for (auto& each : std::exchange(when_awake_, {})) {
-      if (life == life_) each();
+      if (life != life_) return;  // what ended it ends the rest too
+      each();
+      if (life == life_)
+        check_invariants();  // each is an event of its own, and who was late may be late no more after it
     }
     if (life == life_) flush();
   });

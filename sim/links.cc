@@ -6,6 +6,7 @@
 
 #include "base/digest.h"
 #include "base/text.h"
+#include "propagation/packed_frame.h"
 
 namespace lockstep::sim {
 
@@ -24,8 +25,9 @@ Nanos World::arrival(Nanos& last) {
 }
 
 std::string bytes_of(const Frame& frame) {
-  const auto header = encode_header(frame.header);
-  return std::string(header.begin(), header.end()) + frame.body;
+  std::string out;
+  append_frame(out, frame.header, frame.body);
+  return out;
 }
 
 /// For the trace: packed bytes by their digest.
@@ -282,7 +284,7 @@ void World::carry_out(Process& process, wout::Send& effect) {
 void World::cross_to_orchestrator(Process& process, const std::shared_ptr<Message>& message) {
   const bool first = !process.accepted && message->frame.header.type == static_cast<std::uint16_t>(FrameType::hello);
   Nanos when = arrival(process.to_orchestrator_at);
-  if (doubled(process)) when += milliseconds(manners_.between(10, 400));
+  if (doubled(process)) when = process.to_orchestrator_at += milliseconds(manners_.between(10, 400));
   at(when, [this, life = life_, pid = process.pid, message, first] {
     if (life == life_ && loop_) to_orchestrator(pid, message, first);
   });
