@@ -13,13 +13,7 @@ const WorkerId teller_name("worker_0");
 constexpr std::string_view run_name = "inf:req_000001_000042_0:1";
 
 FrameHeader header_of(const Envelope& envelope) {
-  return {.body_length = 0,
-          .type = static_cast<std::uint16_t>(FrameType::inference_progress),
-          .urgency = envelope.urgency,
-          .descriptors = 0,
-          .epoch = envelope.epoch,
-          .incarnation = envelope.source.incarnation,
-          .sequence = envelope.sequence};
+  return lockstep::header_of(FrameType::inference_progress, envelope, 0);
 }
 
 /// The same bytes that to_frame makes, at the end of `out` instead of in strings of their own.

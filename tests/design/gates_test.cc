@@ -11,17 +11,18 @@ namespace {
 using processing::ErrorHandling;
 using processing::JobStage;
 
+/// From here on nothing with a score below 0.5 is delivered; nothing without one either.
+void guard(Stage& stage) {
+  stage.input(command_at(700, "policies/safety",
+                         R"({"event_type":"safety_policy_update","policy_version":"v2","safety_thresholds":)"
+                         R"({"content_safety_minimum":0.5,"quality_minimum":0,"technical_compliance":"strict"},)"
+                         R"("enforcement_actions":{"below_safety_threshold":"reject",)"
+                         R"("below_quality_threshold":"reject"}})"));
+}
+
 class Design_3_4_gates : public testing::Test {
  protected:
   Design_3_4_gates() : stage(settings_of(1)) { stage.ready(); }
-  /// From here on nothing with a score below 0.5 is delivered; nothing without one either.
-  void guard() {
-    stage.input(command_at(700, "policies/safety",
-                           R"({"event_type":"safety_policy_update","policy_version":"v2","safety_thresholds":)"
-                           R"({"content_safety_minimum":0.5,"quality_minimum":0,"technical_compliance":"strict"},)"
-                           R"("enforcement_actions":{"below_safety_threshold":"reject",)"
-                           R"("below_quality_threshold":"reject"}})"));
-  }
   /// Three images; the first is delivered, the second fails its safety check, the third is not made yet.
   void second_is_unsafe(std::optional<ErrorHandling> handling) {
     GenerateBody body;
@@ -31,7 +32,7 @@ class Design_3_4_gates : public testing::Test {
     stage.until_inferring();
     stage.finish_image();
     first_output = stage.tables().postprocessing.outputs.at(job(0).job_id.str()).image.sha256;
-    guard();
+    guard(stage);
     stage.inference_done("w0", 102);
     unsafe();
   }
@@ -88,11 +89,7 @@ TEST(Design_3_4_gates_of_a_batch, what_is_being_made_when_a_gate_fails_is_cancel
   const auto post = stage.sent(FrameType::postprocessing_request);
   ASSERT_EQ(post.size(), 1u);
   EXPECT_EQ(post[0].effect.worker_id, WorkerId("w1")) << "handed over while the batch goes on";
-  stage.input(command_at(700, "policies/safety",
-                         R"({"event_type":"safety_policy_update","policy_version":"v2","safety_thresholds":)"
-                         R"({"content_safety_minimum":0.5,"quality_minimum":0,"technical_compliance":"strict"},)"
-                         R"("enforcement_actions":{"below_safety_threshold":"reject",)"
-                         R"("below_quality_threshold":"reject"}})"));
+  guard(stage);
   PostprocessingCompleted unsafe;
   unsafe.request_id = post[0].envelope.op_id;
   unsafe.final_results.safety_analysis = SafetyAnalysis{0.1, "unsafe", {}};
@@ -128,7 +125,7 @@ TEST_F(Design_3_4_gates, content_that_another_request_delivered_too_stays_on_dis
   body.error_handling = ErrorHandling::cascade_rollback;
   stage.generate_with(8, body);
   stage.finish_image();
-  guard();
+  guard(stage);
   stage.inference_done("w0", 102);
   unsafe();
   EXPECT_EQ(stage.tables().postprocessing.outputs.size(), 1u);
