@@ -2,9 +2,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -56,6 +58,9 @@ Result<Child> spawn(SpawnRequest request) {
   if (::pipe2(failure, O_CLOEXEC) != 0) return fail(ErrorCode::unavailable, "cannot make a pipe");
   const Fd failure_read(failure[0]);
   Fd failure_write(failure[1]);
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  const auto descriptors_end = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 20));
   const pid_t parent = ::getpid();
   const bool dies_with_us = request.dies_with_us;
   const int link = request.link.get();
@@ -73,6 +78,11 @@ Result<Child> spawn(SpawnRequest request) {
     const int high_link = ::fcntl(link, F_DUPFD_CLOEXEC, 100);
     const int high_lock = ::fcntl(lock, F_DUPFD_CLOEXEC, 100);
     const int high_life[2] = {::fcntl(lives[0], F_DUPFD_CLOEXEC, 100), ::fcntl(lives[1], F_DUPFD_CLOEXEC, 100)};
+    // A socket that was accepted is inherited until its handler has marked it, and libraries do not mark theirs: the
+    // child would hold a stranger's connection open for as long as it lives.
+    if (::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
+      for (int fd = 3; fd < descriptors_end; ++fd) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
     ::dup2(null.get(), 0);
     ::dup2(log.get(), 1);
     ::dup2(log.get(), 2);

@@ -99,8 +99,10 @@ TEST_F(ProcessTest, a_lock_in_a_folder_that_is_not_there_is_an_error_and_no_proo
 
 TEST_F(ProcessTest, the_child_gets_its_descriptors_and_none_of_ours) {
   const std::string out = (folder_ / "mine").string();
-  const Fd secret(::open(out.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  ASSERT_TRUE(static_cast<bool>(secret));
+  const Fd low(::open(out.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  // As a socket that was just accepted, and above what the child gets, which would hide it.
+  const Fd unmarked(::fcntl(low.get(), F_DUPFD, 50));
+  ASSERT_TRUE(static_cast<bool>(unmarked));
   const Child child = started(spawn(shell("ls -l /proc/self/fd | sed -n 's/.* \\([0-9]*\\) -> /\\1 /p'", null())));
   ASSERT_GT(child.pid, 0);
   EXPECT_EQ(reap(child), "exit status 0");
