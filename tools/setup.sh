@@ -69,7 +69,7 @@ boost_package() {
 system_packages() {
   local wanted=(
     build-essential cmake ninja-build ccache pkg-config
-    "$(boost_package)" libssl-dev libsqlite3-dev libspdlog-dev libfmt-dev libtomlplusplus-dev libcli11-dev
+    "$(boost_package)" libssl-dev libsqlite3-dev liblz4-dev libspdlog-dev libfmt-dev libtomlplusplus-dev libcli11-dev
     prometheus-cpp-dev
     libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev
     python3 python3-dev python3-venv

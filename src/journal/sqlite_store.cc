@@ -13,12 +13,16 @@
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/text.h"
+#include "journal/sqlite_rows.h"
 
 namespace lockstep {
 
 namespace {
 
 constexpr int application_id = 0x4C4B5354;  // "LKST"
+constexpr int first_format_version = 1;
+constexpr const char* record_table =
+    "CREATE TABLE record(lsn INTEGER PRIMARY KEY, body ANY NOT NULL, crc INTEGER NOT NULL) STRICT;";
 
 // The log is longer than what is in it, by zeros: a commit then changes no size and its sync is only a sync, which is a
 // third cheaper. SQLite takes no frame from zeros: each names the salt of the log's header.
@@ -28,10 +32,6 @@ constexpr sqlite3_int64 log_spare = 1 << 20;  // less than this is left: one mor
 // From here on the log is written back, before it has to grow; so much is written and synced in two milliseconds.
 constexpr sqlite3_int64 log_full = 1 << 20;
 constexpr std::uint64_t forgotten_at_once = 250;  // records
-
-std::uint32_t record_crc(Lsn lsn, std::string_view body, std::uint32_t previous) {
-  return crc32c(body, crc32c(cat(lsn.value), previous));
-}
 
 std::uint32_t row_crc(std::string_view table, std::string_view key, std::string_view value, std::uint64_t rev) {
   return crc32c(value, crc32c(cat(table, "\n", key, "\n", rev)));
@@ -53,6 +53,9 @@ class Statement {
     LOCKSTEP_CHECK(sqlite3_bind_text64(statement_, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8) ==
                    SQLITE_OK);
   }
+  void bind_bytes(int at, std::string_view bytes) {
+    LOCKSTEP_CHECK(sqlite3_bind_blob64(statement_, at, bytes.data(), bytes.size(), SQLITE_STATIC) == SQLITE_OK);
+  }
   /// One that gives no rows, whole.
   bool run() {
     const bool done = sqlite3_step(statement_) == SQLITE_DONE;
@@ -63,8 +66,10 @@ class Statement {
   std::uint64_t number(int column) const {
     return static_cast<std::uint64_t>(sqlite3_column_int64(statement_, column));
   }
+  bool is_bytes(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_BLOB; }
+  /// Text or bytes, as they are.
   std::string text(int column) const {
-    const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column));
     return bytes == nullptr ? std::string()
                             : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
   }
@@ -89,6 +94,7 @@ struct SqliteStore::Connection {
   bool reserves = true;        // the disk had room for it when it was tried last
   // Of append(), which is what a request waits for: prepared once.
   std::optional<Statement> begin, insert, commit;
+  RowPacker packer;
   // Of a snapshot, many pieces of which may follow each other.
   std::optional<Statement> put, erase, mark, crc_of, forget;
 
@@ -106,15 +112,17 @@ struct SqliteStore::Connection {
     return error(sql);
   }
 
-  Status check_past(const Recovered& before, const Record& record, std::uint32_t crc, std::uint32_t snapshot_crc);
+  Status take_row(Recovered& out, RecordRow row, std::uint32_t snapshot_crc);
 
   Error access_error() const;
   Result<bool> check_format();
   void keep_log(bool keep) const;
   Status prepare_append();
+  Status upgrade();
   Status prepare_snapshot();
   Status reserve_log();
   Status write_back();
+  Status write_records(std::span<const Record> row);
   Status write_row(const SnapshotRow& row);
   Status move_mark(Lsn at);
   Lsn past_begin() const;
@@ -126,26 +134,46 @@ struct SqliteStore::Connection {
   }
 };
 
-/// The oldest record that is kept has no predecessor to be checked with; all others hang on the one before, and the
-/// newest is the one that the snapshot's mark names.
-Status SqliteStore::Connection::check_past(const Recovered& before, const Record& record, std::uint32_t crc,
-                                           std::uint32_t snapshot_crc) {
-  if (!before.past.empty()) {
-    if (record.lsn != before.past.back().lsn.next()) {
-      return fail(ErrorCode::data_loss, cat("journal ", path, ": record ", before.past.back().lsn.value + 1,
-                                            " is missing; the next is ", record.lsn.value));
-    }
-    if (crc != record_crc(record.lsn, record.body, past_crc)) {
-      return fail(ErrorCode::data_loss, cat("journal ", path, ": record ", record.lsn.value, " failed its checksum"));
-    }
+/// Each row hangs on the one before. The oldest that is kept has none to be checked with; it is seen by the next, or by
+/// the mark of the snapshot, which names the newest one of the past.
+Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row, std::uint32_t snapshot_crc) {
+  const auto broken = [&](const auto&... what) {
+    return fail(ErrorCode::data_loss, cat("journal ", path, ": ", what...));
+  };
+  const Lsn end = row.end;
+  const std::uint32_t crc = row.crc;
+  const bool is_packed = row.packed;
+  const bool is_past = end <= out.snapshot_at;
+  const bool is_oldest = is_past && out.past.empty();
+  const bool is_whole = is_oldest || crc == checksum_of(end, row.body, is_past ? past_crc : last_crc);
+  auto records = unpack(std::move(row));
+  const Lsn before = is_past ? (is_oldest ? Lsn{} : out.past.back().lsn) : last;
+  if (records && !is_oldest && records->front().lsn > before.next()) {
+    return broken("record ", before.value + 1, " is missing; the next is ", records->front().lsn.value);
   }
-  past_crc = crc;
-  if (record.lsn != before.snapshot_at || crc == snapshot_crc) return {};
-  return fail(ErrorCode::data_loss,
-              cat("journal ", path, ": record ", record.lsn.value, " is not the one that the snapshot was made at"));
+  if (!records || !is_whole) {
+    return is_packed ? broken("the records up to ", end.value, " failed their checksum")
+                     : broken("record ", end.value, " failed its checksum");
+  }
+  if (!is_oldest && records->front().lsn != before.next()) {
+    return broken("record ", records->front().lsn.value, " is there twice");
+  }
+  if (oldest.value == 0) oldest = records->front().lsn;
+  if (is_past) {
+    past_crc = crc;
+    if (end == out.snapshot_at && crc != snapshot_crc) {
+      return broken("record ", end.value, " is not the one that the snapshot was made at");
+    }
+  } else {
+    last = end;
+    last_crc = crc;
+  }
+  std::ranges::move(*records, std::back_inserter(is_past ? out.past : out.records));
+  return {};
 }
 
 Status SqliteStore::Connection::prepare_append() {
+  LOCKSTEP_TRY_STATUS(upgrade());
   begin.emplace(db, "BEGIN IMMEDIATE");
   insert.emplace(db, "INSERT INTO record(lsn, body, crc) VALUES(?, ?, ?)");
   commit.emplace(db, "COMMIT");
@@ -158,6 +186,17 @@ Status SqliteStore::Connection::prepare_append() {
   // What was committed before goes into the database first: else every start would lengthen the log once more.
   LOCKSTEP_TRY_STATUS(write_back());
   return reserve_log();
+}
+
+/// Whole or not at all, before the first write: who only reads leaves a file as it is. Rows of version 1 are rows of
+/// version 2; only the column could not hold bytes.
+Status SqliteStore::Connection::upgrade() {
+  if (LOCKSTEP_TRY(number_of("PRAGMA user_version")) == format_version) return {};
+  return run(cat("BEGIN IMMEDIATE; ALTER TABLE record RENAME TO record_1; ", record_table,
+                 "INSERT INTO record SELECT lsn, body, crc FROM record_1 ORDER BY lsn; DROP TABLE record_1;"
+                 "PRAGMA user_version=",
+                 format_version, "; COMMIT")
+                 .c_str());
 }
 
 Status SqliteStore::Connection::prepare_snapshot() {
@@ -175,6 +214,21 @@ Status SqliteStore::Connection::write_back() {
   LOCKSTEP_TRY_STATUS(run("PRAGMA wal_checkpoint(RESTART)"));
   log_used = 0;
   reserves = true;
+  return {};
+}
+
+Status SqliteStore::Connection::write_records(std::span<const Record> row) {
+  LOCKSTEP_CHECK(row.front().lsn == last.next() && row.back().lsn.value == last.value + row.size());
+  const Lsn end = row.back().lsn;
+  const RowPacker::Body body = packer.pack(row);
+  const std::uint32_t crc = checksum_of(end, body.bytes, last_crc);
+  insert->bind(1, end.value);
+  body.packed ? insert->bind_bytes(2, body.bytes) : insert->bind(2, body.bytes);
+  insert->bind(3, crc);
+  if (!insert->run()) return error("cannot append");
+  if (oldest.value == 0) oldest = row.front().lsn;
+  last = end;
+  last_crc = crc;
   return {};
 }
 
@@ -269,11 +323,12 @@ Result<bool> SqliteStore::Connection::check_format() {
   if (id != application_id) {
     return fail(ErrorCode::data_loss, cat("journal ", path, ": this file is not a lockstep journal"));
   }
-  if (version == format_version) return false;
+  if (version >= first_format_version && version <= format_version) return false;
   const std::string_view who = version > format_version ? "the newer lockstep that wrote it" : "the one that wrote it";
-  return fail(ErrorCode::data_loss,
-              cat("journal ", path, ": format version ", version, "; this lockstep reads version ", format_version,
-                  ". Nothing was changed in it; start ", who, ", or choose another data directory"));
+  return fail(
+      ErrorCode::data_loss,
+      cat("journal ", path, ": format version ", version, "; this lockstep reads versions ", first_format_version,
+          " to ", format_version, ". Nothing was changed in it; start ", who, ", or choose another data directory"));
 }
 
 /// Whether what is in the log stays there when the file is closed.
@@ -298,8 +353,8 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, 
   if (is_new) {
     LOCKSTEP_TRY_STATUS(connection->run(cat("PRAGMA application_id=", application_id).c_str()));
     LOCKSTEP_TRY_STATUS(connection->run(cat("PRAGMA user_version=", format_version).c_str()));
+    LOCKSTEP_TRY_STATUS(connection->run(record_table));
     LOCKSTEP_TRY_STATUS(connection->run(
-        "CREATE TABLE record(lsn INTEGER PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) STRICT;"
         "CREATE TABLE snapshot_row(tbl TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, mod_rev INTEGER NOT NULL,"
         " crc INTEGER NOT NULL, PRIMARY KEY(tbl, key)) STRICT, WITHOUT ROWID;"
         "CREATE TABLE mark(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
@@ -355,24 +410,9 @@ Result<Recovered> SqliteStore::recover() {
   Statement records(c.db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
   const std::uint32_t snapshot_crc = c.last_crc;
   while ((step = records.step()) == SQLITE_ROW) {
-    Record record{Lsn{records.number(0)}, records.text(1)};
-    if (c.oldest.value == 0) c.oldest = record.lsn;
-    if (record.lsn <= out.snapshot_at) {
-      LOCKSTEP_TRY_STATUS(c.check_past(out, record, static_cast<std::uint32_t>(records.number(2)), snapshot_crc));
-      out.past.push_back(std::move(record));
-      continue;
-    }
-    if (record.lsn != c.last.next()) {
-      return fail(ErrorCode::data_loss, cat("journal ", c.path, ": record ", c.last.value + 1,
-                                            " is missing; the next is ", record.lsn.value));
-    }
-    const std::uint32_t crc = record_crc(record.lsn, record.body, c.last_crc);
-    if (crc != records.number(2)) {
-      return fail(ErrorCode::data_loss, cat("journal ", c.path, ": record ", record.lsn.value, " failed its checksum"));
-    }
-    c.last = record.lsn;
-    c.last_crc = crc;
-    out.records.push_back(std::move(record));
+    RecordRow row{Lsn{records.number(0)}, records.text(1), records.is_bytes(1),
+                  static_cast<std::uint32_t>(records.number(2))};
+    LOCKSTEP_TRY_STATUS(c.take_row(out, std::move(row), snapshot_crc));
   }
   if (step != SQLITE_DONE) return c.error("cannot read the records");
   // A row may be newer than the mark: a snapshot was cut short, and replay brings the other rows up to it. It cannot be
@@ -387,22 +427,18 @@ Result<Recovered> SqliteStore::recover() {
 
 Status SqliteStore::append(std::span<const Record> records) {
   Connection& c = *connection_;
+  if (records.empty()) return {};
   if (!c.insert) LOCKSTEP_TRY_STATUS(c.prepare_append());
   if (c.reserves && c.log_size - c.log_used < log_spare) LOCKSTEP_TRY_STATUS(c.reserve_log());
-  // One record is a transaction by itself.
-  if (records.size() > 1 && !c.begin->run()) return c.error("cannot begin to append");
-  for (const Record& record : records) {
-    LOCKSTEP_CHECK(record.lsn == c.last.next());
-    const std::uint32_t crc = record_crc(record.lsn, record.body, c.last_crc);
-    c.insert->bind(1, record.lsn.value);
-    c.insert->bind(2, record.body);
-    c.insert->bind(3, crc);
-    if (!c.insert->run()) return c.error("cannot append");
-    if (c.oldest.value == 0) c.oldest = record.lsn;
-    c.last = record.lsn;
-    c.last_crc = crc;
+  // One row is a transaction by itself.
+  const bool is_one = row_length(records) == records.size();
+  if (!is_one && !c.begin->run()) return c.error("cannot begin to append");
+  while (!records.empty()) {
+    const std::size_t length = row_length(records);
+    LOCKSTEP_TRY_STATUS(c.write_records(records.first(length)));
+    records = records.subspan(length);
   }
-  if (records.size() > 1 && !c.commit->run()) return c.error("cannot commit");
+  if (!is_one && !c.commit->run()) return c.error("cannot commit");
   return {};
 }
 

@@ -60,7 +60,12 @@ class SqliteStoreTest : public testing::Test {
     const auto store = open(path());
     ASSERT_NE(store, nullptr);
     ASSERT_TRUE(store->recover().has_value());
-    ASSERT_TRUE(store->append(records(1, 3)).has_value());
+    append_singly(*store, 1, 3);
+  }
+
+  /// As so many syncs, with a row of each.
+  static void append_singly(SqliteStore& store, std::uint64_t first, std::uint64_t last) {
+    for (; first <= last; ++first) ASSERT_TRUE(store.append(records(first, first)).has_value());
   }
 
   static void tidy_all(SqliteStore& store) {
@@ -168,8 +173,9 @@ TEST_F(SqliteStoreTest, a_record_from_elsewhere_breaks_the_chain) {
     const auto store = open(other);
     ASSERT_NE(store, nullptr);
     ASSERT_TRUE(store->recover().has_value());
-    const std::vector<Record> foreign{{Lsn{1}, "foreign"}, {Lsn{2}, "body 2"}};
+    const std::vector<Record> foreign{{Lsn{1}, "foreign"}};
     ASSERT_TRUE(store->append(foreign).has_value());
+    append_singly(*store, 2, 2);
   }
   edit(path(), cat("PRAGMA journal_mode=DELETE; ATTACH '", other,
                    "' AS other; UPDATE record SET crc=(SELECT crc FROM other.record WHERE lsn=2) WHERE lsn=2"));
@@ -205,7 +211,8 @@ TEST_F(SqliteStoreTest, a_newer_format_is_refused_with_both_versions) {
   edit(path(), cat("PRAGMA user_version=", SqliteStore::format_version + 1));
   const Error error = open_error(path());
   EXPECT_EQ(error.code, ErrorCode::data_loss);
-  EXPECT_NE(error.message.find("format version 2; this lockstep reads version 1"), std::string::npos) << error.message;
+  EXPECT_NE(error.message.find("format version 3; this lockstep reads versions 1 to 2"), std::string::npos)
+      << error.message;
 }
 
 TEST_F(SqliteStoreTest, a_snapshot_replaces_the_records_up_to_it) {
@@ -241,7 +248,8 @@ TEST_F(SqliteStoreTest, the_past_is_bounded_and_its_damage_is_named) {
     const auto store = open(path());
     ASSERT_NE(store, nullptr);
     ASSERT_TRUE(store->recover().has_value());
-    ASSERT_TRUE(store->append(records(1, kept + 3)).has_value());
+    append_singly(*store, 1, 12);
+    ASSERT_TRUE(store->append(records(13, kept + 3)).has_value());
     ASSERT_TRUE(store->snapshot({{}, Lsn{kept + 3}}).has_value());
     tidy_all(*store);
     const auto recovered = store->recover();
@@ -255,6 +263,73 @@ TEST_F(SqliteStoreTest, the_past_is_bounded_and_its_damage_is_named) {
   EXPECT_NE(open(path())->recover()->past.size(), 0u);
   edit(path(), "DELETE FROM record WHERE lsn=9");
   EXPECT_NE(recover_error(path()).message.find("record 9 is missing; the next is 10"), std::string::npos);
+}
+
+// Half of a row cannot be forgotten: what is kept begins with a row.
+TEST_F(SqliteStoreTest, of_records_that_share_a_row_all_are_kept_or_none) {
+  constexpr std::uint64_t kept = SqliteStore::past_records_max;
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  ASSERT_TRUE(store->append(records(1, 5)).has_value());
+  ASSERT_TRUE(store->append(records(6, 10)).has_value());
+  ASSERT_TRUE(store->append(records(11, kept + 7)).has_value());
+  ASSERT_TRUE(store->snapshot({{}, Lsn{kept + 7}}).has_value());
+  tidy_all(*store);
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  expect_records(recovered->past, 6, kept + 7);
+  tidy_all(*store);  // comes to an end also where nothing can be forgotten
+}
+
+TEST_F(SqliteStoreTest, records_of_one_sync_are_one_row_and_its_damage_is_named) {
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    append_singly(*store, 1, 1);
+    ASSERT_TRUE(store->append(records(2, 65)).has_value());
+    append_singly(*store, 66, 66);
+    const auto recovered = store->recover();
+    ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+    expect_records(recovered->records, 1, 66);
+  }
+  const std::string whole = (folder_ / "whole.db").string();
+  fs::copy_file(path(), whole);
+  for (const auto& [damage, said] : {
+           // The last byte of what was packed, its size, and the row under another name.
+           std::pair("UPDATE record SET body=CAST(substr(body, 1, length(body) - 1) || X'00' AS BLOB) WHERE lsn=65",
+                     "the records up to 65 failed their checksum"),
+           std::pair("UPDATE record SET body=CAST(X'FFFFFFFF' || substr(body, 5) AS BLOB) WHERE lsn=65",
+                     "the records up to 65 failed their checksum"),
+           std::pair("UPDATE record SET body=X'00' WHERE lsn=65", "the records up to 65 failed their checksum"),
+           std::pair("UPDATE record SET lsn=64 WHERE lsn=65", "the records up to 64 failed their checksum"),
+           std::pair("DELETE FROM record WHERE lsn=65", "record 2 is missing; the next is 66"),
+           std::pair("DELETE FROM record WHERE lsn=1", "record 1 is missing; the next is 2"),
+       }) {
+    fs::copy_file(whole, path(), fs::copy_options::overwrite_existing);
+    edit(path(), damage);
+    const Error error = recover_error(path());
+    EXPECT_EQ(error.code, ErrorCode::data_loss);
+    EXPECT_NE(error.message.find(said), std::string::npos) << damage << ": " << error.message;
+  }
+}
+
+TEST_F(SqliteStoreTest, many_records_of_one_sync_are_several_rows_and_one_unit) {
+  std::vector<Record> many;
+  for (std::uint64_t lsn = 1; lsn <= 40; ++lsn) many.push_back({Lsn{lsn}, std::string(20'000 + lsn, 'a')});
+  many[7].body = std::string(1 << 20, 'b');  // more than a row of several may hold
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  ASSERT_TRUE(store->recover().has_value());
+  ASSERT_TRUE(store->append(many).has_value());
+  const auto recovered = store->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  ASSERT_EQ(recovered->records.size(), many.size());
+  for (std::size_t i = 0; i < many.size(); ++i) {
+    EXPECT_EQ(recovered->records[i].lsn, many[i].lsn);
+    EXPECT_TRUE(recovered->records[i].body == many[i].body) << i;
+  }
 }
 
 TEST_F(SqliteStoreTest, damage_in_a_snapshot_row_names_the_row) {
@@ -276,7 +351,7 @@ TEST_F(SqliteStoreTest, the_mark_may_stand_behind_the_newest_record) {
   const auto store = open(path());
   ASSERT_NE(store, nullptr);
   ASSERT_TRUE(store->recover().has_value());
-  ASSERT_TRUE(store->append(records(1, 5)).has_value());
+  append_singly(*store, 1, 5);
   const std::vector<SnapshotRow> first{{"t", "a", "1", Rev{2}}};
   const std::vector<SnapshotRow> last{{"t", "b", "2", Rev{5}}};
   ASSERT_TRUE(store->snapshot({first, std::nullopt}).has_value());
@@ -296,7 +371,7 @@ TEST_F(SqliteStoreTest, a_row_that_is_newer_than_every_record_is_named) {
     const auto store = open(path());
     ASSERT_NE(store, nullptr);
     ASSERT_TRUE(store->recover().has_value());
-    ASSERT_TRUE(store->append(records(1, 3)).has_value());
+    append_singly(*store, 1, 3);
     const std::vector<SnapshotRow> rows{{"jobs", "j1", "{}", Rev{3}}};
     ASSERT_TRUE(store->snapshot({rows, std::nullopt}).has_value());
   }

@@ -29,7 +29,8 @@ struct SnapshotRow {
 /// is appended before the piece is written: then a crash between two pieces leaves rows that are older than the newest
 /// record or just as new, and replay from the old mark gives each its last value.
 ///
-/// at   with the last piece: every row that changed up to here is written, the records up to here are the past
+/// at   with the last piece: every row that changed up to here is written, the records up to here are the past. It is
+///      where an append ended.
 struct SnapshotPiece {
   std::vector<SnapshotRow> rows;
   std::optional<Lsn> at;

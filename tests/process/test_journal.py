@@ -102,10 +102,13 @@ def test_what_is_wrong_and_where_is_one_sentence(quiet, tmp_path):
     assert quiet.stop() == 0
     code, out, err = journal("verify", "--data-dir", tmp_path)
     assert code == 3 and f"there is no journal {tmp_path}/journal.db" in err
+    code, out, err = journal("verify", "--json", "--data-dir", data)
+    last = json.loads(out)["rev"]
+    one = last - 1  # a request of the API, so synced by itself: a row of its own
     for damage, said in [
-        ("UPDATE record SET body='{}' WHERE lsn=2", "record 2 failed its checksum"),
-        ("DELETE FROM record WHERE lsn=2", "record 2 is missing; the next is 3"),
-        ("PRAGMA user_version=2", "format version 2; this lockstep reads version 1"),
+        (f"UPDATE record SET body='{{}}' WHERE lsn={one}", f"record {one} failed its checksum"),
+        (f"DELETE FROM record WHERE lsn={one}", f"record {one} is missing; the next is {last}"),
+        ("PRAGMA user_version=3", "format version 3; this lockstep reads versions 1 to 2"),
         ("PRAGMA application_id=7", "not a lockstep journal"),
     ]:
         copy = tmp_path / "damaged.db"
