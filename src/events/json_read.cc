@@ -390,12 +390,12 @@ bool Reader::struct_members(void* object, std::span<const MemberReader> members,
 // ---- values that nobody understands here --------------------------------------------------------------
 
 bool Reader::append_raw_object(std::string& out) {
-  struct Slice {
+  struct Written {
     std::size_t at;
     std::size_t size;
   };
   constexpr std::size_t few = 16;  // above, a set finds a repeated key, so that many keys stay cheap
-  std::array<Slice, few> keys;
+  std::array<Written, few> keys;
   std::set<std::string, std::less<>> more_keys;
   std::size_t count = 0;
   if (!open_object()) return false;
@@ -465,6 +465,41 @@ bool Reader::raw(std::string& out) {
 bool Reader::skip() {
   std::string ignored;
   return append_raw(ignored);
+}
+
+bool Reader::slice(std::string_view& out) {
+  if (failed()) return false;
+  space();
+  const char* const begin = at_;
+  int open = 0;
+  do {
+    if (at_ == end_) return expected(open == 0 ? "a value" : "the end of a value");
+    std::string_view text;
+    bool escaped = false;
+    switch (*at_) {
+      case '"':
+        if (!scan_string(text, escaped)) return false;
+        break;
+      case '{':
+      case '[':
+        ++open;
+        ++at_;
+        break;
+      case '}':
+      case ']':
+        if (open-- == 0) return expected("a value");
+        ++at_;
+        break;
+      case ',':
+      case ':':
+        if (open == 0) return expected("a value");
+        [[fallthrough]];
+      default:
+        for (++at_; at_ < end_ && std::string_view("\"{}[],: \n\t\r").find(*at_) == std::string_view::npos;) ++at_;
+    }
+  } while (open > 0);
+  out = std::string_view(begin, static_cast<std::size_t>(at_ - begin));
+  return true;
 }
 
 bool Reader::end_of_text() {

@@ -40,6 +40,12 @@ struct ReadNotes {
   std::string first_unknown;  // JSON pointer
 };
 
+/// A value that is not read, but found: its text within what was read, which must outlive it. Only brackets and strings
+/// are matched; for text that a checksum vouches for.
+struct Slice {
+  std::string_view text;
+};
+
 class Reader;
 
 /// How one member of a struct is read; the struct's type is erased, so that all structs share one loop.
@@ -70,6 +76,7 @@ class Reader {
   /// Any value, as compact canonical text.
   bool raw(std::string& out);
   bool skip();
+  bool slice(std::string_view& out);
 
   bool open_object();
   /// True with the next key in `key` (valid until the next call of anything), false at the end of the object or on
@@ -175,6 +182,7 @@ inline bool read_share(Reader& in, double& out, double end, const Rule& rule) {
 
 inline bool read_one(Reader& in, std::string& out, const Rule&) { return in.string(out); }
 inline bool read_one(Reader& in, RawJson& out, const Rule&) { return in.raw(out.text); }
+inline bool read_one(Reader& in, Slice& out, const Rule&) { return in.slice(out.text); }
 inline bool read_one(Reader& in, Bytes& out, const Rule& rule) {
   constexpr std::uint64_t end = std::numeric_limits<std::int64_t>::max();
   return in.unsigned_integer(out.value, bound<std::uint64_t>(rule.min, 0), bound<std::uint64_t>(rule.max, end));

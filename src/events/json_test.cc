@@ -294,5 +294,24 @@ TEST(JsonReader, raw_values_become_canonical_text) {
             R"({"a":[1.0,1,true,null,"A/"]})");
 }
 
+// Places of values that are not read: of each kind, with brackets and quotes in strings, and what ends where it may
+// not.
+TEST(JsonReader, a_slice_is_a_value_as_it_stands_in_the_text) {
+  for (const std::string_view value :
+       {R"({"a":[1,{"b":"}]\"\\"}],"c":null})", "[]", "{}", R"(["x",-1.5e3 , true])", "17", "null", R"("a,\"b")"}) {
+    const std::string text = cat(R"({"first": )", value, R"( ,"second":)", value, "}");
+    const auto map = from_text<std::map<std::string, Slice>>(text);
+    ASSERT_TRUE(map.has_value()) << text << ": " << map.error().message;
+    EXPECT_EQ(map->at("first").text, value);
+    EXPECT_EQ(map->at("second").text, value);
+  }
+  for (const std::string_view text :
+       {R"({"a":})", R"({"a":,"b":1})", R"({"a":[1,2)", R"({"a":"x)", R"({"a":{"b":1})"}) {
+    const auto map = from_text<std::map<std::string, Slice>>(text);
+    ASSERT_FALSE(map.has_value()) << text;
+    EXPECT_EQ(map.error().code, ErrorCode::invalid_argument) << text;
+  }
+}
+
 }  // namespace
 }  // namespace lockstep::json

@@ -12,12 +12,21 @@ namespace lockstep {
 
 namespace {
 
-/// A commit without its events: who reads those again does so from the record.
+/// A commit in which only the names of rows are read. Most values are of rows that a later record changes again, and
+/// events are for who reads them from the record.
+struct ReplayedChange {
+  std::string table;
+  std::string key;
+  std::optional<json::Slice> value;
+};
+BOOST_DESCRIBE_STRUCT(ReplayedChange, (), (table, key, value))
 struct Replayed {
   Rev rev;
-  std::vector<FactChange> changes;
+  WallTime time;
+  std::vector<ReplayedChange> changes;
+  json::Slice events;
 };
-BOOST_DESCRIBE_STRUCT(Replayed, (), (rev, changes))
+BOOST_DESCRIBE_STRUCT(Replayed, (), (rev, time, changes, events))
 
 /// The last change of each row. Rows of a table stand in the order in which the records first name them, which is
 /// mostly that of their keys.
@@ -25,7 +34,7 @@ class LastChanges {
  public:
   struct Last {
     std::string key;
-    std::optional<RawJson> value;
+    std::optional<std::string_view> value;  // within its record
     Rev rev;
   };
   struct OfTable {
@@ -34,25 +43,22 @@ class LastChanges {
   };
 
   Status add(const Record& record) {
-    auto commit = json::from_text<Replayed>(record.body, nullptr, {.size_max = 64u << 20, .depth_max = 40});
-    if (!commit) {
+    const Status read = json::read_text(record.body, commit_, nullptr, {.size_max = 64u << 20, .depth_max = 40});
+    if (!read) {
       return fail(ErrorCode::data_loss,
-                  cat("journal record ", record.lsn.value, " is not a commit: ", commit.error().message),
-                  commit.error().pointer);
+                  cat("journal record ", record.lsn.value, " is not a commit: ", read.error().message),
+                  read.error().pointer);
     }
-    if (commit->rev.value != record.lsn.value) {
-      return fail(ErrorCode::data_loss, cat("journal record ", record.lsn.value, " holds rev ", commit->rev.value));
+    if (commit_.rev.value != record.lsn.value) {
+      return fail(ErrorCode::data_loss, cat("journal record ", record.lsn.value, " holds rev ", commit_.rev.value));
     }
-    for (FactChange& change : commit->changes) {
+    for (const ReplayedChange& change : commit_.changes) {
       OfTable& table = tables_[change.table];
       const auto [place, is_new] = table.places.try_emplace(change.key, table.rows.size());
-      if (is_new) {
-        table.rows.push_back({std::move(change.key), std::move(change.value), commit->rev});
-      } else {
-        Last& row = table.rows[place->second];
-        row.value = std::move(change.value);
-        row.rev = commit->rev;
-      }
+      if (is_new) table.rows.push_back({change.key, {}, {}});
+      Last& row = table.rows[place->second];
+      row.value = change.value ? std::optional(change.value->text) : std::nullopt;
+      row.rev = commit_.rev;
     }
     return {};
   }
@@ -60,6 +66,7 @@ class LastChanges {
 
  private:
   std::map<std::string, OfTable> tables_;
+  Replayed commit_;  // its memory is used again
 };
 
 }  // namespace
@@ -81,7 +88,8 @@ Result<Lsn> Orchestrator::recover(const Recovered& recovered) {
   for (const Record& record : recovered.records) LOCKSTEP_TRY_STATUS(last.add(record));
   for (const auto& [name, table] : last.tables()) {
     for (const LastChanges::Last& row : table.rows) {
-      LOCKSTEP_TRY_STATUS(restore(name, row.key, row.value, row.rev));
+      LOCKSTEP_TRY_STATUS(
+          restore(name, row.key, row.value ? std::optional(RawJson{std::string(*row.value)}) : std::nullopt, row.rev));
     }
   }
   for (const auto& [key, entry] : tables_.processing.jobs.entries()) ++live_.counters.jobs[entry.row.stage];
