@@ -234,45 +234,37 @@ Result<double> deliveries_per_s(Kind kind, Form form, int subscribers, int messa
   return static_cast<double>(messages) * subscribers * 1e9 / static_cast<double>(end - run.shared->begin);
 }
 
-Result<std::vector<double>> sync_us(const std::string& file, int cpu, int samples) {
-  double* const out = shared<double>(static_cast<std::size_t>(samples));
-  const pid_t process = in_process(cpu, [&] {
-    BareJournal journal(file);
-    const std::string record(300, 'r');
-    for (int i = -20; i < samples; ++i) {
-      const std::uint64_t begin = now_ns();
-      if (!journal.append(record)) ::_exit(1);
-      if (i >= 0) out[i] = static_cast<double>(now_ns() - begin) / 1e3;
-    }
-  });
-  if (!wait_for(process)) return fail(ErrorCode::unavailable, cat("cannot write ", file));
-  return std::vector<double>(out, out + samples);
-}
-
-Result<std::vector<double>> round_trip_us(Placement placement, int samples) {
+Result<Parts> parts_us(const std::string& file, Placement placement, int samples) {
   const Pair pair = socket_pair();
-  double* const out = shared<double>(static_cast<std::size_t>(samples));
-  char bytes[300] = {};
+  double* const trips = shared<double>(static_cast<std::size_t>(samples));
+  double* const syncs = shared<double>(static_cast<std::size_t>(samples));
   const int warm = 100;
-  const pid_t echo = in_process(placement.hub, [&] {
+  const pid_t echo = in_process(placement.workers, [&] {
+    char bytes[300];
     for (int i = 0; i < samples + warm; ++i) {
       if (!read_all(pair.b, bytes, sizeof bytes) || !write_all(pair.b, {bytes, sizeof bytes})) ::_exit(1);
     }
   });
-  const pid_t caller = in_process(placement.workers, [&] {
+  const pid_t hub = in_process(placement.hub, [&] {
+    char bytes[300] = {};
+    BareJournal journal(file);
     for (int i = -warm; i < samples; ++i) {
       const std::uint64_t begin = now_ns();
       if (!write_all(pair.a, {bytes, sizeof bytes}) || !read_all(pair.a, bytes, sizeof bytes)) ::_exit(1);
-      if (i >= 0) out[i] = static_cast<double>(now_ns() - begin) / 1e3;
+      const std::uint64_t back = now_ns();
+      if (!journal.append({bytes, sizeof bytes})) ::_exit(1);
+      if (i < 0) continue;
+      trips[i] = static_cast<double>(back - begin) / 1e3;
+      syncs[i] = static_cast<double>(now_ns() - back) / 1e3;
     }
   });
-  const bool good = wait_for(caller);
+  const bool good = wait_for(hub);
   if (!good) ::kill(echo, SIGKILL);
   wait_for(echo);
   ::close(pair.a);
   ::close(pair.b);
-  if (!good) return fail(ErrorCode::internal, "the round trip failed");
-  return std::vector<double>(out, out + samples);
+  if (!good) return fail(ErrorCode::unavailable, cat("cannot measure a sync of ", file));
+  return Parts{{trips, trips + samples}, {syncs, syncs + samples}};
 }
 
 }  // namespace lockstep::bench
