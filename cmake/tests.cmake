@@ -34,6 +34,9 @@ endif()
 # The simulator runs seeds for a minute of real time in every test run; a failing one prints how to run it again.
 add_test(NAME simulator COMMAND lockstep sim --seeds 1..100000 --wall 60)
 set_tests_properties(simulator PROPERTIES TIMEOUT 300)
+# A small world, ended at every point once.
+add_test(NAME exhaustive COMMAND lockstep sim --exhaustive --depth 1)
+set_tests_properties(exhaustive PROPERTIES TIMEOUT 900)
 # One seed cannot meet every fault: the simulator must say so.
 add_test(NAME simulator_misses_faults COMMAND lockstep sim --seed 1 --require-faults)
 set_tests_properties(simulator_misses_faults PROPERTIES WILL_FAIL TRUE)

@@ -108,7 +108,7 @@ void World::carry_out(out::Reply& effect) {
     const std::size_t begin = effect.body.find("ses_");
     sessions_.push_back(effect.body.substr(begin, effect.body.find('"', begin) - begin));
   }
-  if (effect.status == 202 && place->second != "calibrate") {
+  if (effect.status == 202 && place->second != "calibrate" && place->second != "place") {
     const std::size_t begin = effect.body.find("req_");
     accepted_.insert(effect.body.substr(begin, effect.body.find('"', begin) - begin));
   }

@@ -61,20 +61,23 @@ void World::pause_worker() {
   std::int64_t at_which = 0;
   for (auto& [pid, process] : processes_) {
     if (!process->alive || process->paused || !process->runs || at_which++ != which) continue;
-    if (!meets(suspended ? "worker_suspended" : "worker_paused")) return;
-    trace(process->worker_id.str(), cat("stands still for ", length / 1'000'000, " ms"));
-    process->paused = true;
-    process->stalls_until = std::max(process->stalls_until, now_ + length);
-    after(length, [this, number = pid, suspended, length] {
-      Process* awake = living(number);
-      if (awake == nullptr) return;
-      if (suspended) awake->clock.stood_still += length;
-      awake->paused = false;
-      trace(awake->worker_id.str(), "goes on");
-      for (auto& each : std::exchange(awake->when_awake, {})) each();
-    });
+    if (meets(suspended ? "worker_suspended" : "worker_paused")) pause(*process, length, suspended);
     return;
   }
+}
+
+void World::pause(Process& process, Nanos length, bool suspended) {
+  trace(process.worker_id.str(), cat("stands still for ", length / 1'000'000, " ms"));
+  process.paused = true;
+  process.stalls_until = std::max(process.stalls_until, now_ + length);
+  after(length, [this, pid = process.pid, suspended, length] {
+    Process* awake = living(pid);
+    if (awake == nullptr) return;
+    if (suspended) awake->clock.stood_still += length;
+    awake->paused = false;
+    trace(awake->worker_id.str(), "goes on");
+    for (auto& each : std::exchange(awake->when_awake, {})) each();
+  });
 }
 
 void World::pause_orchestrator() {

@@ -1,5 +1,7 @@
 #include "sim/command.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -11,7 +13,9 @@
 
 #include "base/text.h"
 #include "events/json_write.h"
+#include "sim/exhaustive.h"
 #include "sim/faults.h"
+#include "sim/script.h"
 #include "sim/shrink.h"
 #include "sim/world.h"
 
@@ -124,6 +128,15 @@ struct Command::State {
   bool shrink = false;
   bool require_faults = false;
   bool trace = false;
+  bool exhaustive = false;
+  std::string script;
+  std::string crash;
+  int depth = 2;
+
+  double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); }
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+  int exhaust() const;
+  int run_script() const;
 };
 
 Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
@@ -143,11 +156,87 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_flag("--require-faults", state_->require_faults,
                         cat("fail when a fault was never met; without it from ", seeds_for_every_fault, " seeds on"));
   state_->app->add_flag("--trace", state_->trace, "print every event to stderr");
+  auto* small = state_->app->add_flag("--exhaustive", state_->exhaustive,
+                                      "scripts of at most three operations, ended at every point of each");
+  small->excludes(many)->excludes(none);
+  std::string names;
+  for (const Script& each : scripts()) names += cat("\n  ", each.name, ": ", each.says);
+  state_->app->add_option("--script", state_->script, cat("of --exhaustive, only this one:", names))->needs(small);
+  state_->app
+      ->add_option(
+          "--crash", state_->crash,
+          "one run of a script, which ends there: orchestrator:N, power:N, worker_0:N or worker_1:N, and after "
+          "a comma where the next life ends")
+      ->needs("--script");
+  state_->app
+      ->add_option("--depth", state_->depth, "1: one end a run; 2: scripts of one operation end in the recovery again")
+      ->check(CLI::Range(1, 2))
+      ->needs(small);
 }
 Command::~Command() = default;
 
+int Command::State::exhaust() const {
+  ExhaustiveOptions options;
+  if (seed != 0) options.seed = seed;
+  if (!script.empty()) options.scripts = {script};
+  options.depth = depth;
+  if (wall_s > 0) options.go_on = [this] { return elapsed() < wall_s; };
+  options.done = [this](const ScriptReport& done) {
+    std::cerr << "sim: " << done.script << ":";
+    for (const auto& [where, count] : done.points) std::cerr << " " << count << " points of " << where << ",";
+    std::cerr << " " << done.runs << " runs (" << done.pairs << " with two ends), " << static_cast<int>(elapsed())
+              << " s\n";
+  };
+  const ExhaustiveReport report = sim::exhaust(options);
+  for (const ExhaustiveViolation& each : report.violations) {
+    std::cerr << each.what << "\n";
+    if (!each.again.empty()) std::cerr << "  again: " << each.again << "\n";
+  }
+  if (json) {
+    std::cout << json::to_text(report) << "\n";
+  } else {
+    std::cout << report.scripts.size() << " scripts, " << report.runs << " runs, "
+              << static_cast<std::uint64_t>(report.simulated_s) << " simulated s in " << elapsed() << " s"
+              << (report.whole ? "" : "; the time was up before every point was tried")
+              << "\nviolations: " << report.violations.size() << "\n";
+  }
+  return report.violations.empty() ? 0 : 1;
+}
+
+int Command::State::run_script() const {
+  const auto crashes = crashes_of(crash);
+  if (!crashes || script.empty()) {
+    std::cerr << "lockstep sim: --script and --crash say \"" << script << "\", \"" << crash
+              << "\"; expected a script and PLACE:NUMBER, as in --script load --crash orchestrator:17,power:4\n";
+    return 2;
+  }
+  Options options = options_of(script, seed == 0 ? 1 : seed, *crashes);
+  options.trace = trace;
+  const Report report = sim::run(options);
+  for (const std::string& each : report.violations) std::cerr << each << "\n";
+  std::cout << "script " << script << ", " << text_of(*crashes) << ": " << report.crashed << " ends, "
+            << report.completed << " requests completed, " << report.failed << " failed, points after the last end:";
+  for (const auto& [where, count] : report.points) std::cout << " " << where << " " << count;
+  std::cout << "\nviolations: " << report.violations.size() << "\ntrace hash: " << hex(report.trace_hash) << "\n";
+  if (report.crashed < crashes->size()) {
+    std::cerr << "lockstep sim: it ended before the point " << text_of({(*crashes)[report.crashed]}) << " was met\n";
+    return 2;
+  }
+  return report.violations.empty() ? 0 : 1;
+}
+
 std::optional<int> Command::run() {
   if (!state_->app->parsed()) return std::nullopt;
+  // Each world makes a disk of some megabytes anew: given back to the system, they would be cleared for the next one.
+  ::mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  if (state_->exhaustive) {
+    if (!state_->script.empty() && script_of(state_->script) == nullptr) {
+      std::cerr << "lockstep sim: --script is \"" << state_->script << "\"; --help has their names\n";
+      return 2;
+    }
+    return state_->crash.empty() && !state_->trace ? state_->exhaust() : state_->run_script();
+  }
   Options options;
   if (const auto wrong = read_faults(state_->no_faults ? "none" : state_->faults, state_->just, options)) {
     std::cerr << "lockstep sim: " << *wrong << "\n";
@@ -166,8 +255,7 @@ std::optional<int> Command::run() {
       return 2;
     }
   }
-  const auto begin = std::chrono::steady_clock::now();
-  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
+  const auto elapsed = [this] { return state_->elapsed(); };
   Summary summary;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     if (state_->wall_s > 0 && elapsed() > state_->wall_s) break;

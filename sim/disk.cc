@@ -56,7 +56,7 @@ Io Disk::meet(Call call) {
 
 /// The last words of a call that may meet a power cut.
 Io Disk::end_of_call() {
-  if (!take(DiskFault::power_cut)) return Io::done;
+  if (!take(DiskFault::power_cut) && !(cut_here_ && cut_here_())) return Io::done;
   cut_power();
   return fail();
 }

@@ -70,6 +70,8 @@ class Disk {
 
   /// Strikes at the call that comes after `calls` others, or at the first after it that it suits.
   void plan(DiskFault fault, int calls);
+  /// Asked at the end of each call that may change something: true cuts the power there.
+  void cut_power_when(std::function<bool()> here) { cut_here_ = std::move(here); }
   /// The process ends, and the system keeps what it wrote.
   void kill();
   /// The power fails; no call succeeds before power_on().
@@ -120,6 +122,7 @@ class Disk {
   std::map<std::string, std::shared_ptr<File>> durable_names_;
   std::vector<Planned> planned_;
   std::uint64_t life_ = 1;
+  std::function<bool()> cut_here_;
   bool off_ = false;
   bool broken_ = false;
   bool full_ = false;

@@ -90,7 +90,8 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
   }
   const Nanos duration = milliseconds(handlers_.between(30, 1500));
   const std::optional<Nanos> pace = slowness(process);
-  if (strikes(effect.kind == "load" ? "load_failed" : "handler_failed", handlers_, 15'000)) {
+  const bool as_scripted = effect.kind == "load" && failing_loads_ > 0 && failing_loads_-- > 0;
+  if (strikes(effect.kind == "load" ? "load_failed" : "handler_failed", handlers_, 15'000) || as_scripted) {
     const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
     return when_free(pid, duration, [this, pid, task = effect.task, code] {
       worker_input(pid, win::TaskFailed{task, code, "simulated failure"});

@@ -152,6 +152,7 @@ void World::check_end() {
     }
   }
   // Recovery once more, twice: the same state each time (S18).
+  disk_.cut_power_when({});
   disk_.kill();
   store_.reset();
   for (int i = 0; i < 2; ++i) {

@@ -18,6 +18,7 @@ constexpr UpkeepLimits upkeep_limits{.commits = 150, .piece_rows = 8, .piece_byt
 
 void World::start_orchestrator() {
   const std::uint64_t life = ++life_;
+  watch_restart();
   const auto recovered = open_journal();
   if (!recovered) return;
   machine_ = std::make_unique<Orchestrator>(settings_);
@@ -36,7 +37,9 @@ void World::flush() {
     auto effect = loop_->next_effect();
     if (!effect) break;
     acknowledged_ = std::max(acknowledged_, loop_->durable());
-    if (hits(crashes_, 250) && permits("orchestrator_crash")) return crash_orchestrator("between two effects");
+    if ((hits(crashes_, 250) && permits("orchestrator_crash")) || ends_here("orchestrator")) {
+      return crash_orchestrator("between two effects");
+    }
     std::visit([this](auto& each) { carry_out(each); }, effect->what);
   }
   if (!loop_ || syncing_ || loop_->pending() == 0) return;
@@ -75,7 +78,7 @@ void World::crash_orchestrator(const std::string& when) {
   trace("orchestrator", cat("crash ", when));
   ++life_;
   // The machine, or only the process: then the system keeps what it wrote. Workers live on in both cases.
-  if (disk_faults_.chance(500'000) && !disk_.is_off()) disk_.cut_power();
+  if (disk_faults_.chance(500'000) && !scripted() && !disk_.is_off()) disk_.cut_power();
   disk_.kill();
   store_.reset();
   machine_.reset();

@@ -26,6 +26,7 @@
 #include "sim/disk_vfs.h"
 #include "sim/process.h"
 #include "sim/random.h"
+#include "sim/script.h"
 #include "sim/world.h"
 #include "worker/machine.h"
 #include "worker/reports.h"
@@ -192,7 +193,7 @@ class World {
     while (process->alive) {
       auto effect = process->loop.next_effect();
       if (!effect) break;
-      if (strikes("worker_crash", crashes_, 300)) {
+      if (strikes("worker_crash", crashes_, 300) || ends_here(process->worker_id.str())) {
         return end_process(*process, "signal 9 (Killed)");
       }
       std::visit([&](auto& each) { carry_out(*process, each); }, effect->what);
@@ -291,6 +292,16 @@ class World {
   void check_key(ReplyId reply, int status, const std::string& answer, const std::string& request);
   void hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const InferenceTask& image);
 
+  // ---- sim/script.cc
+
+  bool scripted() const { return !options_.script.empty(); }
+  void plan_script();
+  void act(const Act& what);
+  /// Counts a point of a script; true when the life ends there.
+  bool ends_here(const std::string& where);
+  /// At a start: what is met within the next seconds are the points of the recovery.
+  void watch_restart();
+
   // ---- sim/clients.cc
 
   void plan_clients();
@@ -328,6 +339,7 @@ class World {
   Clock clock_of(const WorkerId& node) const;
   void jump();
   void pause_worker();
+  void pause(Process& process, Nanos length, bool suspended);
   void pause_orchestrator();
 
   // ---- sim/oracles.cc
@@ -408,6 +420,7 @@ class World {
   ReplyId replies_made_ = 0;
   std::set<std::string> accepted_;
   std::set<std::string> aborted_;  // transactions
+  int failing_loads_ = 0;          // so many come from a script
 };
 
 }  // namespace lockstep::sim

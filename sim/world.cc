@@ -40,11 +40,16 @@ World::World(const Options& options)
 
 Report World::run() {
   draw_clocks();
-  start_orchestrator();
-  if (random_.chance(700'000)) start_guest();
-  plan_clients();
-  plan_governing();
-  plan_faults();
+  if (scripted()) {
+    plan_script();
+    start_orchestrator();
+  } else {
+    start_orchestrator();
+    if (random_.chance(700'000)) start_guest();
+    plan_clients();
+    plan_governing();
+    plan_faults();
+  }
   while (!events_.empty() && report_.violations.empty()) {
     const auto next = events_.top();
     if (next.time > options_.duration) healed_ = true;
@@ -64,6 +69,7 @@ Report World::run() {
     what();
     check_invariants();
   }
+  if (report_.restart.empty()) report_.restart = report_.points;  // it came to rest before
   if (report_.violations.empty()) check_end();
   // Nothing happened between its last event and the end of the time with faults.
   const Nanos ended = report_.violations.empty() ? std::max(now_, options_.duration) : now_;

@@ -19,6 +19,17 @@ namespace lockstep::sim {
 /// A fault by its name, and which of its kind in this seed, from 1.
 using Occurrence = std::pair<std::string, std::uint64_t>;
 
+/// Where one life ends, in a world that runs a script: at the `number`-th of its points, from 1, after the crash
+/// before.
+///
+/// where  orchestrator: its process, before an effect; power: its machine, at the end of a call of the disk;
+///        worker_0, worker_1: that process, before an effect
+struct Crash {
+  std::string where;
+  std::uint64_t number = 0;
+  friend bool operator==(const Crash&, const Crash&) = default;
+};
+
 struct Options {
   std::uint64_t seed = 1;
   Nanos duration = seconds(60);  // with faults; then the world heals and must come to rest
@@ -29,6 +40,8 @@ struct Options {
   std::set<std::string> only = {};                          // the faults that may happen; empty: all
   std::optional<std::set<Occurrence>> just = std::nullopt;  // of what was drawn, this happens and nothing else
   bool trace = false;                                       // print every event to stderr
+  std::string script = {};                                  // a name of sim/script.h instead of clients and chance
+  std::vector<Crash> crashes = {};                          // of a script, one after the other
 };
 
 struct Report {
@@ -48,6 +61,9 @@ struct Report {
   std::map<std::string, std::uint64_t> faults;  // every name of sim/faults.h, also those that were not met
   std::vector<Occurrence> met;                  // that were allowed to happen, in order
   std::vector<std::string> violations;
+  std::size_t crashed = 0;                       // of a script's crashes
+  std::map<std::string, std::uint64_t> points;   // met after the last of them, by where
+  std::map<std::string, std::uint64_t> restart;  // of these, until two seconds after the next start
 };
 
 /// Runs one seed to its end. Stops at the first violation.

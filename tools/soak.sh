@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The long tests: the formal model of commit, many simulator seeds, a thousand kills of real processes, then every C++
-# test under the address and undefined sanitizers.
+# The long tests: the formal model of commit, many simulator seeds, small scripts ended at every point, a thousand kills
+# of real processes, then every C++ test under the address and undefined sanitizers.
 #
 #   tools/soak.sh [first..last] [kills]     the seeds, default 1..2000; the kills, default 1000
 #
-# The reports are left in build/soak/sim.json and build/soak/kills.json.
+# The reports are left in build/soak: sim.json, exhaustive.json, kills.json.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -38,6 +38,9 @@ print(f"soak: {report.get('runs', 0)} runs, {report.get('simulated_s', 0)} s sim
       f"{sum(report.get('faults', {}).values())} faults, {len(violations)} violations")
 sys.exit(1 if violations or status or not report.get("runs") else 0)
 PY
+
+echo "soak: the small scope, ended at every point, for at most 20 minutes"
+build/lockstep sim --exhaustive --wall 1200 --json >build/soak/exhaustive.json
 
 # What a file system that loses or refuses writes would show is not run here: say why.
 if ! grep -qs device-mapper /proc/misc; then
