@@ -427,7 +427,8 @@ class Run:
                 sha, expected = job["output"]["sha256"], picture(key, plan["seed"] + index, SIDE)
                 answer = until("an output", lambda: self.ask("GET", f"/api/v1/outputs/{sha}.png"))
                 if answer[1] != expected or hashlib.sha256(answer[1]).hexdigest() != sha:
-                    self.violate("right_bytes", f"{request} of {key}, image {index}: {sha}, status {answer[0]}")
+                    self.violate("right_bytes", f"{request} of {key}, image {index}: {sha}, status {answer[0]} "
+                                                f"{answer[1][:300]!r}")
 
     # ---- from start to end ----
 
