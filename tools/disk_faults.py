@@ -57,7 +57,8 @@ MORE = {
 }
 # As the system and SQLite call what the disk did.
 ERRORS = re.compile(r"Input/output error|disk I/O error|No space left on device|database or disk is full|"
-                    r"Read-only file system|readonly database|unable to open database file")
+                    r"Read-only file system|readonly database|unable to open database file|"
+                    r"Structure needs cleaning|Bad message")  # ext4, of what it could not read
 NO_SENTENCE = re.compile(r"check failed|terminate called|Assertion|Segmentation|Sanitizer")
 LOST = re.compile(r"checksum|is missing; the next is|integrity check|malformed|not a database|digest")
 

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,12 +52,13 @@ def test_nothing_acknowledged_is_lost_on_a_disk_that_fails(models):
     assert report["cut_connections"] > 0 and report["file_system_checks"]["clean"] > 0, words
 
 
-def test_a_disk_that_lies_about_flushes_is_found_out(models, tmp_path):
+def test_a_disk_that_lies_about_flushes_is_found_out(models):
     run, words = disk_faults("--faults", "lie", "--rounds", "1", "--seed", "12", "--models", str(models), "--json")
     assert run.returncode == 1, words
     found = {each["sentence"] for each in json.loads(run.stdout)["violations"]}
     assert any("nothing that recovery does not know" in sentence for sentence in found), words
     assert "one key is one request" in found, words
+    shutil.rmtree(re.search(rf"the disk are in (\S+{PREFIX}\S+)", words).group(1))
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
@@ -75,6 +78,7 @@ def test_a_run_that_is_ended_leaves_nothing(models, ended_by):
     process.wait(LIMIT)
     until("everything of it to be gone", lambda: not left(folder) and not loops() - before)
     assert ended_by == signal.SIGKILL or not pathlib.Path(folder).exists()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_where_it_cannot_run_it_says_why():
