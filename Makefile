@@ -3,6 +3,7 @@
 PRESET ?= release
 SEEDS ?= 1..2000
 KILLS ?= 1000
+ROUNDS ?= 20
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -29,8 +30,8 @@ serve: ## run the orchestrator in the foreground (ARGS="--help")
 test: ## set up, build, and run every test; the last line is the total
 	@tools/test.sh
 
-soak: ## the formal model, simulator seeds, kills, tests under sanitizers (SEEDS=1..2000 KILLS=1000)
-	@tools/soak.sh $(SEEDS) $(KILLS)
+soak: ## formal model, simulator seeds, kills, disk faults, sanitizers (SEEDS=1..2000 KILLS=1000 ROUNDS=20)
+	@tools/soak.sh $(SEEDS) $(KILLS) $(ROUNDS)
 
 mutants: ## put one-line bugs in a copy, one after the other, and show what catches each (ARGS="--only NAME")
 	@tools/mutants/run.py $(ARGS)

@@ -22,6 +22,12 @@ Error broken(std::string_view what, const std::string& path) {
   return fail(code, cat("cannot ", what, " ", path, ": ", std::strerror(errno)));
 }
 
+Status sync_folder_of(const std::string& path) {
+  const Fd folder(::open(std::filesystem::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder || ::fsync(folder.get()) != 0) return broken("sync the folder of", path);
+  return {};
+}
+
 }  // namespace
 
 Status write_file(const std::string& path, std::string_view bytes) {
@@ -41,9 +47,7 @@ Status write_file(const std::string& path, std::string_view bytes) {
   }
   if (::fchmod(file.get(), 0644) != 0 || ::fsync(file.get()) != 0) return give_up("sync");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename to");
-  const Fd folder(::open(std::filesystem::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder || ::fsync(folder.get()) != 0) return broken("sync the folder of", path);
-  return {};
+  return sync_folder_of(path);
 }
 
 Result<std::string> read_file(const std::string& path, std::size_t limit) {
@@ -73,9 +77,16 @@ Status BlobStore::put(std::string_view bytes, const std::string& sha256) const {
   const ImageFormat* const format = image_format_of(bytes);
   const std::string path = path_of(sha256, format == nullptr ? "" : format->suffix);
   std::error_code error;
-  if (std::filesystem::exists(path, error)) return {};
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
-  if (error) return fail(ErrorCode::unavailable, cat("cannot create the folder of ", path, ": ", error.message()));
+  // Who stored it may still be about to sync the folder, or was killed before it did: its bytes are on disk, its name
+  // perhaps not.
+  if (std::filesystem::exists(path, error)) return sync_folder_of(path);
+  const std::string folder = std::filesystem::path(path).parent_path();
+  const bool is_new = std::filesystem::create_directories(folder, error);
+  if (error) {
+    errno = error.value();
+    return broken("create the folder of", path);
+  }
+  if (is_new) LOCKSTEP_TRY_STATUS(sync_folder_of(folder));
   return write_file(path, bytes);
 }
 

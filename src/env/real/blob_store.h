@@ -15,7 +15,8 @@ class BlobStore {
  public:
   explicit BlobStore(std::string folder) : folder_(std::move(folder)) {}
 
-  /// Durable when it returns: synced file, synced folder, renamed into place. unavailable names the path and reason.
+  /// Durable when it returns, whoever wrote it: synced file, renamed into place, synced folder. unavailable, or
+  /// resource_exhausted of a full disk, names the path and reason.
   /// The suffix tells people and their programs what the file is; bytes of no known format have none.
   Status put(std::string_view bytes, const std::string& sha256) const;
   /// not_found, or data_loss when the bytes are not the content the name promises.

@@ -1,5 +1,7 @@
 #include "env/real/blob_store.h"
 
+#include <sys/resource.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -51,6 +53,25 @@ TEST_F(BlobStoreTest, what_is_removed_is_gone_and_may_be_put_again) {
   EXPECT_EQ(files_in(folder_), 0u);
   ASSERT_TRUE(store.put(bytes, name).has_value());
   EXPECT_EQ(*store.get(name), bytes);
+}
+
+// Who put it may have been killed between the rename and the sync of the folder. That the sync is done is seen by what
+// it needs, a descriptor; that it helps, by a power cut of tools/disk_faults.py.
+TEST_F(BlobStoreTest, what_is_there_already_is_synced_again_before_it_is_told_of) {
+  const BlobStore store(folder_.string());
+  const std::string bytes = "pixels";
+  const std::string name = sha256_hex(bytes);
+  ASSERT_TRUE(store.put(bytes, name).has_value());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const Status again = store.put(bytes, name);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_FALSE(again.has_value());
+  EXPECT_NE(again.error().message.find("cannot sync the folder of " + store.path_of(name, "")), std::string::npos)
+      << again.error().message;
+  EXPECT_TRUE(store.put(bytes, name).has_value());
 }
 
 TEST_F(BlobStoreTest, a_file_has_the_suffix_of_its_format) {
