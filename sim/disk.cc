@@ -124,14 +124,10 @@ Io Disk::sync(File& file, bool folder) {
     sync_failed_ = true;
     return fail();
   }
-  if (!file.log) {
-    stop_lying();  // what flushes one file flushes the disk
-  } else if (take(DiskFault::lying_sync)) {
-    lies_ = true;
-  }
+  if (take(DiskFault::lying_sync)) lies_ = true;
   if (lies_) {
     if (!std::exchange(file.lied_to, true)) file.truth = file.durable;
-    tell("disk_lying_sync");
+    tell(file.log ? "disk_lying_sync" : "disk_lying_checkpoint");
     file.lied.insert(file.lied.end(), file.pending.begin(), file.pending.end());
   } else if (std::exchange(file.lied_to, false)) {
     file.lied.clear();

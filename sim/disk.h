@@ -26,7 +26,7 @@ enum class DiskFault {
   sync_dropped,   // the next sync fails; what was not written is no longer seen either
   sync_kept,      // the next sync fails; what was not written is seen until the power goes, and never written
   full,           // no file grows, until repair()
-  lying_sync,     // syncs of a log succeed and do nothing, until the next sync of another file
+  lying_sync,     // syncs succeed and do nothing, until repair() or a power cut
 };
 
 class Disk {

@@ -131,6 +131,26 @@ TEST(Disk, syncs_that_lie_lose_what_they_said_was_synced) {
   EXPECT_TRUE(lost);
 }
 
+TEST(Disk, while_it_lies_no_file_is_synced) {
+  bool lost = false;
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    Disk disk(Random(seed), nullptr);
+    const auto database = disk.open("a", true);
+    const auto log = disk.open("a-wal", true);
+    ASSERT_EQ(disk.write(*database, 0, "old"), Io::done);
+    ASSERT_EQ(disk.sync(*database, true), Io::done);
+    disk.plan(DiskFault::lying_sync, 0);
+    ASSERT_EQ(disk.sync(*log, true), Io::done);
+    ASSERT_EQ(disk.write(*database, 0, "new"), Io::done);
+    ASSERT_EQ(disk.sync(*database, false), Io::done);
+    EXPECT_TRUE(disk.lies());
+    Disk left = disk.left_by_lies();
+    lost = lost || seen(left, "a") == "old";
+    EXPECT_EQ(seen(disk, "a"), "new");
+  }
+  EXPECT_TRUE(lost);
+}
+
 // ---- the journal's store on it
 
 /// What a server does to its journal in three lives: appends in batches, a snapshot, a clean end.
@@ -293,6 +313,72 @@ TEST(JournalOnDisk, a_full_disk_ends_the_process_and_loses_nothing) {
     expect_sound(scenario, cat("call ", call));
   });
   EXPECT_GT(met, 0);
+}
+
+// Syncs of the database lie too: rows, records and marks are each of any moment. A start refuses the mix, or finds the
+// rows of one snapshot and records that follow them, to the end of a batch.
+TEST(JournalOnDisk, old_and_new_pages_are_refused_or_are_a_state_that_there_was) {
+  constexpr std::uint64_t records = 5;
+  constexpr int rows = 40;
+  std::map<std::string, int> met;
+  for (std::uint64_t seed = 1; seed <= 120; ++seed) {
+    Random random(seed);
+    const Nanos now = 0;
+    Disk disk(random.fork(), nullptr);
+    const DiskVfs vfs(disk, now);
+    const std::int64_t lies_from = random.between(0, 5);
+    Lsn last;
+    for (std::int64_t life = 0; life <= 6; ++life) {
+      if (life == lies_from) disk.plan(DiskFault::lying_sync, static_cast<int>(random.between(0, 30)));
+      const auto store = SqliteStore::open("journal.db", vfs.name().c_str());
+      ASSERT_TRUE(store.has_value()) << store.error().message;
+      ASSERT_TRUE((*store)->recover().has_value());
+      std::vector<Record> batch;
+      for (std::uint64_t i = 0; i < records; ++i) {
+        last = last.next();
+        batch.push_back({last, cat("body ", last.value, std::string(900, 'x'))});
+      }
+      ASSERT_TRUE((*store)->append(batch).has_value());  // after what earlier lives left in the log is written back
+      if (life == 6) {
+        disk.kill();
+        break;
+      }
+      std::vector<SnapshotRow> piece;
+      for (int row = 0; row < rows; ++row) {
+        // One of them is gone every second time.
+        if (row == 7 && life % 2 == 1) {
+          piece.push_back({"t", cat("k", row), std::nullopt, Rev{}});
+        } else {
+          piece.push_back({"t", cat("k", row), std::string(300, static_cast<char>('a' + life)), Rev{last.value}});
+        }
+      }
+      ASSERT_TRUE((*store)->snapshot({piece, last}).has_value());
+      if (random.chance(500'000)) disk.kill();  // or a clean end, which writes the log back
+    }
+    Disk left = disk.left_by_lies();
+    const DiskVfs on_left(left, now);
+    const auto store = SqliteStore::open("journal.db", on_left.name().c_str());
+    const auto found = store ? (*store)->recover() : Result<Recovered>(store.error());
+    if (!found) {
+      EXPECT_EQ(found.error().code, ErrorCode::data_loss) << seed << ": " << found.error().message;
+      const bool set = found.error().message.find("rows of the snapshot are not") != std::string::npos;
+      ++met[set ? "refused by the set" : "refused"];
+      continue;
+    }
+    const Lsn end = found->records.empty() ? found->snapshot_at : found->records.back().lsn;
+    ++met[end == last ? "newest" : end == Lsn{} ? "nothing" : "older"];
+    EXPECT_EQ(end.value % records, 0u) << seed;
+    EXPECT_EQ(found->snapshot_at.value % records, 0u) << seed;
+    const std::uint64_t snapshots = found->snapshot_at.value / records;
+    ASSERT_EQ(found->rows.size(), snapshots == 0 ? 0u : rows - (snapshots % 2 == 0 ? 1 : 0)) << seed;
+    for (const SnapshotRow& row : found->rows) {
+      EXPECT_EQ(row.value, std::string(300, static_cast<char>('a' + snapshots - 1))) << seed << " " << row.key;
+    }
+  }
+  EXPECT_GT(met["refused by the set"], 0);
+  EXPECT_GT(met["refused"], 0);
+  EXPECT_GT(met["older"], 0);
+  EXPECT_GT(met["newest"], 0);
 }
 
 }  // namespace

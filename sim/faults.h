@@ -9,11 +9,12 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 64> fault_names{
+inline constexpr std::array<std::string_view, 67> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "start_failed", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_kept_unsynced",
     "disk_lost_unsynced", "disk_torn_write", "disk_io_error", "disk_sync_dropped", "disk_sync_kept", "disk_full",
-    "disk_lying_sync", "disk_bit_rot", "disk_stall", "disk_stall_long", "output_disk_full", "fill_failed",
+    "disk_lying_sync", "disk_lying_checkpoint", "disk_lies_refused", "disk_bit_rot", "disk_log_rot", "disk_stall",
+    "disk_stall_long", "output_disk_full", "fill_failed",
     // clocks, and nodes that stand still
     "clock_skew", "wall_jump", "worker_paused", "worker_suspended", "orchestrator_paused",
     // worker processes
@@ -31,7 +32,7 @@ inline constexpr std::array<std::string_view, 64> fault_names{
     "stranger_taken_name", "stranger_forged_return"};
 
 /// What only another fault leads to: a run that asks for the first alone meets the second too.
-inline constexpr std::array<std::pair<std::string_view, std::string_view>, 14> fault_causes{{
+inline constexpr std::array<std::pair<std::string_view, std::string_view>, 17> fault_causes{{
     {"disk_kept_unacknowledged", "orchestrator_crash"},
     {"disk_lost_unacknowledged", "orchestrator_crash"},
     {"disk_kept_unsynced", "orchestrator_crash"},
@@ -39,6 +40,9 @@ inline constexpr std::array<std::pair<std::string_view, std::string_view>, 14> f
     {"disk_torn_write", "orchestrator_crash"},
     {"start_failed", "orchestrator_crash"},
     {"disk_bit_rot", "orchestrator_crash"},
+    {"disk_log_rot", "orchestrator_crash"},
+    {"disk_lying_checkpoint", "disk_lying_sync"},
+    {"disk_lies_refused", "disk_lying_sync"},
     {"ended_without_progress", "handler_hangs"},
     {"urgent_first", "link_slow"},
     {"late_bytes", "link_doubled"},

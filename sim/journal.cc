@@ -68,11 +68,15 @@ void World::plan_disk_faults() {
 std::optional<Recovered> World::open_journal() {
   disk_.power_on();
   if (hits(disk_faults_, 200'000) && permits("disk_bit_rot")) judge_rot();
+  if (hits(disk_faults_, 200'000) && permits("disk_log_rot")) judge_log_rot();
   if (hits(disk_faults_, 100'000) && permits("start_failed")) {
     disk_.plan(disk_faults_.chance(500'000) ? DiskFault::power_cut : DiskFault::error,
                static_cast<int>(disk_faults_.between(0, 60)));
   }
-  disk_.stop_lying();
+  // The first commit of a life writes back what the log holds: the database is synced, and the log begins anew.
+  if (hits(disk_faults_, 150'000) && permits("disk_lying_sync")) {
+    disk_.plan(DiskFault::lying_sync, static_cast<int>(disk_faults_.between(0, 60)));
+  }
   disk_.take_failed();
   disk_.take_sync_failed();
   auto store = SqliteStore::open(journal_file, vfs_.name().c_str());
@@ -116,7 +120,7 @@ bool World::append(const std::vector<Record>& batch) {
   written_ = batch.back().lsn;
   for (const Record& each : batch) report_.transactions += domains_of(each.body) > 1 ? 1 : 0;
   attempted_.clear();
-  if (disk_.lies() && disk_faults_.chance(300'000)) judge_lies();
+  if (disk_.lies() && disk_faults_.chance(50'000)) judge_lies();
   return true;
 }
 
@@ -126,10 +130,16 @@ bool World::snapshot(const SnapshotPiece& piece) {
   }
   if (!survives(store_->snapshot(piece))) return false;
   if (piece.at) ++report_.snapshots;
+  if (disk_.lies() && disk_faults_.chance(100'000)) judge_lies();
   return true;
 }
 
-bool World::tidy() { return !store_->untidy() || survives(store_->tidy()); }
+bool World::tidy() {
+  if (!store_->untidy()) return true;
+  if (!survives(store_->tidy())) return false;
+  if (disk_.lies() && disk_faults_.chance(100'000)) judge_lies();
+  return true;
+}
 
 bool World::survives(const Status& status) {
   const bool failed = disk_.take_failed();
@@ -155,22 +165,41 @@ Result<World::Found> World::found_on(Disk& disk) {
   return out;
 }
 
+void World::judge_found(const Found& found, std::string_view what) {
+  const auto known = digests_.find(found.last.value);
+  if (known != digests_.end() && known->second == found.digest) return;
+  violation(cat(what, " left rev ", found.last.value, " as it never was", known == digests_.end() ? ": unknown" : "",
+                ", snapshot at ", found.recovered.snapshot_at.value, ", written ", written_.value));
+}
+
 /// A disk that says "synced" and has not can lose what was acknowledged; nobody can prevent it. What is found must
-/// still be refused, or be a state that there was.
+/// still be refused, or be a state that there was. It lies on: more that is older than it should be comes together.
 void World::judge_lies() {
   Disk left = disk_.left_by_lies();
-  disk_.stop_lying();
   const auto found = found_on(left);
-  if (!found) {
-    if (found.error().code != ErrorCode::data_loss) violation(cat("a lying disk: ", found.error().message));
-    return;
-  }
-  const auto known = digests_.find(found->last.value);
-  if (known == digests_.end() || known->second != found->digest) {
-    violation(cat("a lying disk left rev ", found->last.value, " as it never was",
-                  known == digests_.end() ? ": unknown" : "", ", snapshot at ", found->recovered.snapshot_at.value,
-                  ", written ", written_.value));
-  }
+  if (found) return judge_found(*found, "a lying disk");
+  fault("disk_lies_refused");
+  if (found.error().code != ErrorCode::data_loss) violation(cat("a lying disk: ", found.error().message));
+}
+
+/// One bit of the log turns over. SQLite drops what stands there and all after it, also where the database has some of
+/// it already. The start must refuse that, or find a state that there was.
+void World::judge_log_rot() {
+  Disk sound = disk_.copy();
+  Disk rotten = disk_.copy();
+  Disk::File* const log = rotten.file(cat(journal_file, "-wal"));
+  const std::size_t last = log == nullptr ? std::string::npos : log->seen.find_last_not_of('\0');
+  if (last == std::string::npos) return;
+  const auto before = found_on(sound);
+  if (!before) return violation(cat("a copy of the disk: ", before.error().message));
+  const auto place = static_cast<std::size_t>(disk_faults_.between(0, static_cast<std::int64_t>(last)));
+  log->seen[place] = static_cast<char>(log->seen[place] ^ (1 << disk_faults_.between(0, 7)));
+  log->durable = log->seen;
+  const auto after = found_on(rotten);
+  if (after && after->last == before->last && after->digest == before->digest) return;  // of no frame that counts
+  fault("disk_log_rot");
+  if (after) return judge_found(*after, "a bit of the log that turned over");
+  if (after.error().code != ErrorCode::data_loss) violation(cat("a bit of the log: ", after.error().message));
 }
 
 /// One bit of what was written back into the database turns over. The start must refuse it, unless the bit is of no

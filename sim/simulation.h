@@ -141,8 +141,11 @@ class World {
   };
   /// What another start would find on a disk.
   Result<Found> found_on(Disk& disk);
+  /// A state that there was, at the end of a unit.
+  void judge_found(const Found& found, std::string_view what);
   void judge_lies();
   void judge_rot();
+  void judge_log_rot();
 
   void carry_out(out::Listen&) {}
   void carry_out(out::Log&) {}

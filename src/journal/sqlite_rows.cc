@@ -25,8 +25,8 @@ std::size_t row_length(std::span<const Record> records) {
   return length;
 }
 
-std::uint32_t checksum_of(Lsn end, std::string_view body, std::uint32_t previous) {
-  return crc32c(body, crc32c(cat(end.value), previous));
+std::uint32_t checksum_of(Lsn end, bool more, std::string_view body, std::uint32_t previous) {
+  return crc32c(body, crc32c(cat(end.value, more ? "+" : ""), previous));
 }
 
 RowPacker::Body RowPacker::pack(std::span<const Record> records) {

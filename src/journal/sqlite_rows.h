@@ -24,10 +24,11 @@ struct RecordRow {
   std::string body;
   bool packed = false;
   std::uint32_t crc = 0;
+  bool more = false;  // the next row is of the same batch: a journal cannot end here
 };
 
 /// Its checksum, which depends on the row before it.
-std::uint32_t checksum_of(Lsn end, std::string_view body, std::uint32_t previous);
+std::uint32_t checksum_of(Lsn end, bool more, std::string_view body, std::uint32_t previous);
 
 /// Makes rows, in memory that it uses again.
 class RowPacker {

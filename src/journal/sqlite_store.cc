@@ -11,8 +11,8 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "base/digest.h"
 #include "base/text.h"
+#include "journal/checksums.h"
 #include "journal/sqlite_rows.h"
 
 namespace lockstep {
@@ -20,7 +20,6 @@ namespace lockstep {
 namespace {
 
 constexpr int application_id = 0x4C4B5354;  // "LKST"
-constexpr int first_format_version = 1;
 constexpr const char* record_table =
     "CREATE TABLE record(lsn INTEGER PRIMARY KEY, body ANY NOT NULL, crc INTEGER NOT NULL) STRICT;";
 
@@ -33,9 +32,8 @@ constexpr sqlite3_int64 log_spare = 1 << 20;  // less than this is left: one mor
 constexpr sqlite3_int64 log_full = 1 << 20;
 constexpr std::uint64_t forgotten_at_once = 250;  // records
 
-std::uint32_t row_crc(std::string_view table, std::string_view key, std::string_view value, std::uint64_t rev) {
-  return crc32c(value, crc32c(cat(table, "\n", key, "\n", rev)));
-}
+// Above the checksum of a row of records: the next one is of the same batch.
+constexpr std::uint64_t more_follow = std::uint64_t{1} << 32;
 
 /// Text is bound without a copy and must outlive the step.
 class Statement {
@@ -84,10 +82,12 @@ class Statement {
 struct SqliteStore::Connection {
   std::string path;
   sqlite3* db = nullptr;
+  std::uint64_t version = format_version;
+  bool known = false;  // what is in it: it is new, or was recovered
   std::uint32_t last_crc = 0;
   std::uint32_t past_crc = 0;  // of the past record that was read last
   Lsn last;
-  Lsn snapshot_at;
+  Marks marks;
   Lsn oldest;                  // record that is kept; 0 when there is none
   sqlite3_int64 log_size = 0;  // of the file
   sqlite3_int64 log_used = 0;  // by the newest commit
@@ -96,10 +96,12 @@ struct SqliteStore::Connection {
   std::optional<Statement> begin, insert, commit;
   RowPacker packer;
   // Of a snapshot, many pieces of which may follow each other.
-  std::optional<Statement> put, erase, mark, crc_of, forget;
+  std::optional<Statement> put, erase, crc_of_row, mark, crc_of, forget;
 
   ~Connection() {
-    for (auto* each : {&begin, &insert, &commit, &put, &erase, &mark, &crc_of, &forget}) each->reset();
+    for (auto* each : {&begin, &insert, &commit, &put, &erase, &crc_of_row, &mark, &crc_of, &forget}) {
+      each->reset();
+    }
     sqlite3_close_v2(db);  // after its statements
   }
 
@@ -112,7 +114,13 @@ struct SqliteStore::Connection {
     return error(sql);
   }
 
-  Status take_row(Recovered& out, RecordRow row, std::uint32_t snapshot_crc);
+  Error damage(std::string_view what) const { return Error{ErrorCode::data_loss, cat("journal ", path, ": ", what)}; }
+  Result<std::uint64_t> read_mark(std::string_view name);
+  Status read_marks();
+  Result<std::vector<SnapshotRow>> read_rows();
+  Status take_row(Recovered& out, RecordRow row);
+  Status read_records(Recovered& out);
+  Status check_rows_and_records(const Recovered& found) const;
 
   Error access_error() const;
   Result<bool> check_format();
@@ -122,9 +130,10 @@ struct SqliteStore::Connection {
   Status prepare_snapshot();
   Status reserve_log();
   Status write_back();
-  Status write_records(std::span<const Record> row);
+  Status write_records(std::span<const Record> row, bool more);
   Status write_row(const SnapshotRow& row);
   Status move_mark(Lsn at);
+  Status write_marks();
   Lsn past_begin() const;
 
   Result<std::uint64_t> number_of(const char* sql) {
@@ -136,16 +145,14 @@ struct SqliteStore::Connection {
 
 /// Each row hangs on the one before. The oldest that is kept has none to be checked with; it is seen by the next, or by
 /// the mark of the snapshot, which names the newest one of the past.
-Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row, std::uint32_t snapshot_crc) {
-  const auto broken = [&](const auto&... what) {
-    return fail(ErrorCode::data_loss, cat("journal ", path, ": ", what...));
-  };
+Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row) {
+  const auto broken = [&](const auto&... what) { return damage(cat(what...)); };
   const Lsn end = row.end;
   const std::uint32_t crc = row.crc;
   const bool is_packed = row.packed;
   const bool is_past = end <= out.snapshot_at;
   const bool is_oldest = is_past && out.past.empty();
-  const bool is_whole = is_oldest || crc == checksum_of(end, row.body, is_past ? past_crc : last_crc);
+  const bool is_whole = is_oldest || crc == checksum_of(end, row.more, row.body, is_past ? past_crc : last_crc);
   auto records = unpack(std::move(row));
   const Lsn before = is_past ? (is_oldest ? Lsn{} : out.past.back().lsn) : last;
   if (records && !is_oldest && records->front().lsn > before.next()) {
@@ -161,10 +168,13 @@ Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row, std::uin
   if (oldest.value == 0) oldest = records->front().lsn;
   if (is_past) {
     past_crc = crc;
-    if (end == out.snapshot_at && crc != snapshot_crc) {
+    if (end == out.snapshot_at && crc != marks.snapshot_crc) {
       return broken("record ", end.value, " is not the one that the snapshot was made at");
     }
   } else {
+    if (end == marks.rows_at && crc != marks.rows_crc) {
+      return broken("record ", end.value, " is not the one that the snapshot's rows were written after");
+    }
     last = end;
     last_crc = crc;
   }
@@ -173,7 +183,8 @@ Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row, std::uin
 }
 
 Status SqliteStore::Connection::prepare_append() {
-  LOCKSTEP_TRY_STATUS(upgrade());
+  LOCKSTEP_CHECK(known);
+  if (version < format_version) LOCKSTEP_TRY_STATUS(upgrade());
   begin.emplace(db, "BEGIN IMMEDIATE");
   insert.emplace(db, "INSERT INTO record(lsn, body, crc) VALUES(?, ?, ?)");
   commit.emplace(db, "COMMIT");
@@ -188,25 +199,37 @@ Status SqliteStore::Connection::prepare_append() {
   return reserve_log();
 }
 
-/// Whole or not at all, before the first write: who only reads leaves a file as it is. Rows of version 1 are rows of
-/// version 2; only the column could not hold bytes.
+/// Whole or not at all, before the first write to a journal that was found sound: who only reads leaves a file as it
+/// is. Version 1 could not hold bytes in its column, version 2 had no marks for its rows; its records stay as they are.
 Status SqliteStore::Connection::upgrade() {
-  if (LOCKSTEP_TRY(number_of("PRAGMA user_version")) == format_version) return {};
-  return run(cat("BEGIN IMMEDIATE; ALTER TABLE record RENAME TO record_1; ", record_table,
-                 "INSERT INTO record SELECT lsn, body, crc FROM record_1 ORDER BY lsn; DROP TABLE record_1;"
-                 "PRAGMA user_version=",
-                 format_version, "; COMMIT")
-                 .c_str());
+  LOCKSTEP_TRY_STATUS(run("BEGIN IMMEDIATE"));
+  if (version == 1) {
+    LOCKSTEP_TRY_STATUS(run(cat("ALTER TABLE record RENAME TO record_1; ", record_table,
+                                "INSERT INTO record SELECT lsn, body, crc FROM record_1 ORDER BY lsn; "
+                                "DROP TABLE record_1")
+                                .c_str()));
+  }
+  LOCKSTEP_TRY_STATUS(prepare_snapshot());
+  marks.rows_at = last;
+  marks.rows_crc = last_crc;
+  LOCKSTEP_TRY_STATUS(write_marks());
+  LOCKSTEP_TRY_STATUS(run(cat("PRAGMA user_version=", format_version, "; COMMIT").c_str()));
+  version = format_version;
+  return {};
 }
 
 Status SqliteStore::Connection::prepare_snapshot() {
+  if (put) return {};
   put.emplace(db, "INSERT OR REPLACE INTO snapshot_row VALUES(?, ?, ?, ?, ?)");
   erase.emplace(db, "DELETE FROM snapshot_row WHERE tbl=? AND key=?");
-  mark.emplace(db, "UPDATE mark SET value=? WHERE name=?");
+  crc_of_row.emplace(db, "SELECT crc FROM snapshot_row WHERE tbl=? AND key=?");
+  mark.emplace(db, "INSERT OR REPLACE INTO mark VALUES(?, ?)");
   crc_of.emplace(db, "SELECT crc FROM record WHERE lsn=?");
   forget.emplace(db, "DELETE FROM record WHERE lsn<?");
-  if (put->prepared() && erase->prepared() && mark->prepared() && crc_of->prepared() && forget->prepared()) return {};
-  return error("cannot prepare a snapshot");
+  for (const auto* each : {&put, &erase, &crc_of_row, &mark, &crc_of, &forget}) {
+    if (!(*each)->prepared()) return error("cannot prepare a snapshot");
+  }
+  return {};
 }
 
 /// The next commit begins the log anew, in the file as it is.
@@ -217,14 +240,14 @@ Status SqliteStore::Connection::write_back() {
   return {};
 }
 
-Status SqliteStore::Connection::write_records(std::span<const Record> row) {
+Status SqliteStore::Connection::write_records(std::span<const Record> row, bool more) {
   LOCKSTEP_CHECK(row.front().lsn == last.next() && row.back().lsn.value == last.value + row.size());
   const Lsn end = row.back().lsn;
   const RowPacker::Body body = packer.pack(row);
-  const std::uint32_t crc = checksum_of(end, body.bytes, last_crc);
+  const std::uint32_t crc = checksum_of(end, more, body.bytes, last_crc);
   insert->bind(1, end.value);
   body.packed ? insert->bind_bytes(2, body.bytes) : insert->bind(2, body.bytes);
-  insert->bind(3, crc);
+  insert->bind(3, crc | (more ? more_follow : 0));
   if (!insert->run()) return error("cannot append");
   if (oldest.value == 0) oldest = row.front().lsn;
   last = end;
@@ -233,13 +256,21 @@ Status SqliteStore::Connection::write_records(std::span<const Record> row) {
 }
 
 Status SqliteStore::Connection::write_row(const SnapshotRow& row) {
+  crc_of_row->bind(1, row.table);
+  crc_of_row->bind(2, row.key);
+  const int found = crc_of_row->step();
+  if (found == SQLITE_ROW) marks.rows.remove(static_cast<std::uint32_t>(crc_of_row->number(0)));
+  crc_of_row->reset();
+  if (found != SQLITE_ROW && found != SQLITE_DONE) return error("cannot read the snapshot");
   Statement& statement = row.value ? *put : *erase;
   statement.bind(1, row.table);
   statement.bind(2, row.key);
   if (row.value) {
     statement.bind(3, *row.value);
+    const std::uint32_t crc = row_crc(row.table, row.key, *row.value, row.mod_rev.value);
     statement.bind(4, row.mod_rev.value);
-    statement.bind(5, row_crc(row.table, row.key, *row.value, row.mod_rev.value));
+    statement.bind(5, crc);
+    marks.rows.add(crc);
   }
   if (!statement.run()) return error("cannot write the snapshot");
   return {};
@@ -247,24 +278,38 @@ Status SqliteStore::Connection::write_row(const SnapshotRow& row) {
 
 /// The chain goes on from the checksum of the record there.
 Status SqliteStore::Connection::move_mark(Lsn at) {
-  std::uint64_t crc = last_crc;
+  std::uint32_t crc = last_crc;
   if (at != last) {
     crc_of->bind(1, at.value);
     if (crc_of->step() != SQLITE_ROW) return error(cat("record ", at.value, " of the snapshot is missing"));
-    crc = crc_of->number(0);
+    crc = static_cast<std::uint32_t>(crc_of->number(0));
     crc_of->reset();
   }
-  for (const auto& [name, value] : {std::pair("snapshot_at", at.value), std::pair("snapshot_crc", crc)}) {
-    mark->bind(1, value);
-    mark->bind(2, std::string_view(name));
-    if (!mark->run()) return error("cannot write the snapshot");
+  marks.snapshot_at = at;
+  marks.snapshot_crc = crc;
+  return {};
+}
+
+Status SqliteStore::Connection::write_marks() {
+  const std::pair<std::string_view, std::uint64_t> all[] = {{"snapshot_at", marks.snapshot_at.value},
+                                                            {"snapshot_crc", marks.snapshot_crc},
+                                                            {"rows_at", marks.rows_at.value},
+                                                            {"rows_crc", marks.rows_crc},
+                                                            {"rows_count", marks.rows.count},
+                                                            {"rows_sum", marks.rows.sum},
+                                                            {"marks_crc", marks.crc()}};
+  for (const auto& [name, value] : all) {
+    mark->bind(1, name);
+    mark->bind(2, value);
+    if (!mark->run()) return error("cannot write the marks");
   }
   return {};
 }
 
 /// The oldest record that is to be kept.
 Lsn SqliteStore::Connection::past_begin() const {
-  return Lsn{snapshot_at.value > past_records_max ? snapshot_at.value - past_records_max + 1 : 1};
+  const std::uint64_t at = marks.snapshot_at.value;
+  return Lsn{at > past_records_max ? at - past_records_max + 1 : 1};
 }
 
 /// Only what lies behind the end of the file is written, so nothing that was committed is touched. A disk that has no
@@ -303,6 +348,7 @@ Error SqliteStore::Connection::access_error() const {
     case SQLITE_LOCKED:
     case SQLITE_CANTOPEN:
     case SQLITE_PERM: return error("cannot be locked; is another lockstep using it?", ErrorCode::unavailable);
+    case SQLITE_ERROR:  // it says something of itself that no SQLite writes
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT: return error("cannot be read");
     default: return error("cannot be opened", ErrorCode::unavailable);
@@ -318,17 +364,18 @@ Result<bool> SqliteStore::Connection::check_format() {
   const auto tables = number_of("SELECT count(*) FROM sqlite_master");
   if (!tables) return std::unexpected(access_error());
   const std::uint64_t id = LOCKSTEP_TRY(number_of("PRAGMA application_id"));
-  const std::uint64_t version = LOCKSTEP_TRY(number_of("PRAGMA user_version"));
+  const std::uint64_t found = LOCKSTEP_TRY(number_of("PRAGMA user_version"));
   if (*tables == 0 && id == 0) return true;
   if (id != application_id) {
     return fail(ErrorCode::data_loss, cat("journal ", path, ": this file is not a lockstep journal"));
   }
-  if (version >= first_format_version && version <= format_version) return false;
+  version = found;
+  if (version >= oldest_version && version <= format_version) return false;
   const std::string_view who = version > format_version ? "the newer lockstep that wrote it" : "the one that wrote it";
   return fail(
       ErrorCode::data_loss,
-      cat("journal ", path, ": format version ", version, "; this lockstep reads versions ", first_format_version,
-          " to ", format_version, ". Nothing was changed in it; start ", who, ", or choose another data directory"));
+      cat("journal ", path, ": format version ", version, "; this lockstep reads versions ", oldest_version, " to ",
+          format_version, ". Nothing was changed in it; start ", who, ", or choose another data directory"));
 }
 
 /// Whether what is in the log stays there when the file is closed.
@@ -357,8 +404,10 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, 
     LOCKSTEP_TRY_STATUS(connection->run(
         "CREATE TABLE snapshot_row(tbl TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, mod_rev INTEGER NOT NULL,"
         " crc INTEGER NOT NULL, PRIMARY KEY(tbl, key)) STRICT, WITHOUT ROWID;"
-        "CREATE TABLE mark(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-        "INSERT INTO mark VALUES('snapshot_at', 0), ('snapshot_crc', 0)"));
+        "CREATE TABLE mark(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID"));
+    LOCKSTEP_TRY_STATUS(connection->prepare_snapshot());
+    LOCKSTEP_TRY_STATUS(connection->write_marks());
+    connection->known = true;
   }
   LOCKSTEP_TRY_STATUS(connection->run("COMMIT"));
   return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(connection)));
@@ -381,47 +430,111 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open_to_read(const std::string
   return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(connection)));
 }
 
+Result<std::uint64_t> SqliteStore::Connection::read_mark(std::string_view name) {
+  Statement query(db, "SELECT value FROM mark WHERE name=?");
+  if (!query.prepared()) return error("cannot read the marks");
+  query.bind(1, name);
+  switch (query.step()) {
+    case SQLITE_ROW: return query.number(0);
+    case SQLITE_DONE: return damage(cat("the mark ", name, " is missing"));
+    default: return error("cannot read the marks");
+  }
+}
+
+Status SqliteStore::Connection::read_marks() {
+  const auto crc_mark = [&](std::string_view name) -> Result<std::uint32_t> {
+    return static_cast<std::uint32_t>(LOCKSTEP_TRY(read_mark(name)));
+  };
+  marks = {};
+  marks.snapshot_at = Lsn{LOCKSTEP_TRY(read_mark("snapshot_at"))};
+  marks.snapshot_crc = LOCKSTEP_TRY(crc_mark("snapshot_crc"));
+  if (version < 3) {
+    if (LOCKSTEP_TRY(number_of("SELECT count(*) FROM mark")) == 2) return {};
+    return damage(
+        cat("it says format version ", version, " and has marks of a later one; it is a mix of older and newer pages"));
+  }
+  marks.rows_at = Lsn{LOCKSTEP_TRY(read_mark("rows_at"))};
+  marks.rows_crc = LOCKSTEP_TRY(crc_mark("rows_crc"));
+  marks.rows.count = LOCKSTEP_TRY(read_mark("rows_count"));
+  marks.rows.sum = LOCKSTEP_TRY(read_mark("rows_sum"));
+  if (LOCKSTEP_TRY(crc_mark("marks_crc")) == marks.crc()) return {};
+  return damage("the marks of the snapshot failed their checksum");
+}
+
+Result<std::vector<SnapshotRow>> SqliteStore::Connection::read_rows() {
+  std::vector<SnapshotRow> out;
+  RowSet found;
+  Statement rows(db, "SELECT tbl, key, value, mod_rev, crc FROM snapshot_row ORDER BY tbl, key");
+  int step = SQLITE_DONE;
+  while ((step = rows.step()) == SQLITE_ROW) {
+    SnapshotRow row{rows.text(0), rows.text(1), rows.text(2), Rev{rows.number(3)}};
+    const std::uint32_t crc = row_crc(row.table, row.key, *row.value, row.mod_rev.value);
+    if (crc != rows.number(4)) {
+      return damage(cat("snapshot row ", row.table, "/", row.key, " failed its checksum"));
+    }
+    found.add(crc);
+    out.push_back(std::move(row));
+  }
+  if (step != SQLITE_DONE) return error("cannot read the snapshot");
+  if (version < 3) {
+    marks.rows = found;
+  } else if (found != marks.rows) {
+    return damage(cat("the rows of the snapshot are not those that were written: expected ", marks.rows.count,
+                      " rows with the sum ", marks.rows.sum, ", found ", found.count, " with the sum ", found.sum,
+                      "; it is a mix of older and newer pages"));
+  }
+  return out;
+}
+
+Status SqliteStore::Connection::read_records(Recovered& out) {
+  last = marks.snapshot_at;
+  last_crc = marks.snapshot_crc;
+  oldest = Lsn{};
+  bool more = false;
+  Statement records(db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
+  int step = SQLITE_DONE;
+  while ((step = records.step()) == SQLITE_ROW) {
+    const std::uint64_t crc = records.number(2);
+    more = (crc & more_follow) != 0;
+    LOCKSTEP_TRY_STATUS(take_row(
+        out, {Lsn{records.number(0)}, records.text(1), records.is_bytes(1), static_cast<std::uint32_t>(crc), more}));
+  }
+  if (step != SQLITE_DONE) return error("cannot read the records");
+  if (!more) return {};
+  return damage(cat("record ", last.value, " is not the last of its batch; the next is missing"));
+}
+
+/// A row may be newer than the mark: a snapshot was cut short, and replay brings the other rows up to it. It cannot be
+/// newer than every record, and neither can one that is gone: `rows_at` knows of both.
+Status SqliteStore::Connection::check_rows_and_records(const Recovered& found) const {
+  for (const SnapshotRow& row : found.rows) {
+    if (row.mod_rev.value <= last.value) continue;
+    return damage(cat("snapshot row ", row.table, "/", row.key, " is of rev ", row.mod_rev.value,
+                      "; the last record is ", last.value));
+  }
+  if (last < marks.rows_at) {
+    return damage(cat("the rows of the snapshot were written after record ", marks.rows_at.value,
+                      "; the last record is ", last.value));
+  }
+  if (found.past.empty() || found.past.back().lsn == marks.snapshot_at) return {};
+  return damage(cat("record ", found.past.back().lsn.value + 1, " is missing; the snapshot was made at ",
+                    marks.snapshot_at.value));
+}
+
 Result<Recovered> SqliteStore::recover() {
   Connection& c = *connection_;
   Statement integrity(c.db, "PRAGMA quick_check(1)");
   if (!integrity.prepared() || integrity.step() != SQLITE_ROW) return c.error("failed its integrity check");
   if (const std::string found = integrity.text(0); found != "ok") {
-    return fail(ErrorCode::data_loss, cat("journal ", c.path, ": failed its integrity check: ", found));
+    return c.damage(cat("failed its integrity check: ", found));
   }
   Recovered out;
-  out.snapshot_at = Lsn{LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_at'"))};
-  c.last_crc =
-      static_cast<std::uint32_t>(LOCKSTEP_TRY(c.number_of("SELECT value FROM mark WHERE name='snapshot_crc'")));
-  c.last = c.snapshot_at = out.snapshot_at;
-  c.oldest = Lsn{};
-
-  Statement rows(c.db, "SELECT tbl, key, value, mod_rev, crc FROM snapshot_row ORDER BY tbl, key");
-  int step = SQLITE_DONE;
-  while ((step = rows.step()) == SQLITE_ROW) {
-    SnapshotRow row{rows.text(0), rows.text(1), rows.text(2), Rev{rows.number(3)}};
-    if (row_crc(row.table, row.key, *row.value, row.mod_rev.value) != rows.number(4)) {
-      return fail(ErrorCode::data_loss,
-                  cat("journal ", c.path, ": snapshot row ", row.table, "/", row.key, " failed its checksum"));
-    }
-    out.rows.push_back(std::move(row));
-  }
-  if (step != SQLITE_DONE) return c.error("cannot read the snapshot");
-
-  Statement records(c.db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
-  const std::uint32_t snapshot_crc = c.last_crc;
-  while ((step = records.step()) == SQLITE_ROW) {
-    RecordRow row{Lsn{records.number(0)}, records.text(1), records.is_bytes(1),
-                  static_cast<std::uint32_t>(records.number(2))};
-    LOCKSTEP_TRY_STATUS(c.take_row(out, std::move(row), snapshot_crc));
-  }
-  if (step != SQLITE_DONE) return c.error("cannot read the records");
-  // A row may be newer than the mark: a snapshot was cut short, and replay brings the other rows up to it. It cannot be
-  // newer than every record.
-  for (const SnapshotRow& row : out.rows) {
-    if (row.mod_rev.value <= c.last.value) continue;
-    return fail(ErrorCode::data_loss, cat("journal ", c.path, ": snapshot row ", row.table, "/", row.key, " is of rev ",
-                                          row.mod_rev.value, "; the last record is ", c.last.value));
-  }
+  LOCKSTEP_TRY_STATUS(c.read_marks());
+  out.snapshot_at = c.marks.snapshot_at;
+  out.rows = LOCKSTEP_TRY(c.read_rows());
+  LOCKSTEP_TRY_STATUS(c.read_records(out));
+  LOCKSTEP_TRY_STATUS(c.check_rows_and_records(out));
+  c.known = true;
   return out;
 }
 
@@ -435,7 +548,7 @@ Status SqliteStore::append(std::span<const Record> records) {
   if (!is_one && !c.begin->run()) return c.error("cannot begin to append");
   while (!records.empty()) {
     const std::size_t length = row_length(records);
-    LOCKSTEP_TRY_STATUS(c.write_records(records.first(length)));
+    LOCKSTEP_TRY_STATUS(c.write_records(records.first(length), length < records.size()));
     records = records.subspan(length);
   }
   if (!is_one && !c.commit->run()) return c.error("cannot commit");
@@ -445,16 +558,18 @@ Status SqliteStore::append(std::span<const Record> records) {
 Status SqliteStore::snapshot(const SnapshotPiece& piece) {
   Connection& c = *connection_;
   if (!c.insert) LOCKSTEP_TRY_STATUS(c.prepare_append());
-  if (!c.put) LOCKSTEP_TRY_STATUS(c.prepare_snapshot());
-  LOCKSTEP_CHECK(!piece.at || (*piece.at >= c.snapshot_at && *piece.at <= c.last));
+  LOCKSTEP_TRY_STATUS(c.prepare_snapshot());
+  LOCKSTEP_CHECK(!piece.at || (*piece.at >= c.marks.snapshot_at && *piece.at <= c.last));
   if (!c.begin->run()) return c.error("cannot begin a snapshot");
   for (const SnapshotRow& row : piece.rows) {
     LOCKSTEP_CHECK(row.mod_rev.value <= c.last.value);  // its record is in the journal already
     LOCKSTEP_TRY_STATUS(c.write_row(row));
   }
+  c.marks.rows_at = c.last;
+  c.marks.rows_crc = c.last_crc;
   if (piece.at) LOCKSTEP_TRY_STATUS(c.move_mark(*piece.at));
+  LOCKSTEP_TRY_STATUS(c.write_marks());
   if (!c.commit->run()) return c.error("cannot commit a snapshot");
-  if (piece.at) c.snapshot_at = *piece.at;
   return {};
 }
 
@@ -502,7 +617,7 @@ Status SqliteStore::tidy() {
   Connection& c = *connection_;
   if (c.log_used >= log_full) return c.write_back();
   if (c.oldest.value == 0 || c.oldest >= c.past_begin()) return {};
-  if (!c.put) LOCKSTEP_TRY_STATUS(c.prepare_snapshot());
+  LOCKSTEP_TRY_STATUS(c.prepare_snapshot());
   const Lsn end{std::min(c.past_begin().value, c.oldest.value + forgotten_at_once)};
   c.forget->bind(1, end.value);
   if (!c.forget->run()) return c.error("cannot forget old records");

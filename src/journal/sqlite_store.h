@@ -1,7 +1,8 @@
 #pragma once
 
-// The journal on SQLite: WAL, synchronous=FULL, one exclusive connection, one row per sync with a chained CRC-32C.
-// docs/formats/journal.md has the tables. One thread at a time: the loop or its disk thread, never both.
+// The journal on SQLite: WAL, synchronous=FULL, one exclusive connection, one row per sync with a chained CRC-32C,
+// and the snapshot's rows tied together by marks. docs/formats/journal.md has the tables. One thread at a time: the
+// loop or its disk thread, never both.
 
 #include <memory>
 #include <string>
@@ -14,7 +15,7 @@ class SqliteStore final : public Store {
  public:
   /// Opens or creates `path`. unavailable when another process holds it; data_loss when it is not a journal of a
   /// format version that is read here; the sentence names the file. `vfs` is the file system as SQLite knows it;
-  /// absent: the machine's.
+  /// absent: the machine's. A journal that is not new is recovered before anything is written to it.
   static Result<std::unique_ptr<SqliteStore>> open(const std::string& path, const char* vfs = nullptr);
   /// For who only looks: recover() and backup(). Nothing in the file or its log is changed, nor at the end. Besides the
   /// errors of open(): not_found when there is no such file.
@@ -31,7 +32,9 @@ class SqliteStore final : public Store {
   /// all. already_exists names a file that is there; unavailable when it cannot be written, which harms no journal.
   Result<std::uint64_t> backup(const std::string& file) const;
 
-  static constexpr int format_version = 2;
+  static constexpr std::uint64_t format_version = 3;
+  /// A journal of an older version becomes one of format_version with the first write; until then it is as it was.
+  static constexpr std::uint64_t oldest_version = 1;
   /// How many records behind the snapshot are kept, so that event streams can go on after a restart.
   static constexpr std::uint64_t past_records_max = 10'000;
 

@@ -15,6 +15,7 @@
 #include <gtest/gtest.h>
 
 #include "base/text.h"
+#include "journal/sqlite_rows.h"
 
 namespace lockstep {
 namespace {
@@ -211,7 +212,7 @@ TEST_F(SqliteStoreTest, a_newer_format_is_refused_with_both_versions) {
   edit(path(), cat("PRAGMA user_version=", SqliteStore::format_version + 1));
   const Error error = open_error(path());
   EXPECT_EQ(error.code, ErrorCode::data_loss);
-  EXPECT_NE(error.message.find("format version 3; this lockstep reads versions 1 to 2"), std::string::npos)
+  EXPECT_NE(error.message.find("format version 4; this lockstep reads versions 1 to 3"), std::string::npos)
       << error.message;
 }
 
@@ -380,6 +381,144 @@ TEST_F(SqliteStoreTest, a_row_that_is_newer_than_every_record_is_named) {
   EXPECT_EQ(error.code, ErrorCode::data_loss);
   EXPECT_NE(error.message.find("snapshot row jobs/j1 is of rev 3; the last record is 2"), std::string::npos)
       << error.message;
+}
+
+/// A journal whose snapshot changed twice, and itself as it was in between: what a disk may mix.
+class SqliteStoreSetTest : public SqliteStoreTest {
+ protected:
+  void SetUp() override {
+    SqliteStoreTest::SetUp();
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    append_singly(*store, 1, 3);
+    const std::vector<SnapshotRow> rows{{"t", "a", "1", Rev{2}}, {"t", "b", "2", Rev{3}}, {"t", "c", "3", Rev{3}}};
+    ASSERT_TRUE(store->snapshot({rows, Lsn{3}}).has_value());
+    ASSERT_TRUE(store->backup(older()).has_value());
+    append_singly(*store, 4, 6);
+    const std::vector<SnapshotRow> changed{{"t", "a", "9", Rev{4}}, {"t", "b", std::nullopt, Rev{}}};
+    ASSERT_TRUE(store->snapshot({changed, Lsn{4}}).has_value());
+  }
+  std::string older() const { return (folder_ / "older.db").string(); }
+  /// Runs SQL that may read from `older`.
+  void mix(const std::string& sql) const {
+    edit(path(), cat("PRAGMA journal_mode=DELETE; ATTACH '", older(), "' AS older; ", sql));
+  }
+  void expect_refused(const std::string& said) const {
+    const Error error = recover_error(path());
+    EXPECT_EQ(error.code, ErrorCode::data_loss);
+    EXPECT_NE(error.message.find(said), std::string::npos) << error.message;
+    EXPECT_NE(error.message.find(cat("journal ", path())), std::string::npos) << error.message;
+  }
+};
+
+TEST_F(SqliteStoreSetTest, rows_that_come_change_and_go_stay_one_set) {
+  const auto store = open(path());
+  ASSERT_NE(store, nullptr);
+  const auto before = store->recover();
+  ASSERT_TRUE(before.has_value()) << before.error().message;
+  EXPECT_EQ(before->rows.size(), 2u);
+  // Again what is there, away what is not there, and one key twice in a piece.
+  const std::vector<SnapshotRow> rows{{"t", "a", "9", Rev{4}},         {"t", "none", std::nullopt, Rev{}},
+                                      {"t", "c", std::nullopt, Rev{}}, {"t", "c", "4", Rev{5}},
+                                      {"t", "c", "5", Rev{6}},         {"u", "a", "6", Rev{6}}};
+  ASSERT_TRUE(store->snapshot({rows, std::nullopt}).has_value());
+  const auto after = store->recover();
+  ASSERT_TRUE(after.has_value()) << after.error().message;
+  ASSERT_EQ(after->rows.size(), 3u);
+  EXPECT_EQ(after->rows[1].value, "5");
+  EXPECT_EQ(after->snapshot_at, Lsn{4});
+}
+
+TEST_F(SqliteStoreSetTest, a_row_as_it_was_earlier_is_refused) {
+  mix("UPDATE snapshot_row SET (value, mod_rev, crc) = (SELECT value, mod_rev, crc FROM older.snapshot_row o "
+      "WHERE o.key='a') WHERE key='a'");
+  expect_refused("the rows of the snapshot are not those that were written: expected 2 rows with the sum ");
+  expect_refused("; it is a mix of older and newer pages");
+}
+
+TEST_F(SqliteStoreSetTest, a_row_that_is_missing_is_refused) {
+  edit(path(), "DELETE FROM snapshot_row WHERE key='c'");
+  expect_refused("found 1 with the sum ");
+}
+
+TEST_F(SqliteStoreSetTest, a_row_that_was_gone_is_refused) {
+  mix("INSERT INTO snapshot_row SELECT * FROM older.snapshot_row WHERE key='b'");
+  expect_refused("found 3 with the sum ");
+}
+
+TEST_F(SqliteStoreSetTest, marks_of_an_earlier_piece_are_refused) {
+  mix("CREATE TABLE old AS SELECT * FROM older.mark; DELETE FROM mark; INSERT INTO mark SELECT * FROM old; "
+      "DROP TABLE old; UPDATE record SET body=body WHERE lsn=1");
+  expect_refused("expected 3 rows with the sum ");
+}
+
+// A page of 4096 bytes is eight sectors of a disk: the marks themselves may be of two moments.
+TEST_F(SqliteStoreSetTest, one_mark_of_an_earlier_piece_is_refused) {
+  for (const char* name : {"snapshot_at", "snapshot_crc", "rows_at", "rows_crc", "rows_count", "rows_sum"}) {
+    const std::string copy = (folder_ / cat(name, ".db")).string();
+    fs::copy_file(path(), copy);
+    edit(copy, cat("PRAGMA journal_mode=DELETE; ATTACH '", older(),
+                   "' AS older; UPDATE mark SET value=(SELECT value FROM older.mark o WHERE o.name='", name,
+                   "') WHERE name='", name, "'"));
+    EXPECT_NE(recover_error(copy).message.find("the marks of the snapshot failed their checksum"), std::string::npos)
+        << name;
+    edit(copy, cat("DELETE FROM mark WHERE name='", name, "'"));
+    EXPECT_NE(recover_error(copy).message.find(cat("the mark ", name, " is missing")), std::string::npos) << name;
+  }
+}
+
+// A row that is gone has no rev: only the mark knows that its deletion is newer than every record.
+TEST_F(SqliteStoreSetTest, records_that_rows_were_written_after_are_missed) {
+  edit(path(), "PRAGMA journal_mode=DELETE; DELETE FROM record WHERE lsn=6; DELETE FROM record WHERE lsn=5");
+  expect_refused("the rows of the snapshot were written after record 6; the last record is 4");
+}
+
+// Another record 5 and 6 that hang on record 4 as well: what came after a crash that lost the first ones.
+TEST_F(SqliteStoreSetTest, rows_of_another_course_of_things_are_refused) {
+  const std::string body = "another 5";
+  const std::string last = "another 6";
+  std::uint32_t crc = 0;
+  for (std::uint64_t lsn = 1; lsn <= 4; ++lsn) crc = checksum_of(Lsn{lsn}, false, cat("body ", lsn), crc);
+  for (const auto& [lsn, text] : {std::pair(5, body), std::pair(6, last)}) {
+    crc = checksum_of(Lsn{static_cast<std::uint64_t>(lsn)}, false, text, crc);
+    edit(path(), cat("UPDATE record SET body='", text, "', crc=", crc, " WHERE lsn=", lsn));
+  }
+  expect_refused("record 6 is not the one that the snapshot's rows were written after");
+}
+
+TEST_F(SqliteStoreSetTest, a_past_that_ends_before_the_snapshot_is_refused) {
+  edit(path(), "DELETE FROM record WHERE lsn=4");
+  expect_refused("record 4 is missing; the snapshot was made at 4");
+}
+
+TEST_F(SqliteStoreTest, a_batch_whose_end_is_missing_is_refused) {
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    const std::string big(200'000, 'x');  // two of them are two rows
+    const std::vector<Record> batch{{Lsn{1}, big}, {Lsn{2}, big}, {Lsn{3}, big}};
+    ASSERT_TRUE(store->append(batch).has_value());
+    ASSERT_TRUE(store->recover().has_value());
+  }
+  edit(path(), "DELETE FROM record WHERE lsn=3");
+  const Error error = recover_error(path());
+  EXPECT_EQ(error.code, ErrorCode::data_loss);
+  EXPECT_NE(error.message.find("record 2 is not the last of its batch; the next is missing"), std::string::npos)
+      << error.message;
+  edit(path(), "UPDATE record SET crc=crc & 4294967295 WHERE lsn=2");
+  EXPECT_NE(recover_error(path()).message.find("record 2 failed its checksum"), std::string::npos);
+}
+
+// Its first page is of before the upgrade, its marks are of after.
+TEST_F(SqliteStoreSetTest, an_older_version_with_marks_of_version_3_is_refused) {
+  for (const int version : {1, 2}) {
+    edit(path(), cat("PRAGMA user_version=", version));
+    expect_refused(cat("it says format version ", version,
+                       " and has marks of a later one; it is a mix of older and newer "
+                       "pages"));
+  }
 }
 
 // WAL, exclusive, without a shared-memory file: nobody else can read what we have not made durable.

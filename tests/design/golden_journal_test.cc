@@ -8,9 +8,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 
 #include "cli/journal.h"
 #include "journal/sqlite_store.h"
+#include "sim/disk.h"
+#include "sim/disk_vfs.h"
 #include "tests/design/fixture.h"
 
 namespace lockstep::design {
@@ -81,6 +84,25 @@ class Golden_journal : public testing::Test {
     EXPECT_EQ(tables.liveness.workers.at("worker_0").origin, Origin::spawned);
   }
 
+  /// Each row of each table, and the version.
+  static std::vector<std::string> content(const std::string& path) {
+    std::vector<std::string> out;
+    sqlite3* db = nullptr;
+    EXPECT_EQ(sqlite3_open(path.c_str(), &db), SQLITE_OK);
+    const auto add = [](void* to, int columns, char** values, char**) {
+      std::string row;
+      for (int i = 0; i < columns; ++i) row += cat(values[i], "|");
+      static_cast<std::vector<std::string>*>(to)->push_back(row);
+      return 0;
+    };
+    for (const char* query : {"PRAGMA user_version", "SELECT * FROM mark ORDER BY name", "SELECT * FROM snapshot_row",
+                              "SELECT * FROM record"}) {
+      EXPECT_EQ(sqlite3_exec(db, query, add, &out, nullptr), SQLITE_OK) << query;
+    }
+    sqlite3_close(db);
+    return out;
+  }
+
   fs::path folder_;
 };
 
@@ -99,6 +121,161 @@ TEST_F(Golden_journal, a_snapshot_of_it_and_the_records_after_give_the_same) {
   EXPECT_EQ(state->recovered.records.size(), 6u);
   EXPECT_EQ(state->recovered.past.size(), 30u);
   EXPECT_EQ(state->machine.digest(), read(database("journal_1_now"))->machine.digest());
+}
+
+// Commits of one sync in a packed row; it becomes version 3 as version 1 does.
+TEST_F(Golden_journal, version_2_gives_the_same_rows_and_takes_new_records) {
+  const std::string path = database("journal_2");
+  const auto rows = dump(read(database("journal_1_now"))->machine.tables());
+  const auto state = read(path);
+  EXPECT_EQ(state->recovered.past.size(), 30u);
+  EXPECT_EQ(state->recovered.records.size(), 11u);
+  EXPECT_EQ(state->machine.rev(), Rev{41});
+  EXPECT_EQ(dump(state->machine.tables()), rows);
+  {
+    auto store = SqliteStore::open(path);
+    ASSERT_TRUE(store.has_value()) << store.error().message;
+    ASSERT_TRUE((*store)->recover().has_value());
+    const std::vector<Record> next{{Lsn{42}, R"({"rev":42,"time":1,"changes":[],"events":[]})"},
+                                   {Lsn{43}, R"({"rev":43,"time":1,"changes":[],"events":[]})"}};
+    ASSERT_TRUE((*store)->append(next).has_value());
+  }
+  EXPECT_EQ(content(path).front(), "3|");
+  const auto again = read(path);
+  EXPECT_EQ(again->machine.rev(), Rev{43});
+  EXPECT_EQ(dump(again->machine.tables()), rows);
+}
+
+TEST_F(Golden_journal, version_3_gives_the_same_state) {
+  const auto state = read(database("journal_3"));
+  EXPECT_EQ(state->recovered.snapshot_at, Lsn{30});
+  EXPECT_EQ(state->recovered.rows.size(), 26u);
+  EXPECT_EQ(state->recovered.past.size(), 30u);
+  EXPECT_EQ(state->machine.rev(), Rev{36});
+  EXPECT_EQ(state->machine.digest(), "7bc05e718c84b31b80ff9324328ceb225ffb713225a9a63e2ff46d6c9d8a9d27");
+}
+
+TEST_F(Golden_journal, version_3_is_written_as_it_lies_there) {
+  const std::string golden = database("journal_3");
+  const auto lies_there = content(golden);
+  const Recovered all = read(golden)->recovered;
+  std::vector<Record> records = all.past;
+  records.insert(records.end(), all.records.begin(), all.records.end());
+  const std::string path = (folder_ / "written.db").string();
+  {
+    auto store = SqliteStore::open(path);
+    ASSERT_TRUE(store.has_value()) << store.error().message;
+    ASSERT_TRUE((*store)->recover().has_value());
+    // One commit in a row; pieces follow rev 30 and 33.
+    const std::vector<SnapshotRow> first(all.rows.begin(), all.rows.begin() + 10);
+    const std::vector<SnapshotRow> others(all.rows.begin() + 10, all.rows.end());
+    for (const Record& record : records) {
+      ASSERT_TRUE((*store)->append(std::span(&record, 1)).has_value());
+      Status piece;
+      if (record.lsn == Lsn{30}) piece = (*store)->snapshot({first, std::nullopt});
+      if (record.lsn == Lsn{33}) piece = (*store)->snapshot({others, Lsn{30}});
+      ASSERT_TRUE(piece.has_value()) << piece.error().message;
+    }
+  }
+  EXPECT_EQ(content(path), lies_there);
+}
+
+// By the first write, not by a look or a start that comes to nothing.
+TEST_F(Golden_journal, version_1_becomes_version_3_with_the_first_write) {
+  const std::string path = database("journal_1_snapshot");
+  const auto before = content(path);
+  EXPECT_EQ(before.front(), "1|");
+  read(path);
+  EXPECT_EQ(content(path), before);
+  {
+    auto store = SqliteStore::open(path);
+    ASSERT_TRUE(store.has_value()) << store.error().message;
+    ASSERT_TRUE((*store)->recover().has_value());
+    const std::vector<Record> next{{Lsn{37}, R"({"rev":37,"time":1,"changes":[],"events":[]})"}};
+    ASSERT_TRUE((*store)->append(next).has_value());
+  }
+  const auto after = content(path);
+  EXPECT_EQ(after.front(), "3|");
+  EXPECT_EQ(after.size(), before.size() + 5 + 1);
+  const auto state = read(path);
+  EXPECT_EQ(state->recovered.rows.size(), 26u);
+  EXPECT_EQ(state->machine.rev(), Rev{37});
+  // From now on its rows are one set.
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(path.c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(db, "DELETE FROM snapshot_row WHERE tbl='model.models' AND key='tiny-sdxl'", nullptr, nullptr,
+                         nullptr),
+            SQLITE_OK);
+  ASSERT_EQ(sqlite3_changes(db), 1);
+  sqlite3_close(db);
+  const auto refused = (*SqliteStore::open(path))->recover();
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().message.find("expected 26 rows"), std::string::npos) << refused.error().message;
+}
+
+/// The start of a server on a simulated disk: a commit, and a snapshot that moves the mark. Where it came to.
+Lsn start_and_commit(sim::Disk& disk, const sim::DiskVfs& vfs) {
+  const auto run = [&]() -> Result<Lsn> {
+    const auto store = LOCKSTEP_TRY(SqliteStore::open("journal.db", vfs.name().c_str()));
+    const Recovered recovered = LOCKSTEP_TRY(store->recover());
+    const Lsn next = recovered.records.back().lsn.next();
+    const std::vector<Record> records{{next, cat(R"({"rev":)", next.value, R"(,"time":1,"changes":[],"events":[]})")}};
+    LOCKSTEP_TRY_STATUS(store->append(records));
+    static_cast<void>(store->snapshot({{recovered.rows.front()}, Lsn{31}}));
+    return next;  // whatever came of the piece, the commit is acknowledged
+  };
+  const auto last = run();
+  disk.kill();
+  return last.value_or(Lsn{});
+}
+
+// From version 1 to version 3, with a commit and a snapshot after it: a power cut or an error at every call.
+TEST_F(Golden_journal, an_upgrade_that_is_cut_anywhere_loses_nothing) {
+  const std::string before = bytes_of(database("journal_1_snapshot"));
+  for (const sim::DiskFault fault : {sim::DiskFault::power_cut, sim::DiskFault::error}) {
+    std::map<char, int> versions;
+    for (int call = 0;; ++call) {
+      const std::string where = cat("fault ", static_cast<int>(fault), " at call ", call);
+      const Nanos now = 0;
+      sim::Disk disk(sim::Random(static_cast<std::uint64_t>(call) + 1), nullptr);
+      const auto file = disk.open("journal.db", true);
+      ASSERT_EQ(disk.write(*file, 0, before), sim::Io::done);
+      ASSERT_EQ(disk.sync(*file, true), sim::Io::done);
+      disk.plan(fault, call);
+      const sim::DiskVfs vfs(disk, now);
+      const Lsn acknowledged = start_and_commit(disk, vfs);
+      const bool met = disk.is_off() || disk.take_failed();
+      disk.power_on();
+      disk.repair();
+      Lsn last;
+      {
+        const auto store = SqliteStore::open("journal.db", vfs.name().c_str());
+        const auto found = store ? (*store)->recover() : Result<Recovered>(store.error());
+        ASSERT_TRUE(found.has_value()) << where << ": " << found.error().message;
+        EXPECT_EQ(found->rows.size(), 26u) << where;
+        last = found->records.back().lsn;
+        Orchestrator machine(settings_of(1));
+        ASSERT_TRUE(machine.recover(*found).has_value()) << where;
+        if (last == Lsn{36}) {
+          EXPECT_EQ(machine.digest(), "7bc05e718c84b31b80ff9324328ceb225ffb713225a9a63e2ff46d6c9d8a9d27") << where;
+        }
+        expect_the_image(machine.tables());
+      }
+      ASSERT_TRUE(last == Lsn{36} || last == Lsn{37}) << where;
+      EXPECT_GE(last, acknowledged) << where;
+      ++versions[disk.file("journal.db")->seen[63]];  // of user_version; the end of the store wrote the log back
+      if (call % 8 == 0 || !met) {
+        EXPECT_EQ(start_and_commit(disk, vfs), last.next()) << where;  // it goes on from what is there
+      }
+      if (!met) {
+        EXPECT_EQ(acknowledged, Lsn{37});
+        break;
+      }
+    }
+    EXPECT_GT(versions[1], 0);
+    EXPECT_GT(versions[3], 0);
+    EXPECT_EQ(versions.size(), 2u);
+  }
 }
 
 // Rows without what structs got later, also where a member is not optional today: the worker's origin and token.
@@ -128,8 +305,8 @@ TEST_F(Golden_journal, rows_that_the_first_release_wrote_are_read_with_defaults)
   EXPECT_EQ(again->machine.digest(), machine.digest());
 }
 
-// The first write makes it version 2, in one transaction with the table it needs; what was there stays as it is.
-TEST_F(Golden_journal, a_journal_of_version_1_takes_new_records_and_is_version_2_then) {
+// The first write makes it version 3, in one transaction with the table it needs; what was there stays as it is.
+TEST_F(Golden_journal, a_journal_of_version_1_takes_new_records_and_is_version_3_then) {
   const std::string path = database("journal_1_snapshot");
   const auto rows = dump(read(path)->machine.tables());
   {
@@ -159,17 +336,17 @@ TEST_F(Golden_journal, a_journal_of_version_1_takes_new_records_and_is_version_2
   };
   EXPECT_EQ(sqlite3_exec(db, "PRAGMA user_version", keep, &version, nullptr), SQLITE_OK);
   sqlite3_close(db);
-  EXPECT_EQ(version, "2");
+  EXPECT_EQ(version, "3");
 }
 
 TEST_F(Golden_journal, a_newer_format_is_refused_with_both_versions_and_left_as_it_is) {
   for (const std::string mode : {"DELETE", "WAL"}) {
-    const std::string path = database("journal_1_now", cat("PRAGMA user_version=3;PRAGMA journal_mode=", mode, ";"));
+    const std::string path = database("journal_1_now", cat("PRAGMA user_version=4;PRAGMA journal_mode=", mode, ";"));
     const std::string before = bytes_of(path);
     for (const auto& opened : {SqliteStore::open(path), SqliteStore::open_to_read(path)}) {
       ASSERT_FALSE(opened.has_value());
       EXPECT_EQ(opened.error().code, ErrorCode::data_loss);
-      for (const char* said : {"format version 3", "this lockstep reads versions 1 to 2", "Nothing was changed in it",
+      for (const char* said : {"format version 4", "this lockstep reads versions 1 to 3", "Nothing was changed in it",
                                "start the newer lockstep that wrote it", "or choose another data directory"}) {
         EXPECT_NE(opened.error().message.find(said), std::string::npos) << opened.error().message;
       }
@@ -184,7 +361,7 @@ TEST_F(Golden_journal, the_log_of_a_newer_format_is_left_as_it_is) {
   const std::string path = database("journal_1_now", "PRAGMA journal_mode=WAL;");
   sqlite3* db = nullptr;
   ASSERT_EQ(sqlite3_open(path.c_str(), &db), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(db, "PRAGMA locking_mode=EXCLUSIVE;PRAGMA user_version=3", nullptr, nullptr, nullptr),
+  ASSERT_EQ(sqlite3_exec(db, "PRAGMA locking_mode=EXCLUSIVE;PRAGMA user_version=4", nullptr, nullptr, nullptr),
             SQLITE_OK);
   const std::string killed = (folder_ / "killed.db").string();
   fs::copy_file(path, killed);

@@ -108,7 +108,7 @@ def test_what_is_wrong_and_where_is_one_sentence(quiet, tmp_path):
     for damage, said in [
         (f"UPDATE record SET body='{{}}' WHERE lsn={one}", f"record {one} failed its checksum"),
         (f"DELETE FROM record WHERE lsn={one}", f"record {one} is missing; the next is {last}"),
-        ("PRAGMA user_version=3", "format version 3; this lockstep reads versions 1 to 2"),
+        ("PRAGMA user_version=4", "format version 4; this lockstep reads versions 1 to 3"),
         ("PRAGMA application_id=7", "not a lockstep journal"),
     ]:
         copy = tmp_path / "damaged.db"
