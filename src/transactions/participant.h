@@ -3,6 +3,7 @@
 // The participant's half of two-phase commit, as a worker runs it (§3.5). Volatile: nothing is written, the promise
 // dies with the incarnation. Everything that can fail happens in prepare; commit cannot fail.
 
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
@@ -13,6 +14,28 @@
 #include "events/link_messages.h"
 
 namespace lockstep {
+
+/// The newest transactions of a kind. A frame of one that ended can only be behind frames that are on their way
+/// already, and a worker loads one model at a time: so many are far more than can be met again, and no life is too long
+/// for them.
+class RecentTransactions {
+ public:
+  static constexpr std::size_t kept = 1024;
+
+  void insert(const TransactionId& id) {
+    if (!ids_.insert(id).second) return;
+    order_.push_back(id);
+    if (order_.size() <= kept) return;
+    ids_.erase(order_.front());
+    order_.pop_front();
+  }
+  bool contains(const TransactionId& id) const { return ids_.contains(id); }
+  std::size_t size() const { return ids_.size(); }
+
+ private:
+  std::set<TransactionId> ids_;
+  std::deque<TransactionId> order_;
+};
 
 class Participant {
  public:
@@ -41,12 +64,14 @@ class Participant {
   /// Promised and held.
   Bytes used() const;
   const std::map<ModelId, LoadPlan>& holdings() const { return held_; }
+  /// Transactions that it would know again.
+  std::size_t remembered() const { return promised_.size() + committed_.size() + tombstones_.size(); }
 
  private:
   Bytes budget_;
   std::map<TransactionId, LoadPlan> promised_;
-  std::set<TransactionId> committed_;
-  std::set<TransactionId> tombstones_;
+  RecentTransactions committed_;
+  RecentTransactions tombstones_;
   std::map<ModelId, LoadPlan> held_;
   std::map<ModelId, TransactionId> held_by_;
 };

@@ -115,6 +115,25 @@ TEST(Participant, a_budget_below_what_is_used_leaves_nothing_free) {
   EXPECT_EQ(worker.prepare(prepare_of(tx2, upscaler, Bytes{1})).prepare_result, Vote::vote_abort);
 }
 
+// S23: a worker that lives for months remembers no more than one that lives for an hour.
+TEST(Participant, only_the_newest_transactions_are_remembered) {
+  Participant worker(8_GiB);
+  constexpr std::uint64_t many = 3 * RecentTransactions::kept;
+  for (std::uint64_t i = 1; i <= many; ++i) {
+    const TransactionId loaded = transaction_id(Epoch{1}, 2 * i);
+    ASSERT_EQ(worker.prepare(prepare_of(loaded, sdxl, 6_GiB)).prepare_result, Vote::vote_commit);
+    ASSERT_TRUE(worker.commit(loaded));
+    worker.release(sdxl);
+    worker.abort(transaction_id(Epoch{1}, 2 * i + 1));
+  }
+  EXPECT_EQ(worker.remembered(), 2 * RecentTransactions::kept);
+  EXPECT_EQ(worker.used(), Bytes{});
+  const TransactionId committed = transaction_id(Epoch{1}, 2 * (many - RecentTransactions::kept + 1));
+  const TransactionId aborted = transaction_id(Epoch{1}, 2 * (many - RecentTransactions::kept + 1) + 1);
+  EXPECT_TRUE(worker.commit(committed));
+  EXPECT_EQ(worker.prepare(prepare_of(aborted, sdxl, 1_GiB)).prepare_result, Vote::vote_abort);
+}
+
 TEST(TwoPhaseCommit, transaction_ids_of_two_epochs_or_counters_never_meet) {
   EXPECT_EQ(transaction_id(Epoch{12}, 3).str(), "tx_12_3");
   EXPECT_NE(transaction_id(Epoch{1}, 12), transaction_id(Epoch{11}, 2));
