@@ -3,6 +3,9 @@
 #
 #   tools/test.sh [ctest options...]     e.g. tools/test.sh -R journal
 #
+# The simulator runs its two minutes beside the other C++ tests and python/tests, on another core; what it said comes
+# when both are done.
+#
 # The tests find what they need in LOCKSTEP_BUILD_DIR (build/release) and LOCKSTEP_BINARY (build/lockstep).
 set -euo pipefail
 
@@ -11,8 +14,13 @@ cd "$root"
 
 results="$root/build/test-results"
 totalled=no
+beside=
 finish() {
   local status=$?
+  if [ -n "$beside" ] && kill -0 "$beside" 2>/dev/null; then
+    pkill -P "$beside" || true
+    kill "$beside" || true
+  fi
   if [ "$totalled" = no ]; then
     echo "test: stopped before the tests could run" >&2
     echo "0 passed, 1 failed"
@@ -31,15 +39,38 @@ export PYTHONDONTWRITEBYTECODE=1
 rm -rf "$results"
 mkdir -p "$results"
 
-echo "test: ctest"
-ctest_status=0
-ctest --preset release --output-on-failure --no-tests=error --output-junit "$results/ctest.xml" "$@" || ctest_status=$?
+# The tests of one label, or all without it, that the options choose.
+tests() {
+  ctest --preset release -N "$@" | sed -n 's/^Total Tests: //p'
+}
+suites=()
+if [ "$(tests -L '^beside$' "$@")" != 0 ]; then
+  ctest --preset release --output-on-failure -L '^beside$' --output-junit "$results/simulator.xml" "$@" \
+    >"$results/simulator.log" 2>&1 &
+  beside=$!
+fi
+# With the simulator alone there is nothing else to run; with nothing at all it is a mistake.
+if [ -z "$beside" ] || [ "$(tests -LE '^beside$' "$@")" != 0 ]; then
+  echo "test: ctest"
+  ctest_status=0
+  ctest --preset release --output-on-failure --no-tests=error -LE '^beside$' --output-junit "$results/ctest.xml" "$@" ||
+    ctest_status=$?
+  suites+=("ctest:$ctest_status:$results/ctest.xml")
+fi
 
 # One run for each folder: they have helpers of the same names.
-suites=("ctest:$ctest_status:$results/ctest.xml")
 for folder in python/tests tests/process; do
   name="${folder%/tests}"
   name="${name#tests/}"
+  # Processes are timed there: they have the cores to themselves.
+  if [ "$folder" = tests/process ] && [ -n "$beside" ]; then
+    echo "test: simulator"
+    simulator_status=0
+    wait "$beside" || simulator_status=$?
+    beside=
+    cat "$results/simulator.log"
+    suites+=("simulator:$simulator_status:$results/simulator.xml")
+  fi
   echo "test: $folder"
   pytest_status=0
   .venv/bin/python -m pytest -q -p no:cacheprovider --junitxml "$results/$name.xml" "$folder" || pytest_status=$?
