@@ -453,6 +453,7 @@ struct Command::State {
   int records = 1'000'000;
   int rows = 100'000;
   std::string folder;
+  std::string peers;
   int samples = 20'000;
   int messages = 1'000'000;
   int runs = 20;
@@ -494,6 +495,9 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
       ->check(CLI::Range(1000, 10'000'000));
   state_->transactions->add_option("--folder", state_->folder, "on the disk to measure (default: temporary files)")
       ->check(CLI::ExistingDirectory);
+  state_->transactions
+      ->add_option("--peers", state_->peers, "folder with the programs of peers (default: where they are installed)")
+      ->check(CLI::ExistingDirectory);
   state_->transactions->add_option("--only", state_->only, "one row instead of all")
       ->check(CLI::IsMember(std::vector<std::string>(transactions_rows.begin(), transactions_rows.end())));
   state_->transactions->add_flag("--json", state_->json, "print one object");
@@ -506,7 +510,7 @@ std::optional<int> Command::run() {
       state_->codec->parsed()         ? codec(state_->rounds)
       : state_->propagation->parsed() ? propagation(state_->samples, state_->messages, state_->only)
       : state_->transactions->parsed()
-          ? transactions({state_->commits, state_->records, state_->rows, state_->only, state_->folder})
+          ? transactions({state_->commits, state_->records, state_->rows, state_->only, state_->folder, state_->peers})
           : path(state_->runs, state_->only);
   if (!report) {
     std::cerr << "lockstep bench: " << report.error().message << "\n";

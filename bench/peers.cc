@@ -1,18 +1,12 @@
 #include "bench/peers.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <thread>
 
 #include "base/text.h"
 #include "bench/wire.h"
@@ -24,26 +18,6 @@ namespace {
 constexpr std::size_t payload = 300;
 constexpr int window = 4096;  // how far a publisher may be ahead of the first subscriber
 
-std::string found(std::string_view program) {
-  for (const char* folder : {"/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/"}) {
-    std::string path = cat(folder, program);
-    if (std::filesystem::exists(path)) return path;
-  }
-  return "";
-}
-
-pid_t run(std::vector<std::string> command, int cpu) {
-  std::vector<char*> argv;
-  for (std::string& each : command) argv.push_back(each.data());
-  argv.push_back(nullptr);
-  return in_process(cpu, [&] {
-    const int nowhere = ::open("/dev/null", O_RDWR);
-    for (const int stream : {0, 1, 2}) ::dup2(nowhere, stream);
-    ::execv(argv[0], argv.data());
-    ::_exit(127);
-  });
-}
-
 bool read_until(int socket, std::string_view end) {
   std::string seen;
   char byte = 0;
@@ -54,33 +28,14 @@ bool read_until(int socket, std::string_view end) {
   return true;
 }
 
-/// A TCP port that was free a moment ago.
-std::uint16_t free_port() {
-  const int probe = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ::bind(probe, reinterpret_cast<sockaddr*>(&address), size);
-  ::getsockname(probe, reinterpret_cast<sockaddr*>(&address), &size);
-  ::close(probe);
-  return ntohs(address.sin_port);
-}
-
 }  // namespace
 
 int Peer::connect() const {
   int socket = -1;
   if (kind_ == PeerKind::nats) {
-    socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address_)));
-    const int on = 1;
-    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-        write_all(socket, "CONNECT {\"verbose\":false}\r\nPING\r\n") && read_until(socket, "PONG\r\n")) {
+    socket = connect_loopback(static_cast<std::uint16_t>(std::stoi(address_)));
+    if (socket < 0) return -1;
+    if (write_all(socket, "CONNECT {\"verbose\":false}\r\nPING\r\n") && read_until(socket, "PONG\r\n")) {
       return socket;
     }
   } else {
@@ -126,8 +81,9 @@ std::size_t Peer::delivery_size() const {
 std::size_t Peer::reply_size() const { return kind_ == PeerKind::nats ? 0 : 4; }  // ":1\r\n"
 
 Result<std::unique_ptr<Peer>> Peer::start(PeerKind kind, const std::string& folder, int cpu) {
-  const std::string program = found(kind == PeerKind::nats ? "nats-server" : "redis-server");
-  if (program.empty()) return fail(ErrorCode::not_found, "it is not installed");
+  const std::string_view name = kind == PeerKind::nats ? "nats-server" : "redis-server";
+  const std::string program = Programs().find(name);
+  if (program.empty()) return fail(ErrorCode::not_found, cat(name, " is not installed"));
   const std::string port = cat(free_port());
   const std::string address = kind == PeerKind::nats ? port : cat(folder, "/redis.sock");
   std::unique_ptr<Peer> peer(new Peer(kind, address));
@@ -144,22 +100,19 @@ Result<std::unique_ptr<Peer>> Peer::start(PeerKind kind, const std::string& fold
       for (const char* each : {"--appendonly", "yes", "--appendfsync", "always"}) command.emplace_back(each);
     }
   }
-  peer->process_ = run(command, cpu);
-  for (int tries = 0; tries < 500; ++tries) {
+  const std::string log = cat(folder, "/", name, ".log");
+  peer->server_ = Running(std::move(command), {.cpu = cpu, .log = log}, SIGTERM);
+  const auto answers = [&] {
     const int socket = peer->connect();
-    if (socket >= 0) {
-      ::close(socket);
-      return peer;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return fail(ErrorCode::deadline_exceeded, cat(program, " does not answer"));
+    if (socket >= 0) ::close(socket);
+    return socket >= 0;
+  };
+  LOCKSTEP_TRY_STATUS(wait_until(answers, peer->server_, name, log));
+  return peer;
 }
 
 Peer::~Peer() {
-  if (process_ <= 0) return;
-  ::kill(process_, SIGTERM);
-  ::waitpid(process_, nullptr, 0);
+  server_.stop();
   if (kind_ != PeerKind::nats) std::filesystem::remove(address_);
 }
 

@@ -7,9 +7,8 @@
 #include <string>
 #include <vector>
 
-#include <sys/types.h>
-
 #include "base/result.h"
+#include "bench/programs.h"
 #include "bench/shapes.h"
 
 namespace lockstep::bench {
@@ -41,7 +40,7 @@ class Peer {
 
   PeerKind kind_;
   std::string address_;  // of a Unix socket, or the port
-  pid_t process_ = -1;
+  Running server_;
 };
 
 }  // namespace lockstep::bench

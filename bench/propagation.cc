@@ -61,7 +61,7 @@ class Bench {
   template <class Measure>
   Status ask(Ordered<double>& peers, PeerKind kind, std::string name, int cpu, Measure measure) {
     const auto peer = Peer::start(kind, folder_, cpu);
-    if (!peer) return peer.error().code == ErrorCode::not_found ? Status{} : Status(peer.error());
+    if (!peer) return left_out(name, peer.error());
     peers.items.emplace_back(std::move(name), LOCKSTEP_TRY(measure(**peer)));
     return {};
   }

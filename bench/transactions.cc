@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "base/text.h"
+#include "bench/commit_peers.h"
 #include "bench/commits.h"
 #include "bench/record_mix.h"
 #include "bench/sqlite_floor.h"
@@ -68,12 +70,57 @@ class Journal {
 constexpr Placement one_core{1, 1};
 constexpr Placement two_cores{1, 0};
 
-/// One after the other: from the first step to the decision that is durable and on its way to the worker.
-Status commit_rows(const std::string& folder, int commits, Report& report) {
-  const int samples = std::max(100, commits / 20);
+/// Those that are there, running until this goes.
+using Started = std::vector<std::pair<std::string, std::unique_ptr<CommitPeer>>>;
+
+/// Where the peers of a row come from, and where they write.
+struct Peers {
+  Programs programs;
+  std::string folder;
+
+  Result<Started> start(Placement placement) const {
+    Started out;
+    for (const CommitPeerKind& each : commit_peers()) {
+      auto peer = each.start(programs, folder, placement);
+      if (peer) {
+        out.emplace_back(each.name, *std::move(peer));
+      } else {
+        LOCKSTEP_TRY_STATUS(left_out(each.name, peer.error()));
+      }
+    }
+    return out;
+  }
+};
+
+/// Of each that is there, the middle one of its figures; nothing when none is.
+std::optional<Ordered<double>> medians(const Started& peers, const std::vector<std::vector<double>>& figures) {
+  if (peers.empty()) return std::nullopt;
+  Ordered<double> out;
+  for (std::size_t i = 0; i < peers.size(); ++i) out.items.emplace_back(peers[i].first, percentile(figures[i], 0.5));
+  return out;
+}
+
+/// One after the other: from the first step to the decision that is durable and on its way to the worker. Ours, the
+/// floor and the peers take turns, since a shared disk changes within a run.
+Status commit_rows(const std::string& folder, int commits, const Peers& peers, Report& report) {
+  constexpr int rounds = 5;
+  const int samples = std::max(100, commits / 20) / rounds;
+  const int warm = std::max(10, samples / 10);
   for (const auto& [name, placement] : {std::pair("commit_1", one_core), std::pair("commit_1_two_cores", two_cores)}) {
-    const auto floor = LOCKSTEP_TRY(commit_us(Kind::floor, placement, samples, cat(folder, "/bare-", name)));
-    const auto ours = LOCKSTEP_TRY(commit_us(Kind::ours, placement, samples, cat(folder, "/", name, ".db")));
+    const Started running = LOCKSTEP_TRY(peers.start(placement));
+    std::vector<double> ours, floor;
+    std::vector<std::vector<double>> theirs(running.size());
+    for (int round = 0; round < rounds; ++round) {
+      const std::string file = cat(folder, "/", name, "-", round);
+      const auto bare = LOCKSTEP_TRY(commit_us(Kind::floor, placement, samples, file + ".bare"));
+      floor.insert(floor.end(), bare.begin(), bare.end());
+      const auto own = LOCKSTEP_TRY(commit_us(Kind::ours, placement, samples, file + ".db"));
+      ours.insert(ours.end(), own.begin(), own.end());
+      for (std::size_t i = 0; i < running.size(); ++i) {
+        const CommitFigures taken = LOCKSTEP_TRY(running[i].second->run(1, samples + warm));
+        theirs[i].insert(theirs[i].end(), taken.us.begin() + warm, taken.us.end());
+      }
+    }
     report.rows.push_back({.name = name, .unit = "us"});
     Row& row = report.rows.back();
     row.value = percentile(ours, 0.5);
@@ -82,17 +129,23 @@ Status commit_rows(const std::string& folder, int commits, Report& report) {
     row.runs = ours.size();
     row.floor = percentile(floor, 0.5);
     row.target = 1.5 * *row.floor;
+    row.peers = medians(running, theirs);
   }
   return {};
 }
 
-/// 64 in flight, in three rounds beside the floor.
-Status commit_64(const std::string& folder, int commits, Report& report) {
+/// 64 in flight, in three rounds beside the floor and the peers, which do as many in all three as we do in one.
+Status commit_64(const std::string& folder, int commits, const Peers& peers, Report& report) {
   std::vector<double> ours, floor, one;
+  const Started running = LOCKSTEP_TRY(peers.start({}));
+  std::vector<std::vector<double>> theirs(running.size());
   for (int round = 0; round < 3; ++round) {
     std::vector<double> ignored;
     ours.push_back(LOCKSTEP_TRY(commits_per_s(Kind::ours, 64, commits, cat(folder, "/many-", round, ".db"), one)));
     floor.push_back(LOCKSTEP_TRY(commits_per_s(Kind::floor, 64, commits, cat(folder, "/bare-", round), ignored)));
+    for (std::size_t i = 0; i < running.size(); ++i) {
+      theirs[i].push_back(LOCKSTEP_TRY(running[i].second->run(64, commits / 3)).per_s);
+    }
   }
   report.rows.push_back({.name = "commit_64", .unit = "transactions/s"});
   Row& row = report.rows.back();
@@ -100,8 +153,14 @@ Status commit_64(const std::string& folder, int commits, Report& report) {
   row.p50 = row.value;
   row.runs = ours.size();
   row.floor = percentile(floor, 0.5);
-  row.target = 0.5 * *row.floor;
   row.better = "higher";
+  const double share = 100 * row.value / *row.floor;
+  row.peers = medians(running, theirs);
+  row.target = target_beside(row.peers.value_or(Ordered<double>{})).value_or(0.5 * *row.floor);
+  // What is aimed at whatever the peers do.
+  report.rows.push_back({.name = "commit_64_of_floor", .unit = "% of the floor", .value = share, .runs = ours.size()});
+  report.rows.back().target = 50;
+  report.rows.back().better = "higher";
   report.rows.push_back({.name = "commit_64_decision", .unit = "us", .value = percentile(one, 0.5)});
   report.rows.back().p50 = report.rows.back().value;
   report.rows.back().p99 = percentile(one, 0.99);
@@ -229,7 +288,7 @@ Status snapshot_pause(const std::string& folder, int rows, Report& report) {
 
 Result<Report> transactions(const TransactionsOptions& options) {
   Report report{"transactions", this_machine(), {}};
-  const fs::path parent = options.folder.empty() ? fs::temp_directory_path() : fs::path(options.folder);
+  const fs::path parent = options.folder.empty() ? fs::temp_directory_path() : fs::absolute(options.folder);
   std::string folder = (parent / "lockstep-bench-XXXXXX").string();
   if (::mkdtemp(folder.data()) == nullptr) return fail(ErrorCode::unavailable, "cannot make a temporary folder");
   const auto wanted = [&](std::string_view name) {
@@ -237,9 +296,10 @@ Result<Report> transactions(const TransactionsOptions& options) {
     std::cerr << "measuring " << name << " ...\n";
     return true;
   };
+  const Peers peers{Programs(std::string(options.peers)), folder};
   Status done;
-  if (wanted("commit_1")) done = commit_rows(folder, options.commits, report);
-  if (done && wanted("commit_64")) done = commit_64(folder, options.commits, report);
+  if (wanted("commit_1")) done = commit_rows(folder, options.commits, peers, report);
+  if (done && wanted("commit_64")) done = commit_64(folder, options.commits, peers, report);
   if (done && wanted("recovery_1m")) {
     done = recovery(folder, "recovery_1m", 1, options.records, report);
     if (done) done = recovery(folder, "recovery_1m_packed", batch_records, options.records, report);

@@ -20,6 +20,7 @@ struct TransactionsOptions {
   int rows = 100'000;       // changed ones of the snapshot
   std::string_view only;    // empty: all rows
   std::string_view folder;  // on the disk to be measured; empty: the system's for temporary files
+  std::string_view peers;   // folder of the programs of peers; empty: wherever they are installed
 };
 Result<Report> transactions(const TransactionsOptions& options);
 
