@@ -104,13 +104,23 @@ std::optional<std::string> read_faults(const std::string& faults, const std::str
   return std::nullopt;
 }
 
+/// What a repetition must be told beside the seed, and beside the faults.
+std::string said_of(const Options& options) {
+  switch (options.mode) {
+    case Mode::both: break;
+    case Mode::safety: return " --mode safety";
+    case Mode::liveness: return " --mode liveness";
+  }
+  return "";
+}
+
 void print_shrunk(const Options& options) {
   const auto shrunk = shrink(options, first_violation);
   if (!shrunk) return;
   std::string list;
   for (const auto& [name, number] : shrunk->kept) list += cat(list.empty() ? "" : ",", name, ":", number);
   std::cerr << "  after " << shrunk->runs << " runs " << shrunk->kept.size() << " faults are left: " << shrunk->what
-            << "\n  again: lockstep sim --seed " << options.seed
+            << "\n  again: lockstep sim --seed " << options.seed << said_of(options)
             << (list.empty() ? " --no-faults" : cat(" --just ", list)) << " --trace\n";
 }
 
@@ -125,6 +135,7 @@ struct Command::State {
   bool no_faults = false;
   std::string faults = "all";
   std::string just;
+  std::string mode = "both";
   bool shrink = false;
   bool require_faults = false;
   bool trace = false;
@@ -151,6 +162,11 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_option("--faults", state_->faults, "all, none, or the names of those that may happen, with commas")
       ->excludes(none);
   state_->app->add_option("--just", state_->just, "of what was drawn, these happen alone: NAME:NUMBER,NAME:NUMBER");
+  state_->app
+      ->add_option("--mode", state_->mode,
+                   "safety: judged after every event, ends with its time, faults and all; liveness: faults stop, and "
+                   "L1, L2, L5, L6 must hold; both")
+      ->check(CLI::IsMember({"both", "safety", "liveness"}));
   state_->app->add_flag("--shrink", state_->shrink, "of a seed that fails, the fewest faults that still make it fail")
       ->excludes(many);
   state_->app->add_flag("--require-faults", state_->require_faults,
@@ -243,6 +259,7 @@ std::optional<int> Command::run() {
     return 2;
   }
   options.trace = state_->trace;
+  if (state_->mode != "both") options.mode = state_->mode == "safety" ? Mode::safety : Mode::liveness;
   std::uint64_t first = state_->seed == 0 ? 1 : state_->seed;
   std::uint64_t last = first;
   if (!state_->seeds.empty()) {
@@ -288,7 +305,8 @@ std::optional<int> Command::run() {
     summary.violations.insert(summary.violations.end(), report.violations.begin(), report.violations.end());
     if (first == last) summary.trace_hash = hex(report.trace_hash);
     if (!report.violations.empty() && !state_->json) {
-      std::cerr << report.violations.front() << "\n  again: lockstep sim --seed " << seed << " --trace\n";
+      std::cerr << report.violations.front() << "\n  again: lockstep sim --seed " << seed << said_of(options)
+                << " --trace\n";
     }
     if (!report.violations.empty() && state_->shrink) print_shrunk(options);
   }

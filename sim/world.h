@@ -30,8 +30,13 @@ struct Crash {
   friend bool operator==(const Crash&, const Crash&) = default;
 };
 
+/// safety    the oracles look after every event; the run ends when its time is over, faults and all
+/// liveness  faults stop, the world heals, and L1, L2, L5 and L6 must hold; what is judged after every event is not
+enum class Mode { both, safety, liveness };
+
 struct Options {
   std::uint64_t seed = 1;
+  Mode mode = Mode::both;
   Nanos duration = seconds(60);  // with faults; then the world heals and must come to rest
   Nanos rest_limit = seconds(3600);
   int operations_min = 50;
