@@ -197,6 +197,8 @@ void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message
 void World::read_at_worker(std::int64_t pid, const std::shared_ptr<Message>& message) {
   Process* target = living(pid);
   if (target == nullptr || !target->link_up || target->link != message->link) return;
+  const bool welcome = message->frame.header.type == static_cast<std::uint16_t>(FrameType::welcome);
+  if (refusing_ && welcome) message->frame = with_little_memory(message->frame);
   read_bytes(message->link, true, message->frame);
   win::FrameArrived arrived{message->frame, {}};
   for (const Content& content : message->contents) {

@@ -300,6 +300,8 @@ class World {
   bool scripted() const { return !options_.script.empty(); }
   void plan_script();
   void act(const Act& what);
+  /// The welcome of a worker that believes it has too little memory for any model.
+  Frame with_little_memory(const Frame& welcome);
   /// Counts a point of a script; true when the life ends there.
   bool ends_here(const std::string& where);
   /// At a start: what is met within the next seconds are the points of the recovery.
@@ -445,13 +447,14 @@ class World {
   ReplyId replies_made_ = 0;
   std::map<std::string, std::int64_t> in_doubt_;  // pid, by it and a transaction that it promised and hears no more of
   std::map<std::string, Nanos> undecided_;        // what a world without faults waits for, and since when
-  Epoch epoch_;                             // the newest of the orchestrator's
-  std::uint64_t epoch_of_ = 0;              // in which life it was seen
+  Epoch epoch_;                                   // the newest of the orchestrator's
+  std::uint64_t epoch_of_ = 0;                    // in which life it was seen
   std::map<WorkerId, Incarnation> incarnations_;
   std::map<std::string, std::string> sagas_ended_;  // how, by transaction
   std::set<std::string> accepted_;
   std::set<std::string> aborted_;  // transactions
   int failing_loads_ = 0;          // so many come from a script
+  bool refusing_ = false;          // workers believe that they have too little memory
 };
 
 }  // namespace lockstep::sim

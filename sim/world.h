@@ -22,8 +22,9 @@ using Occurrence = std::pair<std::string, std::uint64_t>;
 /// Where one life ends, in a world that runs a script: at the `number`-th of its points, from 1, after the crash
 /// before.
 ///
-/// where  orchestrator: its process, before an effect; power: its machine, at the end of a call of the disk;
-///        worker_0, worker_1: that process, before an effect
+/// where  orchestrator: its process, before an effect; power, kept, lost: its machine, at the end of a call that
+///        changes the disk, and of what was not synced some, all or nothing is left; worker_0, worker_1: that process,
+///        before an effect
 struct Crash {
   std::string where;
   std::uint64_t number = 0;
