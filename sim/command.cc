@@ -104,13 +104,23 @@ std::optional<std::string> read_faults(const std::string& faults, const std::str
   return std::nullopt;
 }
 
+/// What a repetition must be told beside the seed, and beside the faults.
+std::string said_of(const Options& options) {
+  switch (options.mode) {
+    case Mode::both: break;
+    case Mode::safety: return " --mode safety";
+    case Mode::liveness: return " --mode liveness";
+  }
+  return "";
+}
+
 void print_shrunk(const Options& options) {
   const auto shrunk = shrink(options, first_violation);
   if (!shrunk) return;
   std::string list;
   for (const auto& [name, number] : shrunk->kept) list += cat(list.empty() ? "" : ",", name, ":", number);
   std::cerr << "  after " << shrunk->runs << " runs " << shrunk->kept.size() << " faults are left: " << shrunk->what
-            << "\n  again: lockstep sim --seed " << options.seed
+            << "\n  again: lockstep sim --seed " << options.seed << said_of(options)
             << (list.empty() ? " --no-faults" : cat(" --just ", list)) << " --trace\n";
 }
 
@@ -125,6 +135,7 @@ struct Command::State {
   bool no_faults = false;
   std::string faults = "all";
   std::string just;
+  std::string mode = "both";
   bool shrink = false;
   bool require_faults = false;
   bool trace = false;
@@ -132,6 +143,7 @@ struct Command::State {
   std::string script;
   std::string crash;
   int depth = 2;
+  std::uint64_t every = 1;
 
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); }
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
@@ -151,6 +163,13 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_option("--faults", state_->faults, "all, none, or the names of those that may happen, with commas")
       ->excludes(none);
   state_->app->add_option("--just", state_->just, "of what was drawn, these happen alone: NAME:NUMBER,NAME:NUMBER");
+  auto* mode =
+      state_->app
+          ->add_option(
+              "--mode", state_->mode,
+              "safety: judged after every event, ends with its time, faults and all; liveness: faults stop, and "
+              "L1, L2, L5, L6 must hold; both")
+          ->check(CLI::IsMember({"both", "safety", "liveness"}));
   state_->app->add_flag("--shrink", state_->shrink, "of a seed that fails, the fewest faults that still make it fail")
       ->excludes(many);
   state_->app->add_flag("--require-faults", state_->require_faults,
@@ -158,19 +177,21 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_flag("--trace", state_->trace, "print every event to stderr");
   auto* small = state_->app->add_flag("--exhaustive", state_->exhaustive,
                                       "scripts of at most three operations, ended at every point of each");
-  small->excludes(many)->excludes(none);
+  small->excludes(many)->excludes(none)->excludes(mode);
   std::string names;
   for (const Script& each : scripts()) names += cat("\n  ", each.name, ": ", each.says);
   state_->app->add_option("--script", state_->script, cat("of --exhaustive, only this one:", names))->needs(small);
   state_->app
-      ->add_option(
-          "--crash", state_->crash,
-          "one run of a script, which ends there: orchestrator:N, power:N, worker_0:N or worker_1:N, and after "
-          "a comma where the next life ends")
+      ->add_option("--crash", state_->crash,
+                   "one run of a script, which ends there: orchestrator:N, power:N, kept:N, lost:N, worker_0:N or "
+                   "worker_1:N, and after a comma where the next life ends")
       ->needs("--script");
   state_->app
       ->add_option("--depth", state_->depth, "1: one end a run; 2: scripts of one operation end in the recovery again")
       ->check(CLI::Range(1, 2))
+      ->needs(small);
+  state_->app->add_option("--every", state_->every, "only the first of so many points, and the first of the next ones")
+      ->check(CLI::Range(1, 1000))
       ->needs(small);
 }
 Command::~Command() = default;
@@ -180,6 +201,7 @@ int Command::State::exhaust() const {
   if (seed != 0) options.seed = seed;
   if (!script.empty()) options.scripts = {script};
   options.depth = depth;
+  options.every = every;
   if (wall_s > 0) options.go_on = [this] { return elapsed() < wall_s; };
   options.done = [this](const ScriptReport& done) {
     std::cerr << "sim: " << done.script << ":";
@@ -197,6 +219,7 @@ int Command::State::exhaust() const {
   } else {
     std::cout << report.scripts.size() << " scripts, " << report.runs << " runs, "
               << static_cast<std::uint64_t>(report.simulated_s) << " simulated s in " << elapsed() << " s"
+              << (report.every == 1 ? "" : cat(", each ", report.every, "th point"))
               << (report.whole ? "" : "; the time was up before every point was tried")
               << "\nviolations: " << report.violations.size() << "\n";
   }
@@ -243,6 +266,7 @@ std::optional<int> Command::run() {
     return 2;
   }
   options.trace = state_->trace;
+  if (state_->mode != "both") options.mode = state_->mode == "safety" ? Mode::safety : Mode::liveness;
   std::uint64_t first = state_->seed == 0 ? 1 : state_->seed;
   std::uint64_t last = first;
   if (!state_->seeds.empty()) {
@@ -288,7 +312,8 @@ std::optional<int> Command::run() {
     summary.violations.insert(summary.violations.end(), report.violations.begin(), report.violations.end());
     if (first == last) summary.trace_hash = hex(report.trace_hash);
     if (!report.violations.empty() && !state_->json) {
-      std::cerr << report.violations.front() << "\n  again: lockstep sim --seed " << seed << " --trace\n";
+      std::cerr << report.violations.front() << "\n  again: lockstep sim --seed " << seed << said_of(options)
+                << " --trace\n";
     }
     if (!report.violations.empty() && state_->shrink) print_shrunk(options);
   }

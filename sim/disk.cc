@@ -55,9 +55,12 @@ Io Disk::meet(Call call) {
 }
 
 /// The last words of a call that may meet a power cut.
-Io Disk::end_of_call() {
-  if (!take(DiskFault::power_cut) && !(cut_here_ && cut_here_())) return Io::done;
-  cut_power();
+Io Disk::end_of_call(bool changes) {
+  std::optional<Left> left;
+  if (take(DiskFault::power_cut)) left = Left::some;
+  if (!left && changes && cut_here_) left = cut_here_();
+  if (!left) return Io::done;
+  cut_power(*left);
   return fail();
 }
 
@@ -86,7 +89,7 @@ Io Disk::exists(const std::string& name, bool& out) {
 
 Io Disk::read(const File& file, std::size_t at, std::size_t size, std::string_view& out) {
   if (const Io met = meet(Call::other); met != Io::done) return met;
-  if (const Io ended = end_of_call(); ended != Io::done) return ended;
+  if (const Io ended = end_of_call(false); ended != Io::done) return ended;
   out = at >= file.seen.size() ? std::string_view() : std::string_view(file.seen).substr(at, size);
   return Io::done;
 }
@@ -140,9 +143,23 @@ Io Disk::sync(File& file, bool folder) {
 
 void Disk::kill() { ++life_; }
 
-void Disk::cut_power() {
+void Disk::cut_power(Left what) {
   ++life_;
   off_ = true;
+  auto left = what == Left::some ? some_names() : what == Left::all ? names_ : durable_names_;
+  for (const auto& [name, file] : left) {
+    if (what == Left::some) leave_some(file->durable, file->pending);
+    if (what == Left::all) put_all(file->durable, file->pending);
+    file->pending.clear();
+    file->seen = file->durable;
+    file->lied_to = false;
+    file->lied.clear();
+  }
+  names_ = durable_names_ = std::move(left);
+  lies_ = false;
+}
+
+std::map<std::string, std::shared_ptr<Disk::File>> Disk::some_names() {
   std::map<std::string, std::shared_ptr<File>> left;
   for (const auto* names : {&names_, &durable_names_}) {
     for (const auto& [name, file] : *names) {
@@ -154,15 +171,7 @@ void Disk::cut_power() {
       left[name] = file;
     }
   }
-  for (const auto& [name, file] : left) {
-    leave_some(file->durable, file->pending);
-    file->pending.clear();
-    file->seen = file->durable;
-    file->lied_to = false;
-    file->lied.clear();
-  }
-  names_ = durable_names_ = std::move(left);
-  lies_ = false;
+  return left;
 }
 
 void Disk::leave_some(std::string& image, const std::vector<Write>& writes) {

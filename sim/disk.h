@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,9 @@ enum class DiskFault {
   full,           // no file grows, until repair()
   lying_sync,     // syncs succeed and do nothing, until repair() or a power cut
 };
+
+/// Of what was not synced, after a power cut.
+enum class Left { some, all, nothing };
 
 class Disk {
  public:
@@ -70,12 +74,13 @@ class Disk {
 
   /// Strikes at the call that comes after `calls` others, or at the first after it that it suits.
   void plan(DiskFault fault, int calls);
-  /// Asked at the end of each call that may change something: true cuts the power there.
-  void cut_power_when(std::function<bool()> here) { cut_here_ = std::move(here); }
+  /// Asked at the end of each call that changes something, a sync before it has done so: whether the power fails there,
+  /// and what that leaves.
+  void cut_power_when(std::function<std::optional<Left>()> here) { cut_here_ = std::move(here); }
   /// The process ends, and the system keeps what it wrote.
   void kill();
   /// The power fails; no call succeeds before power_on().
-  void cut_power();
+  void cut_power(Left what = Left::some);
   void power_on() { off_ = false; }
   bool is_off() const { return off_; }
   /// Everything that was planned or lasts is over.
@@ -107,8 +112,9 @@ class Disk {
 
   bool take(DiskFault fault);
   Io meet(Call call);
-  Io end_of_call();
+  Io end_of_call(bool changes = true);
   Io fail();
+  std::map<std::string, std::shared_ptr<File>> some_names();
   /// Any part of the writes, sector by sector, goes into the image.
   void leave_some(std::string& image, const std::vector<Write>& writes);
   void tell(const char* name) const {
@@ -122,7 +128,7 @@ class Disk {
   std::map<std::string, std::shared_ptr<File>> durable_names_;
   std::vector<Planned> planned_;
   std::uint64_t life_ = 1;
-  std::function<bool()> cut_here_;
+  std::function<std::optional<Left>()> cut_here_;
   bool off_ = false;
   bool broken_ = false;
   bool full_ = false;

@@ -21,6 +21,26 @@ std::string seen(Disk& disk, const std::string& name) {
 
 // ---- the disk by itself
 
+TEST(Disk, a_power_cut_leaves_all_or_nothing_of_what_was_not_synced_when_it_is_told_to) {
+  for (const Left left : {Left::all, Left::nothing}) {
+    Disk disk(Random(1), nullptr);
+    const auto file = disk.open("a", true);
+    ASSERT_EQ(disk.write(*file, 0, "one"), Io::done);
+    ASSERT_EQ(disk.sync(*file, true), Io::done);
+    ASSERT_EQ(disk.write(*file, 0, "two"), Io::done);
+    ASSERT_NE(disk.open("b", true), nullptr);
+    int calls = 0;
+    disk.cut_power_when([&]() -> std::optional<Left> { return ++calls == 1 ? std::optional(left) : std::nullopt; });
+    ASSERT_EQ(disk.sync(*file, false), Io::failed) << "the power fails before it has done anything";
+    disk.power_on();
+    EXPECT_EQ(disk.file("a")->seen, left == Left::all ? "two" : "one");
+    EXPECT_EQ(disk.file("b") != nullptr, left == Left::all);
+    std::string_view bytes;
+    ASSERT_EQ(disk.read(*disk.file("a"), 0, 3, bytes), Io::done);
+    EXPECT_EQ(calls, 1) << "a read changes nothing";
+  }
+}
+
 TEST(Disk, what_was_synced_survives_a_power_cut_and_names_too) {
   for (std::uint64_t seed = 1; seed <= 50; ++seed) {
     Disk disk(Random(seed), nullptr);

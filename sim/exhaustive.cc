@@ -11,11 +11,14 @@ namespace lockstep::sim {
 
 namespace {
 
-constexpr std::string_view places[] = {"orchestrator", "power", "worker_0", "worker_1"};
+constexpr std::string_view places[] = {"orchestrator", "power", "kept", "lost", "worker_0", "worker_1"};
 
 class Search {
  public:
-  explicit Search(const ExhaustiveOptions& options) : options_(options) { report_.seed = options.seed; }
+  explicit Search(const ExhaustiveOptions& options) : options_(options) {
+    report_.seed = options.seed;
+    report_.every = options.every;
+  }
 
   ExhaustiveReport run() {
     for (const Script& each : scripts()) {
@@ -62,7 +65,7 @@ class Search {
         report_.violations.push_back({cat("script ", script.script, " has no point at ", where), ""});
         continue;
       }
-      for (std::uint64_t number = 1; number <= place->second && goes_on(); ++number) {
+      for (std::uint64_t number = 1; number <= place->second && goes_on(); number += options_.every) {
         const Crash first{place->first, number};
         const Report once = try_one(script, {first});
         if (!twice || where.starts_with("worker") || !once.violations.empty()) continue;
@@ -71,7 +74,7 @@ class Search {
               {cat("script ", script.script, ": no point of a recovery after ", text_of({first})), ""});
         }
         for (const auto& [again, count] : once.restart) {
-          for (std::uint64_t second = 1; second <= count && goes_on(); ++second) {
+          for (std::uint64_t second = 1; second <= count && goes_on(); second += options_.every) {
             try_one(script, {first, {again, second}});
             ++script.pairs;
           }

@@ -23,7 +23,7 @@ TEST(Exhaustive, every_script_does_its_work_when_nothing_ends) {
     EXPECT_TRUE(report.violations.empty()) << each.name << ": " << report.violations.front();
     EXPECT_GE(each.acts.size(), 1u);
     EXPECT_LE(each.acts.size(), 3u);
-    for (const char* where : {"orchestrator", "power", "worker_0", "worker_1"}) {
+    for (const char* where : {"orchestrator", "power", "kept", "lost", "worker_0", "worker_1"}) {
       EXPECT_GT(report.points.at(where), 10u) << each.name << " " << where;
     }
   }
@@ -31,6 +31,9 @@ TEST(Exhaustive, every_script_does_its_work_when_nothing_ends) {
   EXPECT_EQ(run(options_of("change", 1, {})).loads, 2u);
   EXPECT_EQ(run(options_of("undone", 1, {})).loads, 1u);
   EXPECT_EQ(run(options_of("late", 1, {})).aborted, 1u);
+  const Report refused = run(options_of("refused", 1, {}));
+  EXPECT_GE(refused.aborted, 1u);
+  EXPECT_EQ(refused.loads, 0u);
   EXPECT_EQ(run(options_of("generate", 1, {})).completed, 1u);
   EXPECT_EQ(run(options_of("again", 1, {})).completed, 1u);
   EXPECT_EQ(run(options_of("gate", 1, {})).failed, 1u);
@@ -58,6 +61,13 @@ TEST(Exhaustive, each_point_of_a_script_is_tried_and_the_recovery_too) {
   EXPECT_TRUE(all.whole);
   EXPECT_EQ(all.runs, points + 1);
   EXPECT_TRUE(all.violations.empty()) << all.violations[0].what;
+
+  options.every = 7;
+  const ExhaustiveReport seventh = exhaust(options);
+  points = 0;
+  for (const auto& [where, count] : all.scripts[0].points) points += (count + 6) / 7;
+  EXPECT_EQ(seventh.runs, points + 1) << "each place keeps its first point";
+  options.every = 1;
 
   int left = 60;
   options.depth = 2;

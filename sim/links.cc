@@ -95,6 +95,7 @@ void World::note_abort(const Frame& frame) {
 }
 
 void World::carry_out(out::SendFrame& effect) {
+  note_epoch(effect.frame.header.epoch);
   note_abort(effect.frame);
   note_answer(effect);
   note_told(effect);
@@ -196,6 +197,8 @@ void World::deliver_to_worker(Process& process, std::shared_ptr<Message> message
 void World::read_at_worker(std::int64_t pid, const std::shared_ptr<Message>& message) {
   Process* target = living(pid);
   if (target == nullptr || !target->link_up || target->link != message->link) return;
+  const bool welcome = message->frame.header.type == static_cast<std::uint16_t>(FrameType::welcome);
+  if (refusing_ && welcome) message->frame = with_little_memory(message->frame);
   read_bytes(message->link, true, message->frame);
   win::FrameArrived arrived{message->frame, {}};
   for (const Content& content : message->contents) {
@@ -210,9 +213,14 @@ void World::read_at_worker(std::int64_t pid, const std::shared_ptr<Message>& mes
 /// S5. Nobody prepares twice here; an orchestrator that did would meet a worker that remembers the abort.
 void World::remember_transaction(Process& process, const Frame& frame) {
   const auto type = static_cast<FrameType>(frame.header.type);
-  if (type != FrameType::transaction_prepare && type != FrameType::transaction_abort) return;
+  if (type != FrameType::transaction_prepare && type != FrameType::transaction_abort &&
+      type != FrameType::transaction_commit) {
+    return;
+  }
   Envelope envelope = from_frame(frame).value();
   const TransactionId id(envelope.op_id);
+  if (type != FrameType::transaction_prepare) in_doubt_.erase(cat(process.pid, "/", id.str()));
+  if (type == FrameType::transaction_commit) return;
   if (type == FrameType::transaction_prepare) {
     process.prepares.insert_or_assign(id, frame);
     return;
@@ -235,7 +243,9 @@ void World::judge_vote(Process& process, const Frame& frame) {
   if (static_cast<FrameType>(frame.header.type) != FrameType::transaction_vote) return;
   const auto vote = json::from_text<TransactionVote>(from_frame(frame).value().body.text).value();
   if (vote.prepare_result != Vote::vote_commit) return;
-  process.promised.insert(vote.transaction_id);
+  if (process.promised.insert(vote.transaction_id).second) {
+    in_doubt_[cat(process.pid, "/", vote.transaction_id.str())] = process.pid;
+  }
   if (process.aborted.contains(vote.transaction_id)) {
     violation(cat(process.worker_id.str(), " promised ", vote.transaction_id.str(), ", which was aborted"));
   }

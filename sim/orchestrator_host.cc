@@ -6,6 +6,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "domains/model/configuration.h"
+#include "events/transaction_documents.h"
 
 namespace lockstep::sim {
 
@@ -192,9 +193,13 @@ void World::carry_out(out::Publish& effect) {
   if (effect.rev != Rev{}) {  // S14, S15: in order and once, over all lives
     if (effect.rev <= last_published_) violation(cat("rev ", effect.rev.value, " was published again or too late"));
     last_published_ = effect.rev;
+    if (effect.rev.value > written_.value) {  // frames and answers leave the same queue, in order
+      violation(cat("S4: rev ", effect.rev.value, " is said, and ", written_.value, " is on disk"));
+    }
   }
   for (const CommitEvent& event : effect.events) {
     trace("event", cat(effect.rev.value, " ", event.type, " ", event.subject));
+    if (event.type == Saga::document_name) note_saga(event);
     if (event.type == "model_load_committed") ++report_.loads;
   }
 }

@@ -13,6 +13,7 @@ void World::carry_out(out::SpawnWorker& effect) {
       return violation(cat(id.str(), " is spawned while its incarnation ", process->incarnation.value, " lives"));
     }
   }
+  note_incarnation(id, effect.incarnation, true);
   if (strikes("spawn_failed", crashes_, 30'000)) {
     return later(milliseconds(1), in::WorkerGone{id, effect.incarnation, "it could not be started"});
   }

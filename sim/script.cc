@@ -4,6 +4,8 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "events/json_read.h"
+#include "propagation/framing.h"
 #include "sim/simulation.h"
 
 namespace lockstep::sim {
@@ -21,6 +23,7 @@ const std::vector<Script>& scripts() {
   static const std::vector<Script> all{
       {"load", "a model is loaded", {{begins, What::load}}},
       {"undone", "a load fails after it was decided", {{begins, What::load}}, 1},
+      {"refused", "a worker votes no", {{begins, What::load}}, 0, true},
       {"late", "a worker does not vote in time", {{begins, What::load}, {begins + milliseconds(1), What::pause}}},
       {"generate", "an image, from the load to the answer", {{begins, What::generate}}},
       {"change", "a model gives way to another", {{begins, What::load}, {begins + seconds(3), What::load, "base-b"}}},
@@ -51,8 +54,14 @@ void World::plan_script() {
   const Script* script = script_of(options_.script);
   LOCKSTEP_CHECK(script != nullptr);
   failing_loads_ = script->failing_loads;
+  refusing_ = script->refusing;
   for (const Act& each : script->acts) at(each.at, [this, each] { act(each); });
-  disk_.cut_power_when([this] { return ends_here("power"); });
+  disk_.cut_power_when([this]() -> std::optional<Left> {
+    if (ends_here("power")) return Left::some;
+    if (ends_here("kept")) return Left::all;
+    if (ends_here("lost")) return Left::nothing;
+    return std::nullopt;
+  });
 }
 
 void World::act(const Act& what) {
@@ -106,6 +115,16 @@ void World::act(const Act& what) {
   keyed_.try_emplace(key, Keyed{asked, "", "", {}}).first->second.seeds.insert(seed);
   reply_keys_[reply] = key;
   input(asked, IdempotencyKey{key, key, reply});
+}
+
+Frame World::with_little_memory(const Frame& welcome) {
+  Envelope envelope = from_frame(welcome).value();
+  auto body = json::from_text<Welcome>(envelope.body.text).value();
+  body.memory_budget = 2_GiB;
+  envelope.body = RawJson{json::to_text(body)};
+  Frame out = to_frame(FrameType::welcome, std::move(envelope), welcome.header.descriptors);
+  out.header.sequence = welcome.header.sequence;
+  return out;
 }
 
 bool World::ends_here(const std::string& where) {

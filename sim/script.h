@@ -25,11 +25,13 @@ struct Act {
 };
 
 /// failing_loads  so many loads fail after they were decided
+/// refusing       workers are told of less memory than the orchestrator grants, and vote no
 struct Script {
   std::string_view name;
   std::string_view says;
   std::vector<Act> acts;
   int failing_loads = 0;
+  bool refusing = false;
 };
 
 const std::vector<Script>& scripts();

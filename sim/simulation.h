@@ -300,6 +300,8 @@ class World {
   bool scripted() const { return !options_.script.empty(); }
   void plan_script();
   void act(const Act& what);
+  /// The welcome of a worker that believes it has too little memory for any model.
+  Frame with_little_memory(const Frame& welcome);
   /// Counts a point of a script; true when the life ends there.
   bool ends_here(const std::string& where);
   /// At a start: what is met within the next seconds are the points of the recovery.
@@ -348,11 +350,33 @@ class World {
   // ---- sim/oracles.cc
 
   void check_invariants();
+  void check_end();
+  void count_requests();
+  /// What is true of requests at any time.
+  void check_requests();
+  void check_keys();
+  /// Recovery at the end, twice.
+  void check_recovered();
+  /// The end of a run that does not heal.
+  void check_record();
+
+  // ---- sim/liveness.cc
 
   bool at_rest();
   std::string unrest();
+  /// The names of the sentences that a world without rest does not keep: "L1, L2: ".
+  std::string unkept();
+  bool is_whole();
+  void check_decided();
+  void check_terminal();
+  void check_answered();
+  void check_nothing_left();
 
-  void check_end();
+  // ---- sim/successors.cc
+
+  void note_epoch(Epoch epoch);
+  void note_incarnation(const WorkerId& worker, Incarnation incarnation, bool fresh);
+  void note_saga(const CommitEvent& event);
 
   Options options_;
   Random random_;
@@ -421,9 +445,16 @@ class World {
   std::set<std::string> prepared_, decided_;   // transactions, over all lives
   std::map<ReplyId, std::string> reply_keys_;  // replies that are due, and the keys that they were asked for with
   ReplyId replies_made_ = 0;
+  std::map<std::string, std::int64_t> in_doubt_;  // pid, by it and a transaction that it promised and hears no more of
+  std::map<std::string, Nanos> undecided_;        // what a world without faults waits for, and since when
+  Epoch epoch_;                                   // the newest of the orchestrator's
+  std::uint64_t epoch_of_ = 0;                    // in which life it was seen
+  std::map<WorkerId, Incarnation> incarnations_;
+  std::map<std::string, std::string> sagas_ended_;  // how, by transaction
   std::set<std::string> accepted_;
   std::set<std::string> aborted_;  // transactions
   int failing_loads_ = 0;          // so many come from a script
+  bool refusing_ = false;          // workers believe that they have too little memory
 };
 
 }  // namespace lockstep::sim

@@ -37,6 +37,7 @@ void World::carry_out(out::AcceptLink& effect) {
   if (strangers_.contains(effect.link)) return violation(cat("a stranger was let in as ", effect.worker_id.str()));
   // By the process behind the connection, which may have given it up meanwhile, or have ended.
   Process& process = *processes_.at(dialed_.at(effect.link));
+  note_incarnation(effect.worker_id, effect.incarnation, process.incarnation == Incarnation{});
   if (process.incarnation == Incarnation{}) {
     fault(effect.incarnation == Incarnation{1} ? "guest_joined" : "guest_returned");
   } else {

@@ -52,6 +52,7 @@ Report World::run() {
   }
   while (!events_.empty() && report_.violations.empty()) {
     const auto next = events_.top();
+    if (next.time > options_.duration && options_.mode == Mode::safety) break;
     if (next.time > options_.duration) healed_ = true;
     if (next.time > options_.duration && at_rest()) {
       if (report_.transactions >= options_.transactions_min) break;
@@ -59,7 +60,8 @@ Report World::run() {
       continue;   // what they do comes before what was next
     }
     if (next.time > options_.duration + options_.rest_limit) {
-      violation(cat("not at rest ", options_.rest_limit / seconds(1), " s after the faults ended: ", unrest()));
+      violation(
+          cat(unkept(), "not at rest ", options_.rest_limit / seconds(1), " s after the faults ended: ", unrest()));
       break;
     }
     events_.pop();
@@ -67,10 +69,13 @@ Report World::run() {
     const auto what = std::move(actions_.at(next.sequence));
     actions_.erase(next.sequence);
     what();
-    check_invariants();
+    if (options_.mode != Mode::liveness) check_invariants();
+    if (options_.mode != Mode::safety) check_decided();
   }
   if (report_.restart.empty()) report_.restart = report_.points;  // it came to rest before
-  if (report_.violations.empty()) check_end();
+  count_requests();
+  if (report_.violations.empty() && options_.mode == Mode::safety) check_record();
+  if (report_.violations.empty() && options_.mode != Mode::safety) check_end();
   // Nothing happened between its last event and the end of the time with faults.
   const Nanos ended = report_.violations.empty() ? std::max(now_, options_.duration) : now_;
   report_.simulated_s = static_cast<double>(ended) / 1e9;

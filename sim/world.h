@@ -22,16 +22,22 @@ using Occurrence = std::pair<std::string, std::uint64_t>;
 /// Where one life ends, in a world that runs a script: at the `number`-th of its points, from 1, after the crash
 /// before.
 ///
-/// where  orchestrator: its process, before an effect; power: its machine, at the end of a call of the disk;
-///        worker_0, worker_1: that process, before an effect
+/// where  orchestrator: its process, before an effect; power, kept, lost: its machine, at the end of a call that
+///        changes the disk, and of what was not synced some, all or nothing is left; worker_0, worker_1: that process,
+///        before an effect
 struct Crash {
   std::string where;
   std::uint64_t number = 0;
   friend bool operator==(const Crash&, const Crash&) = default;
 };
 
+/// safety    the oracles look after every event; the run ends when its time is over, faults and all
+/// liveness  faults stop, the world heals, and L1, L2, L5 and L6 must hold; what is judged after every event is not
+enum class Mode { both, safety, liveness };
+
 struct Options {
   std::uint64_t seed = 1;
+  Mode mode = Mode::both;
   Nanos duration = seconds(60);  // with faults; then the world heals and must come to rest
   Nanos rest_limit = seconds(3600);
   int operations_min = 50;

@@ -1,6 +1,7 @@
 #include "sim/world.h"
 
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 
 #include "base/text.h"
 #include "sim/faults.h"
+#include "sim/shrink.h"
 
 namespace lockstep::sim {
 namespace {
@@ -76,6 +78,41 @@ TEST(World, only_the_faults_that_were_asked_for_happen) {
     EXPECT_EQ(report.faults.at("orchestrator_crash") + report.faults.at("worker_killed"), 0u);
   }
   EXPECT_GT(cuts, 0u);
+}
+
+TEST(World, safety_ends_with_its_time_and_liveness_with_rest) {
+  Options options;
+  for (options.seed = 1; options.seed <= 3; ++options.seed) {
+    options.mode = Mode::safety;
+    const Report safe = run(options);
+    EXPECT_TRUE(safe.violations.empty()) << told(safe);
+    EXPECT_EQ(safe.simulated_s, 60) << told(safe);
+    EXPECT_GT(safe.faults.at("orchestrator_crash") + safe.faults.at("worker_killed"), 0u) << told(safe);
+    options.mode = Mode::liveness;
+    const Report live = run(options);
+    expect_good(live);
+    EXPECT_EQ(live.trace_hash, run_seed(options.seed).trace_hash) << "it looks at less, and changes nothing";
+  }
+}
+
+// With no time to come to rest some seeds do not: the sentence that is not kept has its name.
+TEST(World, what_is_not_kept_after_the_faults_is_named) {
+  Options options;
+  options.duration = seconds(6);  // while they work
+  options.rest_limit = 0;
+  std::set<std::string> named;
+  for (options.seed = 1; options.seed <= 12; ++options.seed) {
+    const std::string said = first_violation(run(options));
+    for (const char* sentence : {"L1", "L2", "L5"}) {
+      const std::size_t at = said.find(sentence);
+      if (at != std::string::npos && at < said.find(": not at rest")) named.insert(sentence);
+    }
+    options.mode = Mode::safety;
+    EXPECT_TRUE(run(options).violations.empty()) << options.seed;
+    options.mode = Mode::both;
+  }
+  EXPECT_TRUE(named.contains("L2")) << "open jobs";
+  EXPECT_TRUE(named.contains("L5")) << "answers that are due";
 }
 
 // A seed that failed once stays.
