@@ -13,6 +13,9 @@ namespace {
 
 constexpr std::string_view places[] = {"orchestrator", "power", "kept", "lost", "worker_0", "worker_1"};
 
+/// What kept all is what a process leaves that ends alone, so it is no second kind of recovery.
+constexpr std::string_view ends_twice[] = {"orchestrator", "lost", "power"};
+
 class Search {
  public:
   explicit Search(const ExhaustiveOptions& options) : options_(options) {
@@ -26,13 +29,31 @@ class Search {
       if (!options_.scripts.empty() && std::ranges::find(options_.scripts, name) == options_.scripts.end()) continue;
       report_.scripts.push_back({name, each.acts.size(), {}, 0, 0});
       if (!goes_on()) continue;  // it is listed, with no run
-      search(report_.scripts.back(), options_.depth > 1 && each.acts.size() == 1);
+      search(report_.scripts.size() - 1, options_.depth > 1 && each.acts.size() == 1);
       options_.done(report_.scripts.back());
+    }
+    // Only when each script has ended everywhere once: a limit of time shall cost second ends, not whole scripts.
+    for (const std::string_view where : ends_twice) {
+      for (const Recovery& each : recoveries_) {
+        if (each.first.where == where) end_again(report_.scripts[each.script], each);
+      }
+    }
+    if (!recoveries_.empty()) {
+      for (const ScriptReport& each : report_.scripts) {
+        if (each.pairs > 0) options_.done(each);
+      }
     }
     return std::move(report_);
   }
 
  private:
+  /// points  of the same kind in the recovery after the first end
+  struct Recovery {
+    std::size_t script;
+    Crash first;
+    std::uint64_t points;
+  };
+
   bool goes_on() {
     if (!options_.go_on()) report_.whole = false;
     return report_.whole && report_.violations.size() < violations_max;
@@ -56,7 +77,8 @@ class Search {
     return found;
   }
 
-  void search(ScriptReport& script, bool twice) {
+  void search(std::size_t index, bool twice) {
+    ScriptReport& script = report_.scripts[index];
     const Report peaceful = try_one(script, {});
     script.points = peaceful.points;
     for (const std::string_view where : places) {
@@ -68,23 +90,29 @@ class Search {
       for (std::uint64_t number = 1; number <= place->second && goes_on(); number += options_.every) {
         const Crash first{place->first, number};
         const Report once = try_one(script, {first});
-        if (!twice || where.starts_with("worker") || !once.violations.empty()) continue;
-        if (once.restart.empty()) {
+        if (!twice || !once.violations.empty() || std::ranges::find(ends_twice, where) == std::end(ends_twice))
+          continue;
+        const auto again = once.restart.find(first.where);
+        if (again == once.restart.end()) {
           report_.violations.push_back(
               {cat("script ", script.script, ": no point of a recovery after ", text_of({first})), ""});
+          continue;
         }
-        for (const auto& [again, count] : once.restart) {
-          for (std::uint64_t second = 1; second <= count && goes_on(); second += options_.every) {
-            try_one(script, {first, {again, second}});
-            ++script.pairs;
-          }
-        }
+        recoveries_.push_back({index, first, again->second});
       }
+    }
+  }
+
+  void end_again(ScriptReport& script, const Recovery& recovery) {
+    for (std::uint64_t number = 1; number <= recovery.points && goes_on(); number += options_.every) {
+      try_one(script, {recovery.first, {recovery.first.where, number}});
+      ++script.pairs;
     }
   }
 
   const ExhaustiveOptions& options_;
   ExhaustiveReport report_;
+  std::vector<Recovery> recoveries_;
 };
 
 }  // namespace

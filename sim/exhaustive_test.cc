@@ -69,7 +69,7 @@ TEST(Exhaustive, each_point_of_a_script_is_tried_and_the_recovery_too) {
   EXPECT_EQ(seventh.runs, points + 1) << "each place keeps its first point";
   options.every = 1;
 
-  int left = 60;
+  int left = static_cast<int>(all.runs) + 60;
   options.depth = 2;
   options.go_on = [&left] { return --left > 0; };
   const ExhaustiveReport some = exhaust(options);

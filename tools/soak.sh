@@ -41,8 +41,8 @@ print(f"soak: {report.get('runs', 0)} runs, {report.get('simulated_s', 0)} s sim
 sys.exit(1 if violations or status or not report.get("runs") else 0)
 PY
 
-echo "soak: the small scope, ended at every point, for at most 20 minutes"
-build/lockstep sim --exhaustive --wall 1200 --json >build/soak/exhaustive.json
+echo "soak: the small scope, ended at every point, for at most 40 minutes"
+build/lockstep sim --exhaustive --wall 2400 --json >build/soak/exhaustive.json
 
 # A violation does not hide what the sanitizers find: the status is kept for the end.
 killed=0
