@@ -90,10 +90,16 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
   }
   const Nanos duration = milliseconds(handlers_.between(30, 1500));
   const std::optional<Nanos> pace = slowness(process);
+  ModelId loads;
+  if (effect.kind == "load") {
+    loads = json::from_text<LoadTask>(effect.body).value().model_id;
+    process.failed_loads.erase(loads);
+  }
   const bool as_scripted = effect.kind == "load" && failing_loads_ > 0 && failing_loads_-- > 0;
   if (strikes(effect.kind == "load" ? "load_failed" : "handler_failed", handlers_, 15'000) || as_scripted) {
     const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
-    return when_free(pid, duration, [this, pid, task = effect.task, code] {
+    return when_free(pid, duration, [this, pid, task = effect.task, code, loads] {
+      if (!loads.empty()) processes_.at(pid)->failed_loads.insert(loads);
       worker_input(pid, win::TaskFailed{task, code, "simulated failure"});
     });
   }

@@ -42,6 +42,11 @@ void World::check_invariants() {
       violation(cat(key, " belongs to an incarnation that is gone"));
     }
     if (!tables.memory.allocations.contains(entry.row.allocation_id.str())) violation(cat(key, " has no allocation"));
+    const Process* process = living(entry.row.worker_id, entry.row.incarnation);
+    if (process != nullptr && entry.row.state == model::ResidencyState::loaded &&
+        process->failed_loads.contains(entry.row.model_id)) {  // S12: what failed is undone, never finished
+      violation(cat(key, " is said to be loaded, and its load failed"));
+    }
   }
   if (tables.memory.allocations.size() != tables.model.residencies.size()) {
     violation(

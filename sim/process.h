@@ -97,7 +97,8 @@ struct Process {
   LinkId link = 0;         // the connection as the worker sees it
   bool link_up = false;    // bytes still cross it
   bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
-  bool hung = false;       // its handlers answer no more
+  std::set<ModelId> failed_loads;  // models whose newest load failed
+  bool hung = false;               // its handlers answer no more
   bool measures = false;   // its device, beside nothing else
   Nanos held_until = 0;    // a handler holds the interpreter: no other thread of Python says anything
   Nanos stalls_until = 0;  // its handlers may be silent for longer than the progress deadline until then

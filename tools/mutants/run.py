@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FIELDS = {"name", "rule", "file", "old", "new"}
 OPTIONAL = {"test"}
 SEEDS = (5, 20, 60, 200)  # how far each round goes; the next begins where it ended
+EXHAUSTIVE = ["sim", "--exhaustive", "--depth", "1", "--every", "4"]  # after the first round: what needs its scripts
 RUN_LIMIT = 900  # seconds for one round
 
 VIOLATION = re.compile(r"^seed (\d+) at (\d+) ms: (.*)$", re.MULTILINE)
@@ -140,6 +141,19 @@ class Copy:
                 return caught
         return None
 
+    def exhaust(self):
+        """What catches in a script that is ended everywhere: its first violation, or None."""
+        done = self.run([str(self.build / "lockstep"), *EXHAUSTIVE])
+        if done is None:
+            return f"not done after {RUN_LIMIT} s"
+        if done.returncode == 0:
+            return None
+        said = [line for line in done.stderr.splitlines() if line.startswith("script ")]
+        check = CHECK_FAILED.search(done.stderr)
+        if check:
+            return f"check failed: {check.group(1)} ({check.group(2)})"
+        return said[0] if said else done.stderr.strip()[-300:] or f"exit status {done.returncode}"
+
     def test(self, names):
         """The tests among `names` that fail."""
         done = self.run([str(self.build / "lockstep_tests"), f"--gtest_filter={names}"])
@@ -190,6 +204,10 @@ def try_one(copy, mutant, seeds):
             if caught:
                 row |= {"state": "caught", "caught_by": caught[0], "seed": caught[1]}
                 break
+            said = copy.exhaust() if first == 1 else None
+            if said:
+                row |= {"state": "caught", "caught_by": said}
+                break
     row["seconds"] = round(time.monotonic() - begin, 1)
     return row
 
@@ -221,6 +239,9 @@ def clean(copy, chosen, seeds):
             caught = copy.simulate(first, last)
             if caught:
                 return f"seed {caught[1]}: {caught[0]}"
+        said = copy.exhaust()
+        if said:
+            return said
     if by_tests:
         failed = copy.test(":".join(by_tests))
         if failed:
