@@ -219,7 +219,7 @@ int Command::State::exhaust() const {
   } else {
     std::cout << report.scripts.size() << " scripts, " << report.runs << " runs, "
               << static_cast<std::uint64_t>(report.simulated_s) << " simulated s in " << elapsed() << " s"
-              << (report.every == 1 ? "" : cat(", each ", report.every, "th point"))
+              << (report.every == 1 ? "" : cat(", one point in ", report.every))
               << (report.whole ? "" : "; the time was up before every point was tried")
               << "\nviolations: " << report.violations.size() << "\n";
   }

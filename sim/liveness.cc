@@ -28,6 +28,9 @@ bool World::at_rest() {
   for (const auto& [key, entry] : machine_->tables().model.residencies.entries()) {
     if (entry.row.state != model::ResidencyState::loaded) return false;
   }
+  // What is in the cache is told when no segment is on its way to it.
+  const auto filling = [](const auto& each) { return each.second.state == SegmentState::filling; };
+  if (std::ranges::any_of(machine_->live().segments, filling)) return false;
   return machine_->tables().transactions.decisions.entries().empty() && machine_->live().intents.empty() && all_told();
 }
 
