@@ -89,9 +89,15 @@ class Server:
     def submit(self, **body):
         """Accepts a generation without waiting for it; returns the request id."""
         body = {"size": "64x64", "steps": 4, **body}
-        status, answer = self.request("POST", "/v1/images/generations", body, {"Prefer": "respond-async"})
-        assert status == 202, answer
-        return answer["request_id"]
+
+        def accepted():
+            status, answer = self.request("POST", "/v1/images/generations", body, {"Prefer": "respond-async"})
+            if status == 503 and "try again shortly" in answer["error"]["message"]:
+                return None  # a worker can be back before the models are read
+            assert status == 202, answer
+            return answer["request_id"]
+
+        return until("the models to be read", accepted)
 
     def view(self, request):
         return self.get(f"/api/v1/requests/{request}")
