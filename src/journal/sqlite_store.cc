@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "journal/checksums.h"
+#include "journal/sqlite_log.h"
 #include "journal/sqlite_rows.h"
 
 namespace lockstep {
@@ -81,6 +82,7 @@ class Statement {
 /// The raw handle and its prepared statements.
 struct SqliteStore::Connection {
   std::string path;
+  std::optional<LogFileSystem> files;  // of who writes
   sqlite3* db = nullptr;
   std::uint64_t version = format_version;
   bool known = false;  // what is in it: it is new, or was recovered
@@ -386,8 +388,9 @@ void SqliteStore::Connection::keep_log(bool keep) const {
 Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path, const char* vfs) {
   auto connection = std::make_unique<Connection>();
   connection->path = path;
+  connection->files.emplace(vfs, vfs == nullptr);
   if (sqlite3_open_v2(path.c_str(), &connection->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                      vfs) != SQLITE_OK) {
+                      connection->files->name()) != SQLITE_OK) {
     return connection->error("cannot be opened", ErrorCode::unavailable);
   }
   const bool is_new = LOCKSTEP_TRY(connection->check_format());
