@@ -9,12 +9,13 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 67> fault_names{
+inline constexpr std::array<std::string_view, 68> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "start_failed", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_kept_unsynced",
     "disk_lost_unsynced", "disk_torn_write", "disk_io_error", "disk_sync_dropped", "disk_sync_kept", "disk_full",
     "disk_lying_sync", "disk_lying_checkpoint", "disk_lies_refused", "disk_bit_rot", "disk_log_rot", "disk_stall",
-    "disk_stall_long", "output_disk_full", "fill_failed",
+    "disk_stall_long", "output_disk_full", "disk_space_low",
+    "fill_failed",
     // clocks, and nodes that stand still
     "clock_skew", "wall_jump", "worker_paused", "worker_suspended", "orchestrator_paused",
     // worker processes

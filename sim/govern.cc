@@ -51,6 +51,13 @@ void World::press(double share) {
                          std::nullopt, Bytes{}, 0});
 }
 
+/// Most samples of a disk say nothing new.
+void World::fill_disk() {
+  if (!strikes("disk_space_low", disk_random_, 300'000)) return input(in::DataDisk{64_GiB});
+  trace("person", "the disk is nearly full");
+  input(in::DataDisk{1_MiB});
+}
+
 void World::govern() {
   if (!loop_) return;
   if (tellers_.chance(100'000)) {
@@ -75,7 +82,9 @@ void World::govern() {
                  cat(R"({"memory_allocation_policy":")", policies[governors_.between(0, 2)], R"(","power_limit":)",
                      governors_.between(100, 400), "}"));
     }
-    case 3: return press(static_cast<double>(governors_.between(50, 99)) / 100);
+    case 3:
+      fill_disk();
+      return press(static_cast<double>(governors_.between(50, 99)) / 100);
     case 4: return govern_sessions();
     case 5:
     case 6: return coordinate();
@@ -222,6 +231,7 @@ void World::govern_no_more() {
   set("routing", true, R"({"routing_table":{}})");
   for (const std::string_view device : device_names) set(cat("devices/", device, "/config"), true, "{}");
   press(0.3);
+  input(in::DataDisk{64_GiB});
 }
 
 }  // namespace lockstep::sim

@@ -324,6 +324,7 @@ class World {
   void govern_no_more();
   void set(const std::string& path, bool whole, std::string body);
   void press(double share);
+  void fill_disk();
   void flip_routes();
   void ask_for_memory();
   void govern_sessions();

@@ -191,7 +191,7 @@ class Orchestrator:
         tables = "".join(f'[[worker]]\nname = "{name}"\nmemory = "12MB"\n' for name in SPAWNED)
         self.config.write_text(
             f'data_dir = "{self.data}"\nmodels_dir = "{models}"\n[http]\nhistory_events = 1000000\n'
-            f'history_bytes = "512MB"\n[breaker]\ndeaths = 1000\n[workers]\ncommand = {json.dumps(command)}\n{tables}')
+            f'history_bytes = "512MB"\n[storage]\nlow_water = "0B"\nreserve = "0B"\n[breaker]\ndeaths = 1000\n[workers]\ncommand = {json.dumps(command)}\n{tables}')
 
     def begin(self):
         self.life += 1

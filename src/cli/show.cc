@@ -119,7 +119,9 @@ std::string text_of(const StatusView& view) {
   std::string out = cat("lockstep ", harmless(view.version), "  epoch ", view.epoch.value, "  rev ", view.rev.value,
                         "  ", readiness, "\n");
   out += cat("queue: ", view.queue.open, " open, ", view.queue.running, " running, ", view.queue.queued, " waiting\n");
-  out += cat("cache: ", to_text(view.cache_used), " of ", to_text(view.cache_limit), "\n\n");
+  out += cat("cache: ", to_text(view.cache_used), " of ", to_text(view.cache_limit), "\n");
+  if (view.disk_free) out += cat("disk: ", to_text(*view.disk_free), " free\n");
+  out += "\n";
   std::vector<Row> rows{{"WORKER", "STATE", "PID", "DEVICE", "MEMORY", "TASK"}};
   for (const WorkerView& each : view.workers) {
     const auto device = std::ranges::find(view.devices, each.device_id, &DeviceView::device_id);

@@ -228,13 +228,14 @@ struct StatusView {
   QueueView queue;
   Bytes cache_used;
   Bytes cache_limit;
+  std::optional<Bytes> disk_free;  // of the data directory's; absent until it was looked at
   std::vector<WorkerView> workers;
   std::vector<DeviceView> devices;
   std::vector<ModelView> models;
 };
 BOOST_DESCRIBE_STRUCT(StatusView, (),
                       (version, cluster_id, epoch, rev, ready, not_ready_because, queue, cache_used, cache_limit,
-                       workers, devices, models))
+                       disk_free, workers, devices, models))
 
 struct DevicesView {
   Rev rev;

@@ -223,6 +223,10 @@ struct SystemMemory {
   Bytes group_used;
   double stall = 0;
 };
+/// What may still be written to the disk of the data directory.
+struct DataDisk {
+  Bytes free;
+};
 /// What a person commands, as JSON, by its path below /api/v1.
 struct Command {
   ReplyId reply;
@@ -271,7 +275,7 @@ struct Input {
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
                in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::CalibrateDevice, in::LoadModel,
                in::UnloadModel, in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved,
-               in::Set, in::SystemMemory, in::CommandSession, in::CommandWorkflow, in::TagOutput,
+               in::Set, in::SystemMemory, in::DataDisk, in::CommandSession, in::CommandWorkflow, in::TagOutput,
                in::ResolveTransaction, in::SetSafetyPolicy, in::ListOutputs, in::ReplyGone, in::StopRequested>
       what;
   std::optional<IdempotencyKey> key = {};

@@ -231,6 +231,8 @@ struct Live {
   Dependencies dependencies;  // derived from the table of requests
   std::map<OperationKey, OperationCost> operation_costs;
   SystemRam ram;
+  std::optional<in::DataDisk> data_disk;  // as it was sampled last
+  bool disk_is_low = false;               // nothing new is accepted
   std::uint64_t allocations_made = 0;
   Counters counters;
 };

@@ -8,6 +8,7 @@
 #include "operations/accept.h"
 #include "operations/views.h"
 #include "operations/workflow.h"
+#include "orchestrator/admission.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_calibration.h"
 #include "orchestrator/on_device.h"
@@ -106,6 +107,7 @@ StatusView status_view(const Turn& turn) {
   }));
   view.queue.queued = view.queue.open - view.queue.running;
   view.cache_limit = cache_limit(turn);
+  if (turn.live.data_disk) view.disk_free = turn.live.data_disk->free;
   for (const auto& [key, segment] : turn.live.segments) view.cache_used += segment.size;
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
     view.workers.push_back(worker_view(turn, entry.row));
@@ -143,11 +145,8 @@ void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processin
   }
   if (!request) return refuse(turn, reply, request.error());
   // What is accepted waits as long as it must; a new client learns now that nobody would do its work.
-  if (const std::string nobody = nobody_works_because(turn); !nobody.empty()) {
-    return refuse(turn, reply, fail(ErrorCode::unavailable, nobody));
-  }
-  if (const std::string full = no_admission_because(turn); !full.empty()) {
-    return refuse(turn, reply, fail(ErrorCode::unavailable, full));
+  if (const std::string why = nothing_new_because(turn); !why.empty()) {
+    return refuse(turn, reply, fail(ErrorCode::unavailable, why));
   }
   accept(turn.tables, *request, turn.wall, turn.change);
   if (wait) {

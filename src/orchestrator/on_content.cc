@@ -6,9 +6,9 @@
 #include "operations/outputs.h"
 #include "operations/sessions.h"
 #include "operations/workflows.h"
+#include "orchestrator/admission.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_session.h"
-#include "orchestrator/starts.h"
 
 namespace lockstep {
 
@@ -31,9 +31,7 @@ TemplateView view_of(const processing::WorkflowTemplate& workflow) {
 
 Result<std::string> run(Turn& turn, const in::Command& input, const std::string& name) {
   if (!turn.live.scanned) return fail(ErrorCode::unavailable, "the models are being read; try again shortly");
-  if (const std::string nobody = nobody_works_because(turn); !nobody.empty()) {
-    return fail(ErrorCode::unavailable, nobody);
-  }
+  if (const std::string why = nothing_new_because(turn); !why.empty()) return fail(ErrorCode::unavailable, why);
   const GenerateBody body = LOCKSTEP_TRY(read_command_body<GenerateBody>(input.body));
   const RequestId request = request_id(turn.live.epoch, ++turn.live.requests_made);
   const std::string session = session_id(turn.live.epoch, ++turn.live.sessions_made);

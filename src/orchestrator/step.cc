@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "base/check.h"
+#include "orchestrator/admission.h"
 #include "orchestrator/coordination.h"
 #include "orchestrator/machine.h"
 #include "orchestrator/on_key.h"
@@ -75,6 +76,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::FilesMoved& x) { on_files_moved(turn, x); },
                  [&](const in::Set& x) { command(turn, x, on_set); },
                  [&](const in::SystemMemory& x) { on_system_memory(turn, x); },
+                 [&](const in::DataDisk& x) { on_data_disk(turn, x); },
                  [&](const in::CommandSession& x) { command(turn, x, on_command_session); },
                  [&](const in::CommandWorkflow& x) { command(turn, x, on_command_workflow); },
                  [&](const in::TagOutput& x) { command(turn, x, on_tag_output); },

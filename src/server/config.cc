@@ -182,12 +182,12 @@ Result<Config> read_config(const std::string& path) {
   LOCKSTEP_TRY_STATUS(top.text("data_dir", config.data_dir));
   LOCKSTEP_TRY_STATUS(top.text("models_dir", config.models_dir));
   LOCKSTEP_TRY_STATUS(top.text("log_level", config.log_level));
-  for (const char* section : {"http", "cache", "workers", "limits", "timing", "breaker", "logs", "worker"}) {
+  for (const char* section : {"http", "cache", "storage", "workers", "limits", "timing", "breaker", "logs", "worker"}) {
     top.known(section);
   }
   LOCKSTEP_TRY_STATUS(top.no_others());
 
-  for (const char* name : {"http", "cache", "workers", "limits", "timing", "breaker", "logs"}) {
+  for (const char* name : {"http", "cache", "storage", "workers", "limits", "timing", "breaker", "logs"}) {
     const toml::node* node = root.get(name);
     if (node != nullptr && !node->is_table()) return top.wrong(name, *node, cat("a table, as in [", name, "]"));
   }
@@ -227,6 +227,11 @@ Result<Config> read_config(const std::string& path) {
   }
   config.cache_dtype = named->second;
   LOCKSTEP_TRY_STATUS(cache.no_others());
+
+  TableReader storage(section("storage"), "storage.", path);
+  LOCKSTEP_TRY_STATUS(storage.size("low_water", config.core.disk_low_water));
+  LOCKSTEP_TRY_STATUS(storage.size("reserve", config.disk_reserve));
+  LOCKSTEP_TRY_STATUS(storage.no_others());
 
   TableReader workers(section("workers"), "workers.", path);
   LOCKSTEP_TRY_STATUS(workers.texts("command", config.worker_command));

@@ -31,6 +31,7 @@ struct Config {
   real::TlsFiles worker_tls;
   model::CacheDtype cache_dtype = model::CacheDtype::as_is;  // what models become in the cache
   std::size_t pool_threads = 2;
+  Bytes disk_reserve = 64_MiB;      // set aside on the data directory's disk; 0: nothing is
   Bytes worker_log_limit = 16_MiB;  // of one worker's log; one predecessor of the same size is kept
   std::string log_level = "info";
 };

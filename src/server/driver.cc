@@ -38,6 +38,8 @@ constexpr Nanos models_settled = seconds(2);       // a broken file younger than
 constexpr Nanos models_poll_every = seconds(10);   // where the folder cannot be watched
 constexpr Nanos log_look_every = milliseconds(250);
 constexpr Nanos memory_look_every = seconds(2);
+constexpr Nanos disk_look_every = seconds(1);
+constexpr Bytes disk_nearly_full = 16_MiB;  // with less than this the reserve is given up
 
 }  // namespace
 
@@ -46,6 +48,7 @@ Driver::Driver(Config config)
       pool_(config_.pool_threads),
       machine_(config_.core),
       outputs_(cat(config_.data_dir, "/outputs")),
+      reserve_(cat(config_.data_dir, "/reserve"), config_.disk_reserve),
       logs_(cat(config_.data_dir, "/logs"), config_.worker_log_limit,
             static_cast<std::uint64_t>(real::Reactor::wall().ms)),
       disk_(std::make_unique<real::Pool>(1)) {
@@ -64,6 +67,7 @@ Ended Driver::run() {
   });
   bound_logs();
   sample_memory();
+  sample_disk();
   input(in::Started{random_id(), sha256_hex(worker_secret_)});
   reactor_.run();
   return ended_;
@@ -84,6 +88,11 @@ Status Driver::open() {
   data_lock_ = LOCKSTEP_TRY(real::try_lock(cat(config_.data_dir, "/lock")));
   if (!data_lock_) {
     return fail(ErrorCode::unavailable, cat("another lockstep is using the data directory ", config_.data_dir));
+  }
+  // A start writes too, and may be what makes room.
+  if (const auto free = real::free_on_disk(config_.data_dir); free && *free < disk_nearly_full && reserve_.give_up()) {
+    spdlog::warn("the disk of {} is full: the reserve of {} is given up to start", config_.data_dir,
+                 to_text(reserve_.size()));
   }
   store_ = LOCKSTEP_TRY(SqliteStore::open(cat(config_.data_dir, "/journal.db")));
   const Recovered recovered = LOCKSTEP_TRY(store_->recover());
@@ -290,6 +299,20 @@ void Driver::sample_memory() {
                            reading->stall});
   }
   reactor_.arm("memory", real::Reactor::now() + memory_look_every, [this] { sample_memory(); });
+}
+
+/// What was accepted needs room for its records and images when there is none: the reserve is for that.
+void Driver::sample_disk() {
+  if (const auto free = real::free_on_disk(config_.data_dir)) {
+    if (*free < disk_nearly_full && reserve_.give_up()) {
+      spdlog::warn("the disk of {} has {} left: the reserve of {} is given up", config_.data_dir, to_text(*free),
+                   to_text(reserve_.size()));
+    } else if (*free >= config_.core.disk_low_water + reserve_.size() && !reserve_.held()) {
+      if (const Status taken = reserve_.take(); !taken) spdlog::warn("{}", taken.error().message);
+    }
+    input(in::DataDisk{*free});
+  }
+  reactor_.arm("disk", real::Reactor::now() + disk_look_every, [this] { sample_disk(); });
 }
 
 void Driver::bound_logs() {

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "env/real/blob_store.h"
+#include "env/real/disk_space.h"
 #include "env/real/folder_watch.h"
 #include "env/real/frame_link.h"
 #include "env/real/path_listener.h"
@@ -136,6 +137,7 @@ class Driver {
   std::string link_path() const;
   void bound_logs();
   void sample_memory();
+  void sample_disk();
   std::string metrics() const;
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
   template <class Work, class Done>
@@ -150,6 +152,7 @@ class Driver {
   std::unique_ptr<Loop<Orchestrator>> loop_;
   std::unique_ptr<http::Server> http_;
   real::BlobStore outputs_;
+  real::DiskReserve reserve_;
   WorkerLogs logs_;
   std::mt19937_64 random_;
 

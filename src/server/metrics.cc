@@ -105,6 +105,10 @@ void server_families(Families& out, const MetricsSource& from) {
   out.add(real(from.driver.snapshots));
   out.gauge("lockstep_journal_bytes", "Size of the journal's files.");
   out.add(real(from.journal_bytes));
+  if (const auto& disk = from.machine.live().data_disk) {
+    out.gauge("lockstep_disk_free_bytes", "What may still be written to the disk of the data directory.");
+    out.add(real(disk->free.value));
+  }
 }
 
 void work_families(Families& out, const MetricsSource& from) {

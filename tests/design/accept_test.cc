@@ -12,6 +12,33 @@ using processing::JobStage;
 constexpr const char* job0 = "req_000001_000001/00";
 constexpr const char* job1 = "req_000001_000001/01";
 
+// What is accepted needs room for its record and its image: below the low water nothing new is, and what was goes on.
+TEST(Design_accept, on_a_nearly_full_disk_nothing_new_is_accepted_and_the_rest_goes_on) {
+  Settings settings = settings_of(1);
+  settings.disk_low_water = 100_MiB;
+  Stage stage(std::move(settings));
+  stage.ready();
+  stage.input(in::DataDisk{100_MiB});
+  stage.generate(1);
+  stage.input(in::DataDisk{99_MiB});
+  stage.generate(2);
+  const out::Reply refused = stage.all<out::Reply>().back();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_NE(refused.body.find("the disk of the data directory has 99MB left; below 100MB"), std::string::npos)
+      << refused.body;
+  stage.input(in::CommandWorkflow{{3, "workflows/sdxl_generation_pipeline/run", R"({"prompt":"p"})"}});
+  EXPECT_EQ(stage.all<out::Reply>().back().status, 503);
+  stage.input(in::DataDisk{120_MiB});  // within the hysteresis
+  stage.generate(4);
+  EXPECT_EQ(stage.all<out::Reply>().back().status, 503);
+  EXPECT_EQ(stage.tables().processing.requests.size(), 1u);
+  stage.until_inferring();
+  EXPECT_EQ(stage.stage_of(job0), JobStage::inferring);
+  stage.input(in::DataDisk{125_MiB});
+  stage.generate(5);
+  EXPECT_EQ(stage.tables().processing.requests.size(), 2u);
+}
+
 TEST(Design_accept, an_image_goes_through_every_stage_and_is_answered_once) {
   Stage stage(settings_of(1));
   stage.ready();

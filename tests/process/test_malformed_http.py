@@ -211,7 +211,8 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_server_and_space_brings_everything_back(tmp_path, models, small_disk):
-    server = bare_server(small_disk, models, '[workers]\ncommand = ["/bin/sleep", "600"]', ["sleeper"])
+    more = '[storage]\nlow_water = "0B"\n[workers]\ncommand = ["/bin/sleep", "600"]'  # it is to be filled to the end
+    server = bare_server(small_disk, models, more, ["sleeper"])
     server.start(wait_ready=False)
     try:
         until("the models to be read",
@@ -239,6 +240,70 @@ def test_a_full_disk_ends_the_server_and_space_brings_everything_back(tmp_path, 
     finally:
         if server.process.poll() is None:
             server.stop()  # and its worker, whose log keeps the file system busy
+
+
+def test_below_the_low_water_nothing_new_is_accepted(tmp_path, models):
+    server = bare_server(tmp_path, models, '[storage]\nlow_water = "4000TB"', ["only"])
+    server.start()
+    try:
+        assert server.get("/api/v1/status")["disk_free"]
+        status, answer = server.request("POST", "/v1/images/generations", {"prompt": "x"})
+        assert status == 503, answer
+        assert "the disk of the data directory has" in answer["error"]["message"], answer
+        assert "below 4000TB nothing new is accepted" in answer["error"]["message"], answer
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def disk_of_a_reserve(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"mounting is not possible here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                pass
+
+
+def test_a_reserve_lets_a_server_go_on_and_start_on_a_full_disk(tmp_path, models, disk_of_a_reserve):
+    """Filled while it runs, the reserve makes room for what was accepted; filled while it is down, for its start."""
+    server = bare_server(disk_of_a_reserve, models, '[storage]\nlow_water = "20MB"\nreserve = "24MB"', ["only"])
+    server.start()
+    reserve = disk_of_a_reserve / "data" / "reserve"
+    filler = disk_of_a_reserve / "filler"
+    try:
+        until("a reserve", reserve.exists)
+        assert reserve.stat().st_blocks * 512 >= 24 << 20
+        before = server.submit(prompt="kept")
+        fill(filler)
+        until("the reserve to be given up", lambda: not reserve.exists())
+        assert "is given up" in server.log.read_text()
+        assert server.finished(before)["state"] == "completed"
+        assert server.process.poll() is None
+        filler.unlink()
+        until("a reserve again", reserve.exists)
+        server.stop()
+        fill(filler)
+        server.start()
+        assert "given up to start" in server.log.read_text()
+        assert server.finished(before)["state"] == "completed"
+        filler.unlink()
+        until("a reserve again", reserve.exists)
+        assert server.finished(server.submit(prompt="one more"))["state"] == "completed"
+    finally:
+        if server.process.poll() is None:
+            server.stop()
 
 
 def without_rights(command, cwd):
