@@ -7,7 +7,10 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <optional>
 #include <sstream>
+#include <tuple>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 
@@ -66,6 +69,18 @@ std::string hex(std::uint64_t number) {
 
 /// S24: so many seeds in a hundred are run twice, and must leave the same trace.
 constexpr std::uint64_t audit_every = 20;
+
+/// "3/16" -> 3, 16.
+std::optional<std::pair<std::uint64_t, std::uint64_t>> part_of(const std::string& text) {
+  const char* const end = text.data() + text.size();
+  std::uint64_t part = 0;
+  std::uint64_t parts = 0;
+  const auto first = std::from_chars(text.data(), end, part);
+  if (first.ec != std::errc{} || first.ptr == end || *first.ptr != '/') return std::nullopt;
+  const auto second = std::from_chars(first.ptr + 1, end, parts);
+  if (second.ec != std::errc{} || second.ptr != end || part < 1 || part > parts || parts > 1000) return std::nullopt;
+  return std::pair(part, parts);
+}
 
 std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> out;
@@ -144,6 +159,7 @@ struct Command::State {
   std::string crash;
   int depth = 2;
   std::uint64_t every = 1;
+  std::string part = "1/1";
 
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); }
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
@@ -193,6 +209,9 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_option("--every", state_->every, "only the first of so many points, and the first of the next ones")
       ->check(CLI::Range(1, 1000))
       ->needs(small);
+  state_->app
+      ->add_option("--part", state_->part, "K/N: one of N parts, which together try everything; for N processors")
+      ->needs(small);
 }
 Command::~Command() = default;
 
@@ -202,6 +221,12 @@ int Command::State::exhaust() const {
   if (!script.empty()) options.scripts = {script};
   options.depth = depth;
   options.every = every;
+  const auto shares = part_of(part);
+  if (!shares) {
+    std::cerr << "lockstep sim: --part is \"" << part << "\"; expected K/N, K from 1 to N, N up to 1000\n";
+    return 2;
+  }
+  std::tie(options.part, options.parts) = *shares;
   if (wall_s > 0) options.go_on = [this] { return elapsed() < wall_s; };
   options.done = [this](const ScriptReport& done) {
     std::cerr << "sim: " << done.script << ":";
@@ -220,6 +245,7 @@ int Command::State::exhaust() const {
     std::cout << report.scripts.size() << " scripts, " << report.runs << " runs, "
               << static_cast<std::uint64_t>(report.simulated_s) << " simulated s in " << elapsed() << " s"
               << (report.every == 1 ? "" : cat(", one point in ", report.every))
+              << (report.parts == 1 ? "" : cat(", part ", report.part, " of ", report.parts))
               << (report.whole ? "" : "; the time was up before every point was tried")
               << "\nviolations: " << report.violations.size() << "\n";
   }

@@ -21,6 +21,8 @@ class Search {
   explicit Search(const ExhaustiveOptions& options) : options_(options) {
     report_.seed = options.seed;
     report_.every = options.every;
+    report_.part = options.part;
+    report_.parts = options.parts;
   }
 
   ExhaustiveReport run() {
@@ -88,6 +90,7 @@ class Search {
         continue;
       }
       for (std::uint64_t number = 1; number <= place->second && goes_on(); number += options_.every) {
+        if (first_ends_++ % options_.parts != options_.part - 1) continue;
         const Crash first{place->first, number};
         const Report once = try_one(script, {first});
         if (!twice || !once.violations.empty() || std::ranges::find(ends_twice, where) == std::end(ends_twice))
@@ -113,6 +116,7 @@ class Search {
   const ExhaustiveOptions& options_;
   ExhaustiveReport report_;
   std::vector<Recovery> recoveries_;
+  std::uint64_t first_ends_ = 0;
 };
 
 }  // namespace

@@ -36,13 +36,16 @@ struct ExhaustiveReport {
   std::string bench = "sim_exhaustive";
   std::uint64_t seed = 1;
   std::uint64_t every = 1;
+  std::uint64_t part = 1;
+  std::uint64_t parts = 1;
   bool whole = true;  // every point of what was asked was tried; false when the time was up
   std::uint64_t runs = 0;
   double simulated_s = 0;
   std::vector<ScriptReport> scripts;
   std::vector<ExhaustiveViolation> violations;  // at most violations_max, then it stops
 };
-BOOST_DESCRIBE_STRUCT(ExhaustiveReport, (), (bench, seed, every, whole, runs, simulated_s, scripts, violations))
+BOOST_DESCRIBE_STRUCT(ExhaustiveReport, (),
+                      (bench, seed, every, part, parts, whole, runs, simulated_s, scripts, violations))
 
 inline constexpr std::size_t violations_max = 20;
 
@@ -51,6 +54,8 @@ struct ExhaustiveOptions {
   std::vector<std::string> scripts;                   // empty: all
   int depth = 2;                                      // 1: one end a run
   std::uint64_t every = 1;                            // of the points, only each so many-th is tried
+  std::uint64_t part = 1;                             // of `parts`, which together try what one of one tries, and
+  std::uint64_t parts = 1;                            // share out the first ends with the second ones that follow them
   std::function<bool()> go_on = [] { return true; };  // false: the time is up
   std::function<void(const ScriptReport&)> done = [](const ScriptReport&) {};  // with a script
 };

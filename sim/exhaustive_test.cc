@@ -69,6 +69,12 @@ TEST(Exhaustive, each_point_of_a_script_is_tried_and_the_recovery_too) {
   EXPECT_EQ(seventh.runs, points + 1) << "each place keeps its first point";
   options.every = 1;
 
+  options.parts = 3;
+  std::uint64_t together = 0;
+  for (options.part = 1; options.part <= 3; ++options.part) together += exhaust(options).runs - 1;
+  EXPECT_EQ(together, all.runs - 1) << "and each its own peaceful run";
+  options.part = options.parts = 1;
+
   int left = static_cast<int>(all.runs) + 60;
   options.depth = 2;
   options.go_on = [&left] { return --left > 0; };
