@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. The work is done in tools/.
 
 PRESET ?= release
-SEEDS ?= 1..2000
+SEEDS ?= 1..20000
 KILLS ?= 1000
 ROUNDS ?= 20
 ARGS ?=
@@ -30,7 +30,7 @@ serve: ## run the orchestrator in the foreground (ARGS="--help")
 test: ## set up, build, and run every test; the last line is the total
 	@tools/test.sh
 
-soak: ## formal model, simulator seeds, kills, disk faults, sanitizers (SEEDS=1..2000 KILLS=1000 ROUNDS=20)
+soak: ## formal model, simulator seeds, kills, disk faults, sanitizers (SEEDS=1..20000 KILLS=1000 ROUNDS=20)
 	@tools/soak.sh $(SEEDS) $(KILLS) $(ROUNDS)
 
 mutants: ## put one-line bugs in a copy, one after the other, and show what catches each (ARGS="--only NAME")
