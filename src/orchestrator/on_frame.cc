@@ -39,9 +39,15 @@ struct Arrival {
   std::vector<HandleId> handles;
 };
 
+/// The message, read once in whichever form it came; not_owner when it is about a thing of another worker's. A hello is
+/// no such statement: who it is was decided before it was let in.
 template <class Body>
-Result<Body> body_of(const Arrival& arrival) {
-  return read_message<Body>(arrival.envelope);
+Result<Body> body_of(const Turn& turn, const Arrival& arrival) {
+  Body body = LOCKSTEP_TRY(read_message<Body>(arrival.envelope));
+  if constexpr (!std::is_same_v<Body, Hello>) {
+    LOCKSTEP_TRY_STATUS(things_are_its_own(turn, arrival.worker, arrival.envelope, body));
+  }
+  return body;
 }
 
 /// The residency that the worker's load task is about; nullptr when the report is late.
@@ -76,7 +82,7 @@ void show_progress(Turn& turn, const Arrival& arrival, std::string what, double 
 }
 
 Status on_hello(Turn& turn, Arrival& arrival) {
-  const Hello hello = LOCKSTEP_TRY(body_of<Hello>(arrival));
+  const Hello hello = LOCKSTEP_TRY(body_of<Hello>(turn, arrival));
   if (hello.worker_id != arrival.worker.worker_id) {
     return fail(ErrorCode::invalid_argument, cat("hello names ", shortened(hello.worker_id.str())), "/worker_id");
   }
@@ -112,7 +118,7 @@ Status on_ready(Turn& turn, Arrival& arrival) {
 }
 
 Status on_vote(Turn& turn, Arrival& arrival) {
-  const TransactionVote vote = LOCKSTEP_TRY(body_of<TransactionVote>(arrival));
+  const TransactionVote vote = LOCKSTEP_TRY(body_of<TransactionVote>(turn, arrival));
   const auto place = turn.live.intents.find(vote.transaction_id);
   if (place == turn.live.intents.end()) {
     // Unknown means aborted (presumed): the worker may forget its promise. The replay is over, so silence is final.
@@ -148,7 +154,7 @@ Status on_vote(Turn& turn, Arrival& arrival) {
 }
 
 Status on_load_progress(Turn& turn, Arrival& arrival) {
-  const ModelLoadingProgress progress = LOCKSTEP_TRY(body_of<ModelLoadingProgress>(arrival));
+  const ModelLoadingProgress progress = LOCKSTEP_TRY(body_of<ModelLoadingProgress>(turn, arrival));
   const model::Residency* residency = residency_of_load(turn, arrival);
   if (residency == nullptr || residency->state != model::ResidencyState::loading) return {};
   if (progress.model_id != residency->model_id) {
@@ -169,7 +175,7 @@ Status on_load_progress(Turn& turn, Arrival& arrival) {
 }
 
 Status on_inference_progress(Turn& turn, Arrival& arrival) {
-  const InferenceProgress progress = LOCKSTEP_TRY(body_of<InferenceProgress>(arrival));
+  const InferenceProgress progress = LOCKSTEP_TRY(body_of<InferenceProgress>(turn, arrival));
   if (job_of_run(turn, arrival, JobStage::inferring) == nullptr) return {};
   const ExecutionMetrics& steps = progress.execution_metrics;
   step_measured(turn, arrival.worker, steps);
@@ -179,7 +185,7 @@ Status on_inference_progress(Turn& turn, Arrival& arrival) {
 }
 
 Status on_inference_completed(Turn& turn, Arrival& arrival) {
-  const InferenceCompleted completed = LOCKSTEP_TRY(body_of<InferenceCompleted>(arrival));
+  const InferenceCompleted completed = LOCKSTEP_TRY(body_of<InferenceCompleted>(turn, arrival));
   const Job* job = job_of_run(turn, arrival, JobStage::inferring);
   const std::uint32_t images = std::max(arrival.live.batch_size, 1u);
   run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
@@ -196,7 +202,7 @@ Status on_inference_completed(Turn& turn, Arrival& arrival) {
 }
 
 Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
-  const PostprocessingProgress progress = LOCKSTEP_TRY(body_of<PostprocessingProgress>(arrival));
+  const PostprocessingProgress progress = LOCKSTEP_TRY(body_of<PostprocessingProgress>(turn, arrival));
   if (job_of_run(turn, arrival, JobStage::postprocessing) == nullptr) return {};
   show_progress(turn, arrival, progress.pipeline_progress.current_operation,
                 progress.pipeline_progress.current_operation_progress.value, progress);
@@ -204,7 +210,7 @@ Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
 }
 
 Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
-  const PostprocessingCompleted completed = LOCKSTEP_TRY(body_of<PostprocessingCompleted>(arrival));
+  const PostprocessingCompleted completed = LOCKSTEP_TRY(body_of<PostprocessingCompleted>(turn, arrival));
   const Job* job = job_of_run(turn, arrival, JobStage::postprocessing);
   run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (job == nullptr) return {};
@@ -226,7 +232,7 @@ Status on_postprocessing_completed(Turn& turn, Arrival& arrival) {
 }
 
 Status on_task_failed(Turn& turn, Arrival& arrival) {
-  const TaskFailed failed = LOCKSTEP_TRY(body_of<TaskFailed>(arrival));
+  const TaskFailed failed = LOCKSTEP_TRY(body_of<TaskFailed>(turn, arrival));
   if (!arrival.live.works_on(arrival.envelope.op_id)) return {};
   const Error why = fail(error_code_named(failed.code), shortened(failed.message, 2000));
   if (is_calibrating(turn, arrival.worker, arrival.envelope.op_id)) {
@@ -258,7 +264,7 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
 }
 
 Status on_model_released(Turn& turn, Arrival& arrival) {
-  const ModelReleased released = LOCKSTEP_TRY(body_of<ModelReleased>(arrival));
+  const ModelReleased released = LOCKSTEP_TRY(body_of<ModelReleased>(turn, arrival));
   const model::Residency* residency = model::residency(turn.tables.model, released.model_id, arrival.worker.worker_id);
   if (residency == nullptr || residency->state != model::ResidencyState::releasing) {
     // It had released it while nobody heard, and said so when it came back: only its answer was still due.
@@ -279,7 +285,7 @@ Status on_model_released(Turn& turn, Arrival& arrival) {
 
 /// How a model does on its worker (§2.3): shown and passed on, nothing is decided by it.
 Status on_model_runtime(Turn& turn, Arrival& arrival) {
-  const ModelRuntimeUpdate update = LOCKSTEP_TRY(body_of<ModelRuntimeUpdate>(arrival));
+  const ModelRuntimeUpdate update = LOCKSTEP_TRY(body_of<ModelRuntimeUpdate>(turn, arrival));
   const model::Residency* held = model::residency(turn.tables.model, update.model_id, arrival.worker.worker_id);
   if (held == nullptr) return {};  // late: it was released meanwhile
   turn.live.runtimes[{update.model_id, arrival.worker.worker_id}] = update;
@@ -292,12 +298,12 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::hello: return on_hello(turn, arrival);
     case FrameType::ready: return on_ready(turn, arrival);
     case FrameType::heartbeat:
-      arrival.live.refused_there = LOCKSTEP_TRY(body_of<Heartbeat>(arrival)).writes_refused.value_or(0);
+      arrival.live.refused_there = LOCKSTEP_TRY(body_of<Heartbeat>(turn, arrival)).writes_refused.value_or(0);
       send(turn, arrival.worker, FrameType::heartbeat_ack, Heartbeat{});
       return {};
     case FrameType::transaction_vote: return on_vote(turn, arrival);
     case FrameType::transaction_ack: {
-      const TransactionAck ack = LOCKSTEP_TRY(body_of<TransactionAck>(arrival));
+      const TransactionAck ack = LOCKSTEP_TRY(body_of<TransactionAck>(turn, arrival));
       end_transaction(turn.tables, ack.transaction_id, turn.change);
       return {};
     }
@@ -309,16 +315,16 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::task_failed: return on_task_failed(turn, arrival);
     case FrameType::model_released: return on_model_released(turn, arrival);
     case FrameType::session_progress_update:
-      return on_session_progress(turn, arrival.worker, LOCKSTEP_TRY(body_of<SessionProgressUpdate>(arrival)));
+      return on_session_progress(turn, arrival.worker, LOCKSTEP_TRY(body_of<SessionProgressUpdate>(turn, arrival)));
     case FrameType::device_health_update: {
-      const DeviceHealthUpdate update = LOCKSTEP_TRY(body_of<DeviceHealthUpdate>(arrival));
+      const DeviceHealthUpdate update = LOCKSTEP_TRY(body_of<DeviceHealthUpdate>(turn, arrival));
       health_sampled(turn, arrival.worker, update, !arrival.live.health);
       arrival.live.health = update;
       turn.publish(std::string(DeviceHealthUpdate::event_type), update.device_id.str(), update);
       return {};
     }
     case FrameType::vram_usage_update: {
-      const VramUsageUpdate update = LOCKSTEP_TRY(body_of<VramUsageUpdate>(arrival));
+      const VramUsageUpdate update = LOCKSTEP_TRY(body_of<VramUsageUpdate>(turn, arrival));
       vram_sampled(turn, arrival.worker, update, !arrival.live.memory);
       arrival.live.memory = update;
       turn.publish(std::string(VramUsageUpdate::event_type), update.device_id.str(), update);
@@ -326,16 +332,18 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     }
     case FrameType::model_runtime_update: return on_model_runtime(turn, arrival);
     case FrameType::device_capability_discovered:
-      return capabilities_reported(turn, arrival.worker, LOCKSTEP_TRY(body_of<DeviceCapabilityDiscovered>(arrival)),
+      return capabilities_reported(turn, arrival.worker,
+                                   LOCKSTEP_TRY(body_of<DeviceCapabilityDiscovered>(turn, arrival)),
                                    arrival.envelope.op_id);
     case FrameType::memory_allocation_request:
-      return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(arrival)));
+      return memory_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<MemoryAllocationRequest>(turn, arrival)));
     case FrameType::cross_domain_coordination:
-      return coordination_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<CrossDomainCoordination>(arrival)));
+      return coordination_asked(turn, arrival.worker, LOCKSTEP_TRY(body_of<CrossDomainCoordination>(turn, arrival)));
     case FrameType::reservation_update:
-      return reservation_updated(turn, arrival.worker, LOCKSTEP_TRY(body_of<ReservationUpdate>(arrival)));
+      return reservation_updated(turn, arrival.worker, LOCKSTEP_TRY(body_of<ReservationUpdate>(turn, arrival)));
     case FrameType::state_applied:
-      return state_applied(turn, arrival.worker, arrival.envelope.op_id, LOCKSTEP_TRY(body_of<StateApplied>(arrival)));
+      return state_applied(turn, arrival.worker, arrival.envelope.op_id,
+                           LOCKSTEP_TRY(body_of<StateApplied>(turn, arrival)));
     default: break;
   }
   // It is the worker's to say, and nothing here would come of it: that must not look like being heard.
@@ -388,7 +396,7 @@ void on_frame(Turn& turn, const in::FrameArrived& input) {
                       cat("it sent a broken envelope at ", envelope.error().pointer, ": ", envelope.error().message));
   }
   Arrival arrival{*worker, live, *envelope, input.handles};
-  Status status = owner_gate(turn, *worker, type, *envelope);
+  Status status = owner_gate(type);
   if (status) status = dispatch(turn, type, arrival);
   drop(arrival.handles);
   if (!status && (status.error().code == ErrorCode::not_owner || status.error().code == ErrorCode::not_yet)) {

@@ -1,10 +1,6 @@
 #include "orchestrator/owner_gate.h"
 
 #include <bit>
-#include <type_traits>
-
-#include "events/all_events.h"
-#include "events/json_read.h"
 
 namespace lockstep {
 
@@ -51,6 +47,10 @@ const model::Residency* load_named(const Turn& turn, std::string_view op_id) {
   return nullptr;
 }
 
+}  // namespace
+
+namespace detail {
+
 Status thing_is_its_own(const Turn& turn, const WorkerRecord& worker, const Envelope& envelope, std::string_view key,
                         std::string_view name) {
   const auto not_its_own = [&] {
@@ -70,66 +70,9 @@ Status thing_is_its_own(const Turn& turn, const WorkerRecord& worker, const Enve
   return {};
 }
 
-constexpr bool names_a_thing(std::string_view key) {
-  return key == "device_id" || key == "transaction_id" || key == "request_id" || key == "model_id";
-}
+}  // namespace detail
 
-Status things_are_its_own(const Turn& turn, const WorkerRecord& worker, const Envelope& envelope) {
-  json::Reader in(envelope.body.text);
-  std::string_view key;
-  if (!in.open_object()) return {};
-  while (in.next_key(key)) {
-    if (!names_a_thing(key)) {
-      if (!in.skip()) return {};
-      continue;
-    }
-    const std::string which(key);
-    std::string name;
-    if (!in.string(name)) return {};
-    LOCKSTEP_TRY_STATUS(thing_is_its_own(turn, worker, envelope, which, name));
-  }
-  return {};
-}
-
-std::string_view text_of(const std::string& name) { return name; }
-template <class Tag>
-std::string_view text_of(const Id<Tag>& name) {
-  return name.str();
-}
-
-/// The same of a packed event, by its members.
-template <class Event>
-Status things_are_its_own(const Turn& turn, const WorkerRecord& worker, const Envelope& envelope, const Event& event) {
-  Status status;
-  boost::mp11::mp_for_each<json::Members<Event>>([&]<class Member>(Member) {
-    constexpr std::string_view key(Member::name);
-    if constexpr (names_a_thing(key)) {
-      if (!status) return;
-      const auto& name = event.*Member::pointer;
-      if constexpr (json::is_optional<std::remove_cvref_t<decltype(name)>>) {
-        if (name) status = thing_is_its_own(turn, worker, envelope, key, text_of(*name));
-      } else {
-        status = thing_is_its_own(turn, worker, envelope, key, text_of(name));
-      }
-    }
-  });
-  return status;
-}
-
-}  // namespace
-
-Status owner_gate(const Turn& turn, const WorkerRecord& worker, FrameType type, const Envelope& envelope) {
-  LOCKSTEP_TRY_STATUS(ownership::may_send(Side::worker, type));
-  if (type == FrameType::hello) return {};  // who it is was decided before it was let in
-  if (envelope.form == Form::json) return things_are_its_own(turn, worker, envelope);
-  Status status;
-  with_event(type, [&]<class Event>(std::type_identity<Event>) {
-    // What cannot be read is told by whoever the event is for, with the place.
-    Event event;
-    if (packed::read_bytes(envelope.body.text, event)) status = things_are_its_own(turn, worker, envelope, event);
-  });
-  return status;
-}
+Status owner_gate(FrameType type) { return ownership::may_send(Side::worker, type); }
 
 void refuse_write(Turn& turn, const WorkerRecord& worker, FrameType type, const Error& why) {
   const ownership::EventRow* row = ownership::row_of(type);
