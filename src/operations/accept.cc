@@ -115,7 +115,7 @@ Result<processing::Request> read_generation(const Tables& tables, const AcceptSe
   }
   const auto usable = model::usable(tables.model, model);
   if (!usable) return fail(usable.error().code, usable.error().message, "/model");
-  LOCKSTEP_TRY_STATUS(read_companions(tables, *usable, body));
+  LOCKSTEP_TRY_STATUS(read_companions(tables, **usable, body));
   request.inference.model_configuration.base_model = model;
 
   add_operation(tables, model::Kind::upscaler,

@@ -66,7 +66,7 @@ Bytes promised_on(const LoadIntents& intents, const DeviceId& device) {
 
 Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
                                 const ModelId& model_id, const JobId& wanted_by, const TransactionId& transaction) {
-  const model::Model model = LOCKSTEP_TRY(model::usable(tables.model, model_id));
+  const model::Model& model = *LOCKSTEP_TRY(model::usable(tables.model, model_id));
   LOCKSTEP_TRY_STATUS(device::may_reserve(tables.device, worker.device_id));
   for (const auto& [id, intent] : intents) {
     if (intent.device_id == worker.device_id) {
@@ -82,7 +82,7 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
                     .device_id = worker.device_id,
                     .plan = {.model_id = model_id,
                              .kind = json::enum_name(model.kind),
-                             .path = LOCKSTEP_TRY(model::configuration_of(tables.model, model)).path,
+                             .path = LOCKSTEP_TRY(model::configuration_of(tables.model, model))->path,
                              .bytes = model.bytes,
                              .components = {}},
                     .wanted_by = wanted_by};

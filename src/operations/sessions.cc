@@ -25,7 +25,7 @@ Bytes memory_needed(const Tables& tables, const processing::Request& request) {
     job.stage = stage;
     Bytes need;
     for (const ModelId& id : models_needed(request, job)) {
-      if (const auto model = model::usable(tables.model, id)) need += model->bytes;
+      if (const auto model = model::usable(tables.model, id)) need += (*model)->bytes;
     }
     most = std::max(most, need);
   }

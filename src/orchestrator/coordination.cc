@@ -93,10 +93,10 @@ Judgement judge(const Turn& turn, const Wish& wish) {
   if (const auto& id = wish.needs().requires_model_loading) {
     const auto model = model::usable(turn.tables.model, *id);
     if (!model) return no(model.error().message);
-    if (const Status can = loadable(*model); !can) return no(can.error().message);
-    model_bytes = model->bytes;
+    if (const Status can = loadable(**model); !can) return no(can.error().message);
+    model_bytes = (*model)->bytes;
     loads = !is_there(turn, *id, wish.worker->worker_id);
-    if (const Bytes cached = model::bytes_in_cache(turn.tables.model, *model); cached > cache_limit(turn)) {
+    if (const Bytes cached = model::bytes_in_cache(turn.tables.model, **model); cached > cache_limit(turn)) {
       return no(cat("model ", id->str(), " needs ", to_text(cached), " in the cache; its limit is ",
                     to_text(cache_limit(turn))));
     }

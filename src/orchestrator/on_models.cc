@@ -194,7 +194,7 @@ void end_order(Turn& turn, const JobId& order, const Status& status) {
 void on_load_model(Turn& turn, const in::LoadModel& input) {
   const auto model = model::usable(turn.tables.model, input.model_id);
   if (!model) return reply_error(turn, input.reply, model.error());
-  if (const Status can = loadable(*model); !can) return reply_error(turn, input.reply, can.error());
+  if (const Status can = loadable(**model); !can) return reply_error(turn, input.reply, can.error());
   take_order(turn, input.reply, input.wait,
              {.model_id = input.model_id, .worker_id = input.worker_id, .priority = input.priority});
 }

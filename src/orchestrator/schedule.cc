@@ -92,7 +92,7 @@ bool borrows(const Turn& turn, const ModelId& borrower, const ModelId& lender) {
   const model::Model* model = turn.tables.model.models.find(borrower.str());
   if (model == nullptr) return false;
   const auto from = model::configuration_of(turn.tables.model, *model);
-  return from && from->model_id == lender;
+  return from && (*from)->model_id == lender;
 }
 
 /// A model whose views are mapped keeps its segment alive anyway, and one that is being copied needs it. What a single
@@ -359,8 +359,8 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   for (const ModelId& id : needed) {
     const auto model = model::usable(turn.tables.model, id);
     if (!model) return give_up(turn, job, model.error());
-    need += model->bytes;
-    need_in_cache += model::bytes_in_cache(turn.tables.model, *model);
+    need += (*model)->bytes;
+    need_in_cache += model::bytes_in_cache(turn.tables.model, **model);
   }
   std::vector<WorkerRecord> workers = idle_workers(turn);
   Bytes largest;
@@ -443,8 +443,9 @@ Outcome advance_load(Turn& turn, Pass& pass, const JobId& id, ModelOrder& order)
     end_order(turn, id, status);
     return Outcome::decided;
   };
-  const auto model = model::usable(turn.tables.model, order.model_id);
-  if (!model) return finish(model.error());
+  const auto usable = model::usable(turn.tables.model, order.model_id);
+  if (!usable) return finish(usable.error());
+  const model::Model& model = **usable;
   Bytes largest;
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
     if (!order.worker_id.empty() && entry.row.worker_id != order.worker_id) continue;
@@ -455,9 +456,9 @@ Outcome advance_load(Turn& turn, Pass& pass, const JobId& id, ModelOrder& order)
     return finish(fail(ErrorCode::invalid_argument, cat("model ", order.model_id.str(), " needs ", to_text(need), where,
                                                         "; there can be ", to_text(most), " at most")));
   };
-  const Bytes need_in_cache = model::bytes_in_cache(turn.tables.model, *model);
+  const Bytes need_in_cache = model::bytes_in_cache(turn.tables.model, model);
   if (need_in_cache > cache_limit(turn)) return never(need_in_cache, " in the cache", cache_limit(turn));
-  if (model->bytes > largest) return never(model->bytes, "", largest);
+  if (model.bytes > largest) return never(model.bytes, "", largest);
   if (order.tries == processing::load_failures_max) {
     return finish(fail(ErrorCode::unavailable,
                        cat("the worker ended each of ", order.tries, " times while it loaded ", order.model_id.str())));
@@ -465,13 +466,13 @@ Outcome advance_load(Turn& turn, Pass& pass, const JobId& id, ModelOrder& order)
   std::vector<WorkerRecord> workers = idle_workers(turn);
   std::erase_if(workers, [&](const WorkerRecord& worker) {
     return (!order.worker_id.empty() && worker.worker_id != order.worker_id) ||
-           budget_of(turn, worker) < model->bytes ||
+           budget_of(turn, worker) < model.bytes ||
            model::residency(turn.tables.model, order.model_id, worker.worker_id) != nullptr;
   });
   if (workers.empty()) return Outcome::waits;
   std::ranges::stable_sort(workers, std::ranges::greater{}, [&](const auto& each) { return free_on(turn, each); });
   const WorkerId worker = workers.front().worker_id;
-  const Outcome outcome = load(turn, pass, id, workers.front(), *model, {order.model_id});
+  const Outcome outcome = load(turn, pass, id, workers.front(), model, {order.model_id});
   if (turn.live.workers[worker].task_job == id) ++order.tries;
   return outcome;
 }

@@ -130,7 +130,7 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
   if (turn.settings.workers.empty()) return "no worker is configured";
   Bytes need;
   for (const ModelId& id : models_needed(request, job)) {
-    if (const auto model = model::usable(turn.tables.model, id)) need += model->bytes;
+    if (const auto model = model::usable(turn.tables.model, id)) need += (*model)->bytes;
   }
   std::string aside;
   std::string starting;

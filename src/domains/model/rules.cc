@@ -10,7 +10,7 @@ namespace lockstep::model {
 
 std::string residency_key(const ModelId& model, const WorkerId& worker) { return cat(worker.str(), "/", model.str()); }
 
-Result<Model> usable(const Tables& tables, const ModelId& model) {
+Result<const Model*> usable(const Tables& tables, const ModelId& model) {
   const Model* row = tables.models.find(model.str());
   if (row == nullptr) {
     std::string names;
@@ -22,7 +22,7 @@ Result<Model> usable(const Tables& tables, const ModelId& model) {
     return fail(ErrorCode::data_loss, cat("model ", model.str(), " cannot be used: ", row->reason));
   }
   if (row->facts && row->facts->single_file) LOCKSTEP_TRY(configuration_of(tables, *row));
-  return *row;
+  return row;
 }
 
 namespace {
@@ -61,13 +61,13 @@ std::string unfit_because(const Model& model, const std::string& role, const Mod
   return is(configuration_kind(model.kind)) ? "" : cat(what, ", of another architecture");
 }
 
-Result<Model> configuration_of(const Tables& tables, const Model& model) {
-  if (!model.facts || !model.facts->single_file) return model;
+Result<const Model*> configuration_of(const Tables& tables, const Model& model) {
+  if (!model.facts || !model.facts->single_file) return &model;
   for (const char* role : {"configuration", "base"}) {
     for (const Dependency& each : model.facts->depends_on) {
       if (each.role != role) continue;
       const Model* named = tables.models.find(each.model_id.str());
-      if (named != nullptr && unfit_because(model, "configuration", *named).empty()) return *named;
+      if (named != nullptr && unfit_because(model, "configuration", *named).empty()) return named;
       if (each.role != "configuration") continue;
       return fail(ErrorCode::not_found,
                   cat("model ", model.model_id.str(), " takes its configuration from ", each.model_id.str(), ", which ",
@@ -76,7 +76,7 @@ Result<Model> configuration_of(const Tables& tables, const Model& model) {
     }
   }
   for (const auto& [id, entry] : tables.models.entries()) {
-    if (unfit_because(model, "configuration", entry.row).empty()) return entry.row;
+    if (unfit_because(model, "configuration", entry.row).empty()) return &entry.row;
   }
   return fail(
       ErrorCode::not_found,
@@ -88,9 +88,9 @@ std::vector<Part> parts_of(const Tables& tables, const Model& model) {
   std::vector<Part> out;
   for (const Component& each : model.components) out.push_back({model.model_id, each});
   const auto lender = configuration_of(tables, model);
-  if (!lender || lender->model_id == model.model_id) return out;
-  for (const Component& each : lender->components) {
-    if (!is_weights(each)) out.push_back({lender->model_id, each});
+  if (!lender || (*lender)->model_id == model.model_id) return out;
+  for (const Component& each : (*lender)->components) {
+    if (!is_weights(each)) out.push_back({(*lender)->model_id, each});
   }
   return out;
 }
@@ -122,7 +122,7 @@ std::vector<Need> needs_of(const Tables& tables, const Model& model) {
   const bool named = std::ranges::any_of(out, [](const Need& each) { return each.role == "configuration"; });
   if (!model.facts->single_file || named) return out;
   const auto configuration = configuration_of(tables, model);
-  out.push_back(configuration ? Need{"configuration", configuration->model_id, "available", ""}
+  out.push_back(configuration ? Need{"configuration", (*configuration)->model_id, "available", ""}
                               : Need{"configuration", {}, "missing", configuration.error().message});
   return out;
 }

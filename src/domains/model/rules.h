@@ -10,8 +10,8 @@
 
 namespace lockstep::model {
 
-/// The registered model if it can be loaded; not_found lists what there is, data_loss says why it is broken.
-Result<Model> usable(const Tables& tables, const ModelId& model);
+/// The row of a registered model that can be loaded; not_found lists what there is, data_loss says why it is broken.
+Result<const Model*> usable(const Tables& tables, const ModelId& model);
 
 /// What a model needs beside itself: what it declares, and the configuration that a single file borrows.
 /// state: "available", "broken", "missing" or "incompatible"; problem says why, for people.
@@ -25,13 +25,14 @@ BOOST_DESCRIBE_STRUCT(Need, (), (role, model_id, state, problem))
 std::vector<Need> needs_of(const Tables& tables, const Model& model);
 
 /// Whose folder has the configuration of the model: its own, or for a single file that of a folder of the same
-/// architecture: the one it names, its base, else the first. not_found says what would help.
-Result<Model> configuration_of(const Tables& tables, const Model& model);
+/// architecture: the one it names, its base, else the first. `model` itself or a row; not_found says what would help.
+Result<const Model*> configuration_of(const Tables& tables, const Model& model);
 
-/// A segment that a load of a model takes from the cache, and whose it is.
+/// A segment that a load of a model takes from the cache, and whose it is. Both stand where the model stands: they are
+/// asked for at every step of a load, and a component has the names of all its files.
 struct Part {
-  ModelId model_id;
-  Component component;
+  const ModelId& model_id;
+  const Component& component;
 };
 /// The model's own components, and the configuration that a single file borrows.
 std::vector<Part> parts_of(const Tables& tables, const Model& model);

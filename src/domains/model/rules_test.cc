@@ -72,7 +72,7 @@ TEST_F(ModelNeeds, a_single_file_takes_the_configuration_of_a_folder_of_its_arch
   EXPECT_EQ(usable(tables, ModelId("one")).error().code, ErrorCode::not_found);
   EXPECT_EQ(needs_of(tables, at("one")).at(0).state, "missing");
   put("folder", Kind::sdxl, "sdxl");
-  EXPECT_EQ(configuration_of(tables, at("one"))->model_id, ModelId("folder"));
+  EXPECT_EQ((*configuration_of(tables, at("one")))->model_id, ModelId("folder"));
   EXPECT_TRUE(usable(tables, ModelId("one")).has_value());
   EXPECT_EQ(needs_of(tables, at("one")).at(0).state, "available");
   put("a", Kind::sdxl, "sdxl", true);
