@@ -234,14 +234,16 @@ void World::remember_transaction(Process& process, const Frame& frame) {
   envelope.sequence = 0;
   auto message = std::make_shared<Message>();
   message->passage = {.newer = "", .order = id.str()};
-  message->frame = to_frame(FrameType::transaction_prepare, std::move(envelope), 0);
+  const auto again = read_message<TransactionPrepare>(envelope).value();
+  const Form form = envelope.form;
+  message->frame = to_frame(FrameType::transaction_prepare, std::move(envelope), again, 0, form);
   message->link = process.link;
   queue(process.to_worker, std::move(message), process.pid, true);
 }
 
 void World::judge_vote(Process& process, const Frame& frame) {
   if (static_cast<FrameType>(frame.header.type) != FrameType::transaction_vote) return;
-  const auto vote = json::from_text<TransactionVote>(from_frame(frame).value().body.text).value();
+  const auto vote = read_message<TransactionVote>(from_frame(frame).value()).value();
   if (vote.prepare_result != Vote::vote_commit) return;
   if (process.promised.insert(vote.transaction_id).second) {
     in_doubt_[cat(process.pid, "/", vote.transaction_id.str())] = process.pid;

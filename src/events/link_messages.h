@@ -127,7 +127,7 @@ BOOST_DESCRIBE_STRUCT(Rejoin, (), (cluster_id, token, last_epoch, holdings, task
 
 /// worker -> orchestrator, first frame. `secret` and `device` come with the first hello of a worker that dialed.
 /// subscriptions: the domains of which it wants to hear what concerns other devices; absent: of all.
-/// schema_digest: it reads packed events of this schema; absent: JSON only.
+/// schema_digest: it reads packed messages of this schema; absent: JSON only.
 struct Hello {
   WorkerId worker_id;
   std::string runtime_version;

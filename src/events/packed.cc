@@ -2,6 +2,7 @@
 
 #include "base/digest.h"
 #include "events/message_types.h"
+#include "events/packed_messages.h"
 #include "events/utf8.h"
 
 namespace lockstep::packed {
@@ -25,11 +26,15 @@ bool is_utf8(std::string_view text) {
 
 }  // namespace
 
-std::string schema_digest() {
+std::string packed_schema() {
   json::Schema schema;
   for (const MessageType& each : message_types()) each.describe(schema, each.section);
-  return sha256_hex(cat("packed 1\n", schema.text("Messages of lockstep")));
+  boost::mp11::mp_for_each<boost::mp11::mp_transform<std::type_identity, PackedLinkMessages>>(
+      [&]<class Message>(std::type_identity<Message>) { schema.add_document<Message>("§3.5"); });
+  return schema.text("Messages of lockstep");
 }
+
+std::string schema_digest() { return sha256_hex(cat("packed 1\n", packed_schema())); }
 
 bool Reader::fail(std::string message) {
   if (!error_) error_ = lockstep::fail(ErrorCode::invalid_argument, std::move(message));

@@ -31,7 +31,9 @@ namespace lockstep::packed {
 
 static_assert(std::endian::native == std::endian::little, "packed numbers are copied as they stand");
 
-/// Of all 24 messages with their rules, and of this form. Two ends with the same one read each other's bytes.
+/// The JSON Schema of every message that may cross packed (events/packed_messages.h), with their rules.
+std::string packed_schema();
+/// Of that schema, and of this form. Two ends with the same one read each other's bytes.
 std::string schema_digest();
 
 /// A cursor over packed bytes. Every function returns false after the first failure; error() says what it was.

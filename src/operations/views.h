@@ -71,7 +71,7 @@ struct WorkerView {
   std::string broken_because;                           // why it is set aside; empty when it is not
   std::string last_words;                               // the end of its log when it was set aside
   std::optional<double> next_start_seconds;             // until it is started again; absent when nothing starts it
-  std::string event_form;                               // how events cross its link: "json" or "packed"
+  std::string event_form;                               // how events and transactions cross: "json" or "packed"
 };
 BOOST_DESCRIBE_STRUCT(WorkerView, (),
                       (worker_id, device_id, state, incarnation, pid, task, last_end, frames_refused, writes_refused,

@@ -37,7 +37,7 @@ struct WorkerLive {
   bool awaited = false;  // it lives, without a link, and may come back
   bool unseen = false;   // of an earlier epoch, and has not come back yet: how it ended says nothing about a job
   std::string token;     // for its welcome
-  Form form = Form::json;  // of the events that it gets over the present link
+  Form form = Form::json;  // of what may cross packed over the present link
   bool silent = false;   // no heartbeat for LivenessTiming::silence: nothing new goes there
   std::array<std::uint64_t, 4> sequence_in{};  // of the last frame in each lane
   Nanos heard = 0;

@@ -25,7 +25,7 @@ struct WorkerSettings {
 struct Settings {
   std::string version;
   std::vector<WorkerSettings> workers;
-  std::string schema_digest;  // events/packed.h; workers that announce the same get packed events. Empty: JSON only
+  std::string schema_digest;  // events/packed.h; workers that announce the same get packed frames. Empty: JSON only
   Bytes cache_limit{16ULL << 30};  // RAM for segments
   Bytes disk_low_water = 512_MiB;  // of the data directory's disk; with less nothing new is accepted
   Nanos prepare_deadline = seconds(5);

@@ -16,6 +16,7 @@
 #include "events/json_write.h"
 #include "events/link_messages.h"
 #include "events/packed.h"
+#include "events/packed_messages.h"
 #include "propagation/packed_frame.h"
 
 namespace lockstep {
@@ -28,10 +29,6 @@ struct Passage {
   std::string newer;
   std::string order;
 };
-
-/// Whether this message may cross packed: the schema digest covers the events of §2.1-2.6, and nothing else.
-template <class Body>
-concept Packable = requires { Body::event_type; };
 
 /// What the header says of an envelope; without the body's length.
 FrameHeader header_of(FrameType type, const Envelope& envelope, std::size_t descriptors);

@@ -339,7 +339,7 @@ class Machine {
   std::string token_;
   bool link_open_ = false;
   bool welcomed_ = false;  // over the present link
-  Form form_ = Form::json;  // of the events it sends over it
+  Form form_ = Form::json;  // of what may cross packed over it
   bool keep_segments_ = false;
   Nanos dial_until_ = 0;  // 0 while there is a link
   Nanos dial_wait_ = 0;

@@ -1,5 +1,5 @@
-// §2, decision 0041: where both ends announce the same schema digest the events of §2.1-2.6 cross packed, and
-// everything else is as it is with JSON.
+// §2, decision 0041: where both ends announce the same schema digest, what it covers crosses packed (the events of
+// §2.1-2.6 and two-phase commit), and everything else is as it is with JSON.
 
 #include "tests/design/fixture.h"
 #include "worker/machine.h"
@@ -12,12 +12,12 @@ const std::string another_schema(64, '2');
 
 /// An orchestrator of one schema, and a worker of perhaps another.
 struct Linked : Stage {
-  Linked(std::string ours, std::optional<std::string> theirs) : Stage(with(std::move(ours))) {
+  Linked(std::string ours, std::optional<std::string> theirs, int workers = 1) : Stage(with(std::move(ours), workers)) {
     schema_digest = std::move(theirs);
     ready();
   }
-  static Settings with(std::string schema) {
-    Settings settings = settings_of(1);
+  static Settings with(std::string schema, int workers) {
+    Settings settings = settings_of(workers);
     settings.schema_digest = std::move(schema);
     return settings;
   }
@@ -53,8 +53,19 @@ TEST_F(Design_2_packed_links, two_ends_of_one_schema_exchange_packed_events) {
   image(stage);
   EXPECT_TRUE(packed(stage, FrameType::inference_request));
   EXPECT_TRUE(packed(stage, FrameType::postprocessing_request));
+  EXPECT_TRUE(packed(stage, FrameType::transaction_prepare));
+  EXPECT_TRUE(packed(stage, FrameType::transaction_commit));
   EXPECT_FALSE(packed(stage, FrameType::welcome));
-  EXPECT_FALSE(packed(stage, FrameType::transaction_prepare)) << "the digest is of the events, and of nothing else";
+}
+
+TEST_F(Design_2_packed_links, an_abort_crosses_packed) {
+  Linked stage(this_schema, this_schema);
+  stage.generate(1);
+  stage.fill_segments();
+  const TransactionId transaction = stage.prepared();
+  stage.vote("w0", transaction, Vote::vote_abort, "no room");
+  EXPECT_TRUE(packed(stage, FrameType::transaction_abort));
+  EXPECT_EQ(stage.sent(FrameType::transaction_abort).back().body<TransactionDecision>().transaction_id, transaction);
 }
 
 TEST_F(Design_2_packed_links, without_the_same_digest_they_speak_json) {
@@ -66,7 +77,10 @@ TEST_F(Design_2_packed_links, without_the_same_digest_they_speak_json) {
                                                                        {"", ""}}) {
     Linked stage(ours, theirs);
     image(stage);
-    EXPECT_FALSE(packed(stage, FrameType::inference_request)) << ours << " and " << theirs.value_or("none");
+    for (const FrameType type :
+         {FrameType::inference_request, FrameType::transaction_prepare, FrameType::transaction_commit}) {
+      EXPECT_FALSE(packed(stage, type)) << json::enum_name(type) << ours << " and " << theirs.value_or("none");
+    }
   }
 }
 
@@ -98,6 +112,22 @@ TEST_F(Design_2_packed_links, a_packed_event_about_the_device_of_another_is_refu
   EXPECT_EQ(stage.machine.live().counters.writes_refused.size(), 1u);
 }
 
+TEST_F(Design_2_packed_links, a_packed_vote_on_the_transaction_of_another_is_refused_and_counted) {
+  Linked stage(this_schema, this_schema, 2);
+  stage.generate(1);
+  stage.fill_segments();
+  const TransactionId transaction = stage.prepared();
+  const std::string before = stage.machine.digest();
+  stage.vote("w1", transaction, Vote::vote_commit);
+  EXPECT_EQ(stage.machine.digest(), before);
+  stage.vote("w0", transaction, Vote::vote_commit);
+  ASSERT_EQ(stage.tables().transactions.decisions.size(), 1u);
+  stage.say("w1", FrameType::transaction_ack, TransactionAck{transaction});
+  EXPECT_EQ(stage.tables().transactions.decisions.size(), 1u) << "it took another worker's acknowledgement";
+  EXPECT_EQ(stage.machine.live().counters.writes_refused.at({WorkerId("w1"), "votes"}), 2u);
+  EXPECT_TRUE(stage.all<out::KillWorker>().empty());
+}
+
 TEST_F(Design_2_packed_links, packed_bytes_over_a_link_that_agreed_on_json_end_the_worker) {
   Linked stage(this_schema, another_schema);
   stage.say_raw(
@@ -107,11 +137,11 @@ TEST_F(Design_2_packed_links, packed_bytes_over_a_link_that_agreed_on_json_end_t
       << stage.all<out::KillWorker>()[0].why;
 }
 
-TEST_F(Design_2_packed_links, a_packed_message_that_is_no_event_ends_the_worker) {
+TEST_F(Design_2_packed_links, a_packed_message_that_the_digest_does_not_cover_ends_the_worker) {
   Linked stage(this_schema, this_schema);
   Frame frame =
       to_frame(FrameType::device_health_update, stage.envelope("w0", Ready{}), health("gpu_0"), 0, Form::packed);
-  frame.header.type = static_cast<std::uint16_t>(FrameType::transaction_ack);
+  frame.header.type = static_cast<std::uint16_t>(FrameType::heartbeat);
   stage.say_raw("w0", frame);
   ASSERT_EQ(stage.all<out::KillWorker>().size(), 1u);
   EXPECT_NE(stage.all<out::KillWorker>()[0].why.find("must not cross packed"), std::string::npos);
