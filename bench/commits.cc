@@ -38,7 +38,7 @@ struct Shared {
 /// One side's frames out, many in one write.
 class Sender {
  public:
-  Sender(Side side, char letter) : side_(side), letter_(letter) {}
+  Sender(Side side, char letter, Form form) : side_(side), letter_(letter), form_(form) {}
 
   template <class Body>
   void add(FrameType type, const TransactionId& transaction, const Body& body) {
@@ -51,7 +51,7 @@ class Sender {
     envelope.urgency = Urgency::p1_high;
     envelope.op_id = transaction.str();
     envelope.correlation.transaction = transaction;
-    const Frame frame = to_frame(type, std::move(envelope), body, 0, Form::json);
+    const Frame frame = to_frame(type, std::move(envelope), body, 0, form_);
     append_frame(out_, frame.header, frame.body);
   }
   bool flush(int socket) {
@@ -63,6 +63,7 @@ class Sender {
  private:
   Side side_;
   char letter_;
+  Form form_;
   std::uint64_t sequence_ = 0;
   std::string out_;
 };
@@ -196,7 +197,7 @@ class Services {
 
 /// All processes of one measurement.
 struct Run {
-  Kind kind;
+  Commits what;
   Placement placement;
   int window;
   int count;
@@ -205,8 +206,8 @@ struct Run {
   Shared* shared = new (shared_memory(sizeof(Shared))) Shared;
   std::uint64_t* took = bench::shared<std::uint64_t>(static_cast<std::size_t>(count));
 
-  Run(Kind k, Placement p, int in_flight, int transactions, std::string journal)
-      : kind(k), placement(p), window(in_flight), count(transactions), file(std::move(journal)) {}
+  Run(Commits measured, Placement p, int in_flight, int transactions, std::string journal)
+      : what(measured), placement(p), window(in_flight), count(transactions), file(std::move(journal)) {}
   ~Run() {
     ::close(link.a);
     ::close(link.b);
@@ -227,7 +228,7 @@ struct Run {
 
 void Run::run_worker() {
   Receiver in(link.b, Side::orchestrator);
-  Sender out(Side::worker, 'w');
+  Sender out(Side::worker, 'w', what.form);
   Participant participant(Bytes{std::uint64_t{1} << 50});
   for (int acked = 0; acked < count;) {
     if (!in.fill()) give_up();
@@ -253,7 +254,7 @@ void Run::run_coordinator() {
   auto services = Services::open(file, window);
   if (!services) give_up();
   Receiver in(link.a, Side::worker);
-  Sender out(Side::orchestrator, 'o');
+  Sender out(Side::orchestrator, 'o', what.form);
   std::map<TransactionId, std::pair<int, int>> places;  // slot and number
   std::vector<std::uint64_t> begun(static_cast<std::size_t>(count));
   int started = 0;
@@ -300,10 +301,13 @@ void Run::run_coordinator() {
   shared->nanos = now_ns() - begin;
 }
 
-// The floor: prepare and commit, vote and acknowledgement as bytes of the same sizes; 1 in the first byte is a
+// The floor: prepare and commit, vote and acknowledgement as bytes of about the same sizes; 1 in the first byte is a
 // prepare or a vote, 2 a commit or an acknowledgement; then the number of the slot.
-constexpr std::size_t prepare_size = 900;
-constexpr std::size_t short_size = 400;
+struct Sizes {
+  std::size_t prepare;
+  std::size_t others;
+};
+constexpr Sizes sizes_of(Form form) { return form == Form::json ? Sizes{900, 400} : Sizes{440, 140}; }
 constexpr std::size_t record_size = 1400;
 
 std::string message(char kind, int slot, std::size_t size) {
@@ -314,6 +318,7 @@ std::string message(char kind, int slot, std::size_t size) {
 }
 
 void Run::run_floor_worker() {
+  const auto [prepare_size, short_size] = sizes_of(what.form);
   std::string buffer;
   char piece[1 << 16];
   for (int acked = 0; acked < count;) {
@@ -335,6 +340,7 @@ void Run::run_floor_worker() {
 }
 
 void Run::run_floor_coordinator() {
+  const auto [prepare_size, short_size] = sizes_of(what.form);
   BareJournal journal(file);
   std::vector<std::uint64_t> begun(static_cast<std::size_t>(window));
   int started = 0;
@@ -377,9 +383,10 @@ void Run::run_floor_coordinator() {
 }
 
 Status Run::go() {
-  const pid_t worker = in_process(placement.workers, [&] { kind == Kind::ours ? run_worker() : run_floor_worker(); });
+  const pid_t worker =
+      in_process(placement.workers, [&] { what.kind == Kind::ours ? run_worker() : run_floor_worker(); });
   const pid_t coordinator =
-      in_process(placement.hub, [&] { kind == Kind::ours ? run_coordinator() : run_floor_coordinator(); });
+      in_process(placement.hub, [&] { what.kind == Kind::ours ? run_coordinator() : run_floor_coordinator(); });
   const bool good = wait_for(coordinator);
   if (!good) ::kill(worker, SIGKILL);
   if (!wait_for(worker) || !good || shared->failed) {
@@ -396,15 +403,16 @@ std::vector<double> in_us(const std::uint64_t* nanos, int from, int to) {
 
 }  // namespace
 
-Result<std::vector<double>> commit_us(Kind kind, Placement placement, int samples, const std::string& file) {
+Result<std::vector<double>> commit_us(Commits what, Placement placement, int samples, const std::string& file) {
   const int warm = std::max(10, samples / 10);
-  Run run(kind, placement, 1, samples + warm, file);
+  Run run(what, placement, 1, samples + warm, file);
   LOCKSTEP_TRY_STATUS(run.go());
   return in_us(run.took, warm, samples + warm);
 }
 
-Result<double> commits_per_s(Kind kind, int window, int count, const std::string& file, std::vector<double>& one_us) {
-  Run run(kind, {}, window, count, file);
+Result<double> commits_per_s(Commits what, int window, int count, const std::string& file,
+                             std::vector<double>& one_us) {
+  Run run(what, {}, window, count, file);
   LOCKSTEP_TRY_STATUS(run.go());
   one_us = in_us(run.took, count / 10, count);
   return static_cast<double>(count) * 1e9 / static_cast<double>(run.shared->nanos);

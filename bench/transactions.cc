@@ -3,10 +3,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -100,71 +102,86 @@ std::optional<Ordered<double>> medians(const Started& peers, const std::vector<s
   return out;
 }
 
-/// One after the other: from the first step to the decision that is durable and on its way to the worker. Ours, the
-/// floor and the peers take turns, since a shared disk changes within a run.
+constexpr std::array forms{Form::packed, Form::json};
+
+std::string row_name(std::string_view name, Form form) { return cat(name, form == Form::packed ? "" : "_json"); }
+
+/// One after the other: from the first step to the decision that is durable and on its way to the worker. Ours and the
+/// floor in both forms and the peers take turns, since a shared disk changes within a run.
 Status commit_rows(const std::string& folder, int commits, const Peers& peers, Report& report) {
   constexpr int rounds = 5;
   const int samples = std::max(100, commits / 20) / rounds;
   const int warm = std::max(10, samples / 10);
   for (const auto& [name, placement] : {std::pair("commit_1", one_core), std::pair("commit_1_two_cores", two_cores)}) {
     const Started running = LOCKSTEP_TRY(peers.start(placement));
-    std::vector<double> ours, floor;
+    std::map<Form, std::vector<double>> ours, floor;
     std::vector<std::vector<double>> theirs(running.size());
     for (int round = 0; round < rounds; ++round) {
-      const std::string file = cat(folder, "/", name, "-", round);
-      const auto bare = LOCKSTEP_TRY(commit_us(Kind::floor, placement, samples, file + ".bare"));
-      floor.insert(floor.end(), bare.begin(), bare.end());
-      const auto own = LOCKSTEP_TRY(commit_us(Kind::ours, placement, samples, file + ".db"));
-      ours.insert(ours.end(), own.begin(), own.end());
+      for (const Form form : forms) {
+        const std::string file = cat(folder, "/", row_name(name, form), "-", round);
+        const auto bare = LOCKSTEP_TRY(commit_us({Kind::floor, form}, placement, samples, file + ".bare"));
+        floor[form].insert(floor[form].end(), bare.begin(), bare.end());
+        const auto own = LOCKSTEP_TRY(commit_us({Kind::ours, form}, placement, samples, file + ".db"));
+        ours[form].insert(ours[form].end(), own.begin(), own.end());
+      }
       for (std::size_t i = 0; i < running.size(); ++i) {
         const CommitFigures taken = LOCKSTEP_TRY(running[i].second->run(1, samples + warm));
         theirs[i].insert(theirs[i].end(), taken.us.begin() + warm, taken.us.end());
       }
     }
-    report.rows.push_back({.name = name, .unit = "us"});
-    Row& row = report.rows.back();
-    row.value = percentile(ours, 0.5);
-    row.p50 = row.value;
-    row.p99 = percentile(ours, 0.99);
-    row.runs = ours.size();
-    row.floor = percentile(floor, 0.5);
-    row.target = 1.5 * *row.floor;
-    row.peers = medians(running, theirs);
+    for (const Form form : forms) {
+      report.rows.push_back({.name = row_name(name, form), .unit = "us"});
+      Row& row = report.rows.back();
+      row.value = percentile(ours[form], 0.5);
+      row.p50 = row.value;
+      row.p99 = percentile(ours[form], 0.99);
+      row.runs = ours[form].size();
+      row.floor = percentile(floor[form], 0.5);
+      row.target = 1.5 * *row.floor;
+      row.peers = medians(running, theirs);
+    }
   }
   return {};
 }
 
-/// 64 in flight, in three rounds beside the floor and the peers, which do as many in all three as we do in one.
+/// 64 in flight, in three rounds: ours and the floor in both forms, and the peers, which do as many in all three as we
+/// do in one.
 Status commit_64(const std::string& folder, int commits, const Peers& peers, Report& report) {
-  std::vector<double> ours, floor, one;
+  std::map<Form, std::vector<double>> ours, floor, one_us;
   const Started running = LOCKSTEP_TRY(peers.start({}));
   std::vector<std::vector<double>> theirs(running.size());
   for (int round = 0; round < 3; ++round) {
-    std::vector<double> ignored;
-    ours.push_back(LOCKSTEP_TRY(commits_per_s(Kind::ours, 64, commits, cat(folder, "/many-", round, ".db"), one)));
-    floor.push_back(LOCKSTEP_TRY(commits_per_s(Kind::floor, 64, commits, cat(folder, "/bare-", round), ignored)));
+    for (const Form form : forms) {
+      std::vector<double> ignored;
+      const std::string file = cat(folder, "/", row_name("many", form), "-", round);
+      ours[form].push_back(LOCKSTEP_TRY(commits_per_s({Kind::ours, form}, 64, commits, file + ".db", one_us[form])));
+      floor[form].push_back(LOCKSTEP_TRY(commits_per_s({Kind::floor, form}, 64, commits, file + ".bare", ignored)));
+    }
     for (std::size_t i = 0; i < running.size(); ++i) {
       theirs[i].push_back(LOCKSTEP_TRY(running[i].second->run(64, commits / 3)).per_s);
     }
   }
-  report.rows.push_back({.name = "commit_64", .unit = "transactions/s"});
-  Row& row = report.rows.back();
-  row.value = percentile(ours, 0.5);
-  row.p50 = row.value;
-  row.runs = ours.size();
-  row.floor = percentile(floor, 0.5);
-  row.better = "higher";
-  const double share = 100 * row.value / *row.floor;
-  row.peers = medians(running, theirs);
-  row.target = target_beside(row.peers.value_or(Ordered<double>{})).value_or(0.5 * *row.floor);
-  // What is aimed at whatever the peers do.
-  report.rows.push_back({.name = "commit_64_of_floor", .unit = "% of the floor", .value = share, .runs = ours.size()});
-  report.rows.back().target = 50;
-  report.rows.back().better = "higher";
-  report.rows.push_back({.name = "commit_64_decision", .unit = "us", .value = percentile(one, 0.5)});
-  report.rows.back().p50 = report.rows.back().value;
-  report.rows.back().p99 = percentile(one, 0.99);
-  report.rows.back().runs = one.size();
+  for (const Form form : forms) {
+    const std::string name = row_name("commit_64", form);
+    report.rows.push_back({.name = name, .unit = "transactions/s"});
+    Row& row = report.rows.back();
+    row.value = percentile(ours[form], 0.5);
+    row.p50 = row.value;
+    row.runs = ours[form].size();
+    row.floor = percentile(floor[form], 0.5);
+    row.better = "higher";
+    row.peers = medians(running, theirs);
+    row.target = target_beside(row.peers.value_or(Ordered<double>{})).value_or(0.5 * *row.floor);
+    // What is aimed at whatever the peers do.
+    const double share = 100 * row.value / *row.floor;
+    report.rows.push_back({.name = name + "_of_floor", .unit = "% of the floor", .value = share, .runs = row.runs});
+    report.rows.back().target = 50;
+    report.rows.back().better = "higher";
+    report.rows.push_back({.name = name + "_decision", .unit = "us", .value = percentile(one_us[form], 0.5)});
+    report.rows.back().p50 = report.rows.back().value;
+    report.rows.back().p99 = percentile(one_us[form], 0.99);
+    report.rows.back().runs = one_us[form].size();
+  }
   return {};
 }
 

@@ -37,12 +37,13 @@ def installed():
 @pytest.mark.parametrize("only", ["commit_1", "commit_64"])
 def test_a_peer_that_is_not_installed_is_left_out_with_a_line(only, tmp_path):
     rows, said = measured("--only", only, "--peers", str(tmp_path))
-    assert rows[only]["value"] > 0 and rows[only]["floor"] > 0
-    assert "peers" not in rows[only]
+    for name in [only, only + "_json"]:
+        assert rows[name]["value"] > 0 and rows[name]["floor"] > 0
+        assert "peers" not in rows[name]
+        if only == "commit_64":
+            assert rows[name]["target"] == pytest.approx(0.5 * rows[name]["floor"])
     for peer in ["postgresql", "etcd", "rocksdb"]:
         assert f"{peer} is left out: " in said
-    if only == "commit_64":
-        assert rows[only]["target"] == pytest.approx(0.5 * rows[only]["floor"])
 
 
 @pytest.mark.parametrize("only", ["commit_1", "commit_64"])
@@ -53,6 +54,7 @@ def test_a_peer_that_is_installed_answers(only):
     rows, said = measured("--only", only)
     peers = rows[only]["peers"]
     assert peers.keys() == there, said
+    assert rows[only + "_json"]["peers"] == peers
     assert all(value > 0 for value in peers.values())
     if only == "commit_64":
         times = {"postgresql": 5, "etcd": 5, "rocksdb": 2}
