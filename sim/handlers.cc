@@ -8,6 +8,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "events/json_read.h"
+#include "orchestrator/on_memory.h"
 #include "worker/reports.h"
 
 namespace lockstep::sim {
@@ -35,7 +36,7 @@ void World::await_timer(const Process& process, const std::string& name, std::ui
 }
 
 void World::carry_out(Process& process, wout::SampleTelemetry&) {
-  win::Telemetry reading{{}, process.machine.used(), Ratio{0}, {}};
+  win::Telemetry reading{{}, process.machine.used() + kept_by(process), Ratio{0}, {}};
   if (strikes("device_hot", manners_, 20'000)) reading.health.temperature = 95;
   worker_input_soon(process, std::move(reading));
 }
@@ -99,12 +100,24 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
   if (strikes(effect.kind == "load" ? "load_failed" : "handler_failed", handlers_, 15'000) || as_scripted) {
     const char* const code = handlers_.chance(500'000) ? "internal" : "resource_exhausted";
     return when_free(pid, duration, [this, pid, task = effect.task, code, loads] {
-      if (!loads.empty()) processes_.at(pid)->failed_loads.insert(loads);
+      if (!loads.empty()) fails_to_load(*processes_.at(pid), loads);
       worker_input(pid, win::TaskFailed{task, code, "simulated failure"});
     });
   }
   run_task(process, effect, contents, duration, pace);
 }
+
+/// Its allocator may keep what the load had taken: for a while, or as long as it lives.
+void World::fails_to_load(Process& process, const ModelId& model) {
+  process.failed_loads.insert(model);
+  const auto plan = process.machine.holdings().find(model);
+  if (scripted() || plan == process.machine.holdings().end() || plan->second.bytes <= leak_tolerance) return;
+  if (!process.alive || !strikes("unload_lies", sagas_, 500'000)) return;
+  process.kept = plan->second.bytes;
+  process.kept_until = sagas_.chance(500'000) ? now_ + seconds(sagas_.between(1, 20)) : Nanos{INT64_MAX};
+}
+
+Bytes World::kept_by(const Process& process) const { return now_ < process.kept_until ? process.kept : Bytes{}; }
 
 /// Far slower than others, and yet alive: each report comes well before the deadline, or well after it.
 std::optional<Nanos> World::slowness(Process& process) {

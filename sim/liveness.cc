@@ -16,6 +16,11 @@ namespace {
 
 constexpr Nanos in_doubt_max = seconds(60);  // reference/consistency §9, L1
 
+bool undoes(const Tables& tables) {
+  return std::ranges::any_of(tables.transactions.sagas.entries(),
+                             [](const auto& each) { return each.second.row.state != SagaStatus::parked; });
+}
+
 }  // namespace
 
 bool World::at_rest() {
@@ -28,6 +33,7 @@ bool World::at_rest() {
   for (const auto& [key, entry] : machine_->tables().model.residencies.entries()) {
     if (entry.row.state != model::ResidencyState::loaded) return false;
   }
+  if (undoes(machine_->tables())) return false;
   // What is in the cache is told when no segment is on its way to it.
   const auto filling = [](const auto& each) { return each.second.state == SegmentState::filling; };
   if (std::ranges::any_of(machine_->live().segments, filling)) return false;
@@ -43,7 +49,9 @@ std::string World::unkept() {
     if (broken) out += cat(out.empty() ? "" : ", ", sentence);
   };
   name(!live.intents.empty() || machine_->tables().transactions.decisions.size() > 0, "L1");
-  name(!live.open_jobs.empty() || std::ranges::any_of(machine_->tables().model.residencies.entries(), unsettled), "L2");
+  name(!live.open_jobs.empty() || undoes(machine_->tables()) ||
+           std::ranges::any_of(machine_->tables().model.residencies.entries(), unsettled),
+       "L2");
   name(!waiting_replies_.empty() || !live.calibrations.empty(), "L5");
   return out.empty() ? "" : cat(out, ": ");
 }
@@ -65,6 +73,9 @@ std::string World::unrest() {
     out += cat(", segment ", key.first.str(), "/", key.second, " ", json::enum_name(segment.state));
   }
   for (const auto& [key, entry] : machine_->tables().model.residencies.entries()) {
+    out += cat(", ", key, " ", json::enum_name(entry.row.state));
+  }
+  for (const auto& [key, entry] : machine_->tables().transactions.sagas.entries()) {
     out += cat(", ", key, " ", json::enum_name(entry.row.state));
   }
   return out;
@@ -101,11 +112,32 @@ void World::check_decided() {
   }
 }
 
-/// L2. Rest says that no job is open and no model comes or goes; this, that the log of transactions agrees.
+/// L2. Rest says that no job is open, no model comes or goes and nothing is being undone; this, that the log of
+/// transactions agrees. What is parked is no end, but it waits for a person, and has its record.
 void World::check_terminal() {
-  for (const TransactionId& id : machine_->live().transactions.open) violation(cat("L2: ", id.str(), " has no end"));
+  for (const TransactionId& id : machine_->live().transactions.open) {
+    if (!machine_->tables().transactions.sagas.contains(saga_id_of(id)))
+      violation(cat("L2: ", id.str(), " has no end"));
+  }
+  check_rolled_back();
   for (const auto& [key, entry] : machine_->tables().processing.jobs.entries()) {
     if (!processing::is_terminal(entry.row.stage)) violation(cat("L2: ", key, " has no end"));
+  }
+}
+
+/// What was rolled back is not on the disk any more; where it is, a record says what keeps it there.
+void World::check_rolled_back() {
+  const Tables& tables = machine_->tables();
+  const auto due = [](const std::string& content) {
+    return [&](const auto& each) {
+      return std::ranges::any_of(each.second.row.due, [&](const auto& one) { return one.target == content; });
+    };
+  };
+  for (const std::string& content : rolled_back_) {
+    const auto shown = [&](const auto& each) { return each.second.row.image.sha256 == content; };
+    if (!outputs_.contains(content) || std::ranges::any_of(tables.postprocessing.outputs.entries(), shown)) continue;
+    if (std::ranges::any_of(tables.transactions.sagas.entries(), due(content))) continue;
+    violation(cat("L2: output ", content, " was rolled back and is on the disk, and no saga knows of it"));
   }
 }
 

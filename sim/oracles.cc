@@ -30,6 +30,12 @@ void World::check_invariants() {
       // An aborted promise that the worker has not heard of yet is bounded by the budget it votes against.
       if (process->machine.used() > worker.memory_budget)
         violation(cat(worker.worker_id.str(), " holds more than its budget"));
+      // What a failed load has left there is not granted again before it is proven free.
+      Bytes held = kept_by(*process);
+      for (const auto& [model, plan] : process->machine.holdings()) held += plan.bytes;
+      if (held > worker.memory_budget) {
+        violation(cat("S10: ", worker.worker_id.str(), " holds ", held.value, " bytes with what it kept"));
+      }
       for (const auto& [model, plan] : process->machine.holdings()) {
         if (tables.model.residencies.contains(cat(worker.worker_id.str(), "/", model.str()))) continue;
         violation(cat(worker.worker_id.str(), " holds ", model.str(), ", which the ledger does not know"));

@@ -174,6 +174,7 @@ void World::carry_out(out::StorePixels& effect) {
   after(milliseconds(disk_random_.between(1, 40)), [this, life = life_, effect, content, full] {
     if (content != effect.expected.sha256) return violation("pixels of another image were stored");
     if (!full) outputs_.insert(content);  // the file is there even when the orchestrator is not
+    rolled_back_.erase(content);          // what becomes of this file is another question
     if (life != life_) return;
     input(in::PixelsStored{effect.job_id, effect.attempt,
                            full ? Result<ImageBuffer>(fail(ErrorCode::resource_exhausted, "no space left"))
@@ -182,11 +183,18 @@ void World::carry_out(out::StorePixels& effect) {
 }
 
 void World::carry_out(out::RemoveOutput& effect) {
-  for (const auto& [key, entry] : machine_->tables().postprocessing.outputs.entries()) {
-    if (entry.row.image.sha256 == effect.image.sha256) violation("an output that is listed was removed");
+  judge_removal(effect);
+  if (now_ >= outputs_refuse_until_ && !healed_ && strikes("output_disk_refuses", sagas_, 400'000)) {
+    outputs_refuse_until_ = now_ + seconds(sagas_.between(1, 90));  // some refuse for longer than it is tried
   }
-  fault("output_rolled_back");
-  outputs_.erase(effect.image.sha256);
+  const bool refused = !healed_ && now_ < outputs_refuse_until_;
+  if (!refused) {
+    fault("output_rolled_back");
+    outputs_.erase(effect.sha256);
+  }
+  later(1,
+        in::OutputRemoved{effect.saga_id, effect.sha256,
+                          refused ? Status(fail(ErrorCode::unavailable, "the file system is read-only")) : Status()});
 }
 
 void World::carry_out(out::Publish& effect) {
@@ -200,6 +208,8 @@ void World::carry_out(out::Publish& effect) {
   for (const CommitEvent& event : effect.events) {
     trace("event", cat(effect.rev.value, " ", event.type, " ", event.subject));
     if (event.type == Saga::document_name) note_saga(event);
+    if (event.type == "saga_parked") note_parked(event);
+    if (event.type == "output_rolled_back") note_rolled_back(event);
     if (event.type == "model_load_committed") ++report_.loads;
   }
 }

@@ -83,6 +83,8 @@ struct Process {
   Loop<worker::Machine> loop;
   std::map<worker::HandleId, Content> handles;
   worker::HandleId handles_made = 0;
+  Bytes kept;            // of a load that failed
+  Nanos kept_until = 0;
   std::map<worker::TaskId, bool> cancelled;
   std::map<TransactionId, Frame> prepares;  // that it has heard
   std::set<TransactionId> aborted;          // S5: these it never promises again

@@ -286,6 +286,8 @@ class World {
   /// pace: the time between two reports of a slow handler
   void run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents, Nanos duration,
                 std::optional<Nanos> pace);
+  void fails_to_load(Process& process, const ModelId& model);
+  Bytes kept_by(const Process& process) const;
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
   void remember_transaction(Process& process, const Frame& frame);
@@ -372,12 +374,19 @@ class World {
   void check_terminal();
   void check_answered();
   void check_nothing_left();
+  void check_rolled_back();
 
   // ---- sim/successors.cc
 
   void note_epoch(Epoch epoch);
   void note_incarnation(const WorkerId& worker, Incarnation incarnation, bool fresh);
   void note_saga(const CommitEvent& event);
+  void note_parked(const CommitEvent& event);
+  void note_rolled_back(const CommitEvent& event);
+  /// A file goes only by an intent that is on disk, and only one that nobody lists.
+  void judge_removal(const out::RemoveOutput& effect);
+  /// A person looks at what is parked.
+  void resolve_parked(const std::string& transaction);
 
   Options options_;
   Random random_;
@@ -451,7 +460,10 @@ class World {
   Epoch epoch_;                                   // the newest of the orchestrator's
   std::uint64_t epoch_of_ = 0;                    // in which life it was seen
   std::map<WorkerId, Incarnation> incarnations_;
-  std::map<std::string, std::string> sagas_ended_;  // how, by transaction
+  std::map<std::string, SagaStatus> saga_states_;  // as they were told last
+  Random sagas_{options_.seed ^ 0x7361676173ULL};
+  Nanos outputs_refuse_until_ = 0;     // the disk of outputs removes nothing
+  std::set<std::string> rolled_back_;  // contents whose files have to go
   std::set<std::string> accepted_;
   std::set<std::string> aborted_;  // transactions
   int failing_loads_ = 0;          // so many come from a script

@@ -3,6 +3,7 @@
 #include "sim/simulation.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/text.h"
 #include "events/json_read.h"
@@ -29,17 +30,67 @@ void World::note_incarnation(const WorkerId& worker, Incarnation incarnation, bo
   newest = std::max(newest, incarnation);
 }
 
-/// S12: forward, or back in reverse order, each step once; and an end is an end.
+/// S12: forward, or back in reverse order, each step once; and from what it was told last only a way that the table of
+/// sagas has. What is parked has a record.
 void World::note_saga(const CommitEvent& event) {
   const auto saga = json::from_text<Saga>(event.body.text);
   if (!saga) return violation(cat("S12: a saga that cannot be read: ", saga.error().message));
   if (const Status good = saga->check(); !good) violation(cat("S12: ", event.subject, ": ", good.error().message));
-  const auto ended = sagas_ended_.find(saga->saga_id);
-  const std::string status(json::enum_name(saga->saga_status));
-  if (ended != sagas_ended_.end()) violation(cat("S12: ", saga->saga_id, " is ", status, " and was ", ended->second));
-  if (saga->saga_status == SagaStatus::completed || saga->saga_status == SagaStatus::compensated ||
-      saga->saga_status == SagaStatus::parked) {
-    sagas_ended_[saga->saga_id] = status;
+  const SagaStatus now = saga->saga_status;
+  const auto [place, first] = saga_states_.try_emplace(saga->saga_id, now);
+  const SagaStatus before = std::exchange(place->second, now);
+  const auto leads = [&](const auto& row) { return row.from == before && row.to == now; };
+  const bool ended = before == SagaStatus::completed || before == SagaStatus::compensated;
+  // The next life tells of it as it finds it.
+  if (!first && (before == now ? ended : std::ranges::none_of(saga_lifecycle.rows, leads))) {
+    violation(cat("S12: ", saga->saga_id, " is ", json::enum_name(now), " and was ", json::enum_name(before)));
+  }
+  const SagaRecord* record = machine_->tables().transactions.sagas.find(saga->saga_id);
+  if (now == SagaStatus::parked && (record == nullptr || record->state != SagaStatus::parked)) {
+    violation(cat("S12: ", saga->saga_id, " is parked, and has no record"));
+  }
+}
+
+/// A person looks after a while: always where a device lacks the bytes, at half of the others.
+void World::note_parked(const CommitEvent& event) {
+  fault("saga_parked");
+  trace("client", cat("is alarmed of ", event.subject));
+  const auto record = json::from_text<SagaRecord>(event.body.text);
+  if (!record) return violation(cat("S12: a record that cannot be read: ", record.error().message));
+  if (!record->load && sagas_.chance(500'000)) return;
+  after(seconds(sagas_.between(1, 60)), [this, transaction = event.subject] { resolve_parked(transaction); });
+}
+
+void World::resolve_parked(const std::string& transaction) {
+  if (!loop_ || !machine_->live().started)
+    return after(seconds(1), [this, transaction] { resolve_parked(transaction); });
+  const auto* record = machine_->tables().transactions.sagas.find(saga_id_of(TransactionId(transaction)));
+  if (record == nullptr || record->state != SagaStatus::parked) return;
+  const bool retry = record->load || sagas_.chance(700'000);  // nobody can know that bytes of a device are free
+  // Whose word it is that a file may stay, it is not looked for any more.
+  if (!retry)
+    for (const DueCompensation& each : record->due) rolled_back_.erase(each.target);
+  const ReplyId reply = ++replies_made_;
+  waiting_replies_[reply] = "resolve";
+  trace("client", cat(retry ? "retries " : "accepts ", transaction));
+  input(in::ResolveTransaction{{reply, cat("transactions/", transaction, "/resolve"),
+                                cat(R"({"decision":")", retry ? "retry" : "accept", R"(","reason":"seen"})")}});
+}
+
+void World::note_rolled_back(const CommitEvent& event) {
+  const auto output = json::from_text<postprocessing::Output>(event.body.text);
+  if (!output) return violation(cat("an output that cannot be read: ", output.error().message));
+  rolled_back_.insert(output->image.sha256);
+}
+
+void World::judge_removal(const out::RemoveOutput& effect) {
+  for (const auto& [key, entry] : machine_->tables().postprocessing.outputs.entries()) {
+    if (entry.row.image.sha256 == effect.sha256) violation("an output that is listed was removed");
+  }
+  const auto& sagas = machine_->tables().transactions.sagas.entries();
+  const auto record = sagas.find(effect.saga_id);
+  if (record == sagas.end() || record->second.mod_rev.value > written_.value) {
+    violation(cat("S12: ", effect.saga_id, " removes a file, and its intent is not on disk"));
   }
 }
 

@@ -97,6 +97,8 @@ struct Client::State {
   bool tx_open = false;
   bool tx_commit = false;
   bool tx_abort = false;
+  bool tx_retry = false;
+  bool tx_accept = false;
   std::string tx_reason;
   OutputOptions output_options;
   std::vector<std::string> parameters;
@@ -341,13 +343,20 @@ void Client::State::add_transactions(CLI::App& app) {
       "can\n"
       "be taken as acknowledged (--commit), or be overruled (--abort): the worker is ended then, since it may hold "
       "what\n"
-      "was decided.");
+      "was decided.\n"
+      "What could not be undone is parked: --retry undoes it once more, for a load by ending its worker; --accept "
+      "says\n"
+      "that it is gone, or may stay.");
   for (CLI::App* each : {tx_show_command, tx_resolve_command}) {
     each->add_option("ID", id, "the transaction, as `lockstep tx list` shows it")->required();
   }
   CLI::Option* commit = tx_resolve_command->add_flag("--commit", tx_commit, "it is done");
   CLI::Option* abort = tx_resolve_command->add_flag("--abort", tx_abort, "it is not done");
-  commit->excludes(abort);
+  CLI::Option* retry = tx_resolve_command->add_flag("--retry", tx_retry, "parked: undo it once more");
+  CLI::Option* accept = tx_resolve_command->add_flag("--accept", tx_accept, "parked: it is gone, or may stay");
+  commit->excludes(abort)->excludes(retry)->excludes(accept);
+  abort->excludes(retry)->excludes(accept);
+  retry->excludes(accept);
   tx_resolve_command->add_option("--reason", tx_reason, "why, for whoever reads it later")->required();
 }
 
@@ -355,8 +364,11 @@ std::optional<ExitCode> Client::State::transactions(const http::Address& address
   if (tx_list_command->parsed()) return list_transactions(address, tx_open, json);
   if (tx_show_command->parsed()) return show_transaction(address, id, json);
   if (!tx_resolve_command->parsed()) return std::nullopt;
-  if (tx_commit == tx_abort) return tell(fail(ErrorCode::invalid_argument, "one of --commit and --abort is needed"));
-  return resolve_transaction(address, id, tx_commit ? "commit" : "abort", tx_reason, json);
+  for (const auto& [wanted, word] : {std::pair(tx_commit, "commit"), std::pair(tx_abort, "abort"),
+                                     std::pair(tx_retry, "retry"), std::pair(tx_accept, "accept")}) {
+    if (wanted) return resolve_transaction(address, id, word, tx_reason, json);
+  }
+  return tell(fail(ErrorCode::invalid_argument, "one of --commit, --abort, --retry and --accept is needed"));
 }
 
 void Client::State::add_sessions(CLI::App& app) {

@@ -48,6 +48,7 @@ std::string machines_document() {
       "changes "
       "in no other way.\nAn event that a state does not list is `invalid_transition`.\n\n";
   out += section("A transaction (§3.5)", "src/transactions/two_phase_commit.h", two_phase_commit);
+  out += section("A saga (§3.6)", "src/transactions/saga.h", saga_lifecycle);
   out += section("A worker", "src/liveness/worker_record.h", worker_lifecycle);
   out += section("A device", "src/domains/device/lifecycle.h", device::device_lifecycle);
   out += section("An allocation", "src/domains/memory/lifecycle.h", memory::allocation_lifecycle);

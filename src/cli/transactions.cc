@@ -13,13 +13,26 @@ Status check_id(const std::string& id) {
   return fail(ErrorCode::not_found, cat("there is no transaction ", shortened(harmless(id))));
 }
 
-bool is_open(const TransactionView& each) { return each.state == "preparing" || each.state == "committing"; }
+bool is_undone(const TransactionView& each) { return each.state == "compensating" || each.state == "parked"; }
+bool is_open(const TransactionView& each) {
+  return each.state == "preparing" || each.state == "committing" || is_undone(each);
+}
 
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : harmless(text); }
 
 std::string override_text(const TransactionOverride& row) {
   return cat("a person decided ", harmless(row.decision), " while it was ", harmless(row.was), ": ",
              harmless(row.reason), "\n");
+}
+
+/// What is left to undo, in order, and how often the first of it was tried.
+std::string saga_text(const SagaRecord& saga) {
+  std::string out = cat("it failed: ", or_dash(saga.failure), "\nleft to undo since ", to_rfc3339(saga.since), ", ",
+                        saga.attempts, " of ", compensation_attempts_max, " attempts at the first:\n");
+  for (const DueCompensation& each : saga.due) {
+    out += cat("  ", each.step, "  ", harmless(each.compensation), "  ", harmless(each.target), "\n");
+  }
+  return out;
 }
 
 }  // namespace
@@ -42,14 +55,19 @@ std::string text_of(const TransactionView& view) {
              or_dash(view.job_id.str()), "\n");
   out += cat("began ", view.began, ", last changed ", view.changed, "\n");
   if (!view.reason.empty()) out += cat("because: ", harmless(view.reason), "\n");
+  if (view.saga) out += saga_text(*view.saga);
   if (view.resolved_by_hand) out += override_text(*view.resolved_by_hand);
   if (!view.documents) return out;
   for (const DocumentView& each : *view.documents) {
     out += cat("\n", each.at, "  ", each.name, "\n  ", harmless(each.body.text), "\n");
   }
-  if (is_open(view))
+  if (view.state == "parked") {
+    out += cat("\nit is parked; to undo it once more: lockstep tx resolve ", view.transaction_id.str(),
+               " --retry --reason WHY; to say that it is gone, or may stay: --accept\n");
+  } else if (is_open(view) && !is_undone(view)) {
     out += cat("\nit is open; to decide in its place: lockstep tx resolve ", view.transaction_id.str(),
                " --abort --reason WHY\n");
+  }
   return out;
 }
 

@@ -17,7 +17,7 @@ std::string text_of(const TransactionView& view);
 /// open: only those that have not ended.
 ExitCode list_transactions(const http::Address& address, bool open, bool as_json);
 ExitCode show_transaction(const http::Address& address, const std::string& id, bool as_json);
-/// decision: "commit" or "abort".
+/// decision: "commit", "abort", "retry" or "accept".
 ExitCode resolve_transaction(const http::Address& address, const std::string& id, const std::string& decision,
                              const std::string& reason, bool as_json);
 

@@ -520,10 +520,6 @@ BOOST_DESCRIBE_STRUCT(TransactionOutcome, (),
 enum class SagaStepStatus { pending, running, completed, failed, compensated };
 BOOST_DESCRIBE_ENUM(SagaStepStatus, pending, running, completed, failed, compensated)
 
-/// parked: its compensation cannot go on without a person; it is kept and shown, never dropped.
-enum class SagaStatus { running, completed, compensating, compensated, parked };
-BOOST_DESCRIBE_ENUM(SagaStatus, running, completed, compensating, compensated, parked)
-
 struct SagaStep {
   std::uint32_t step = 0;
   std::string service;

@@ -12,4 +12,9 @@ namespace lockstep {
 enum class AllocationPriority { critical, high, normal, low };
 BOOST_DESCRIBE_ENUM(AllocationPriority, critical, high, normal, low)
 
+/// How a saga stands (§3.6). parked: its compensation cannot go on without a person; it is kept and shown, never
+/// dropped.
+enum class SagaStatus { running, completed, compensating, compensated, parked };
+BOOST_DESCRIBE_ENUM(SagaStatus, running, completed, compensating, compensated, parked)
+
 }  // namespace lockstep

@@ -1,11 +1,14 @@
 #include "operations/model_load.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/text.h"
 #include "domains/device/rules.h"
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
 #include "operations/limits.h"
+#include "operations/sagas.h"
 
 namespace lockstep {
 
@@ -64,6 +67,21 @@ Bytes promised_on(const LoadIntents& intents, const DeviceId& device) {
   return sum;
 }
 
+Bytes unproven_on(const Tables& tables, const DeviceId& device) {
+  Bytes sum;
+  for (const auto& [key, entry] : tables.transactions.sagas.entries()) {
+    if (entry.row.load && entry.row.load->device_id == device) sum += entry.row.load->bytes;
+  }
+  return sum;
+}
+
+bool is_being_measured(const Tables& tables, const DeviceId& device) {
+  return std::ranges::any_of(tables.transactions.sagas.entries(), [&](const auto& each) {
+    const SagaRecord& row = each.second.row;
+    return row.load && row.load->device_id == device && row.state == SagaStatus::compensating;
+  });
+}
+
 Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
                                 const ModelId& model_id, const JobId& wanted_by, const TransactionId& transaction) {
   const model::Model& model = *LOCKSTEP_TRY(model::usable(tables.model, model_id));
@@ -74,8 +92,9 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
     }
   }
   const Bytes budget = limit_on(tables, worker.device_id).bytes;
-  LOCKSTEP_TRY_STATUS(memory::may_reserve(tables.memory, worker.device_id, budget,
-                                          promised_on(intents, worker.device_id), model.bytes));
+  LOCKSTEP_TRY_STATUS(
+      memory::may_reserve(tables.memory, worker.device_id, budget,
+                          promised_on(intents, worker.device_id) + unproven_on(tables, worker.device_id), model.bytes));
   LoadIntent intent{.transaction_id = transaction,
                     .worker_id = worker.worker_id,
                     .incarnation = worker.incarnation,
@@ -133,6 +152,27 @@ void finish_load(const Tables& tables, const model::Residency& residency, WallTi
   const model::Usage usage = model::usage_of(tables.model, residency.model_id);
   change.put(tables.model.usages, residency.model_id.str(), model::loaded_once_more(usage, now));
   announce(tables, residency, "model_loaded", "", change);
+}
+
+void await_unload(const Tables& tables, const model::Residency& residency, const std::string& why, WallTime now,
+                  Change& change) {
+  const std::uint32_t copy = to_compensate(model_loading, 3, 4).front();
+  SagaRecord record = begin_compensation(model_loading, residency.transaction_id, why, now);
+  record.due = {{copy, std::string(model_loading.steps[copy - 1].compensation), residency.model_id.str()}};
+  record.load = UnloadOf{residency.worker_id,
+                         residency.incarnation,
+                         residency.device_id,
+                         residency.model_id,
+                         tables.memory.allocations.at(residency.allocation_id.str()).bytes,
+                         residency.wanted_by};
+  put_saga(tables, record, change);
+}
+
+void unloads_end_with(const Tables& tables, const WorkerRecord& worker, Change& change) {
+  for (const auto& [key, entry] : tables.transactions.sagas.entries()) {
+    if (!entry.row.load || entry.row.load->worker_id != worker.worker_id) continue;
+    put_saga(tables, after(entry.row, SagaEvent::undone), change);
+  }
 }
 
 void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change) {

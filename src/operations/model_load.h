@@ -12,8 +12,18 @@
 #include "events/link_messages.h"
 #include "events/model_events.h"
 #include "operations/tables.h"
+#include "transactions/saga.h"
 
 namespace lockstep {
+
+/// The saga of a load (§3.6). The first three steps are one commit record, the decision; the copy is the last.
+inline constexpr StepDefinition model_loading_steps[] = {
+    {"device_service", "reserve_device", "release_device_reservation"},
+    {"memory_service", "allocate_vram", "deallocate_vram"},
+    {"model_service", "cache_model_to_ram", "remove_model_from_cache"},
+    {"python_model_worker", "load_model_to_vram", "unload_model_from_vram"}};
+inline constexpr SagaDefinition model_loading{"cross_domain_model_loading", 1, model_loading_steps};
+static_assert(well_formed(model_loading));
 
 /// A load that prepares: what the coordinator asked the worker to promise. In memory only (presumed abort).
 struct LoadIntent {
@@ -28,6 +38,12 @@ using LoadIntents = std::map<TransactionId, LoadIntent>;
 
 /// The ledger's row of a load.
 AllocationId allocation_of_load(const TransactionId& transaction);
+
+/// What the device may still hold of loads that failed: their bytes count until its worker's own allocator, or the
+/// worker's end, has proven that they are free.
+Bytes unproven_on(const Tables& tables, const DeviceId& device);
+/// The same, while it is being measured; afterwards they are proven free, or a person decides.
+bool is_being_measured(const Tables& tables, const DeviceId& device);
 
 /// Bytes that preparing loads have been promised on the device.
 Bytes promised_on(const LoadIntents& intents, const DeviceId& device);
@@ -45,6 +61,13 @@ void end_transaction(const Tables& tables, const TransactionId& transaction, Cha
 
 /// The copy is complete: the device is free for the next load, the memory is in use, the model is loaded.
 void finish_load(const Tables& tables, const model::Residency& residency, WallTime now, Change& change);
+
+/// The copy failed, and its worker lives: whether the bytes are free again is its allocator's to say. Goes ahead of
+/// undo_load, in the same commit.
+void await_unload(const Tables& tables, const model::Residency& residency, const std::string& why, WallTime now,
+                  Change& change);
+/// The end of a worker proves that what it was to unload is gone.
+void unloads_end_with(const Tables& tables, const WorkerRecord& worker, Change& change);
 
 /// Compensation in reverse order: memory, then the pin, then the device.
 void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change);

@@ -94,22 +94,23 @@ BOOST_DESCRIBE_STRUCT(DocumentView, (), (at, name, body))
 
 struct TransactionView {
   TransactionId transaction_id;
-  std::string kind;   // "model_load", "image"
-  std::string state;  // "preparing", "committing", "committed", "aborted", "compensated"
+  std::string kind;   // "model_load", "image", "rollback"
+  std::string state;  // "preparing", "committing", "committed", "aborted", "compensating", "compensated", "parked"
   WorkerId worker_id;
   Incarnation incarnation;
   DeviceId device_id;
   ModelId model_id;
-  JobId job_id;  // load: the job or order that wanted it
+  JobId job_id;  // load: the job or order that wanted it; rollback: the request
   std::string reason;
   std::string began;
   std::string changed;
   std::optional<std::vector<DocumentView>> documents;
   std::optional<TransactionOverride> resolved_by_hand;
+  std::optional<SagaRecord> saga;  // while something is left to undo
 };
 BOOST_DESCRIBE_STRUCT(TransactionView, (),
                       (transaction_id, kind, state, worker_id, incarnation, device_id, model_id, job_id, reason, began,
-                       changed, documents, resolved_by_hand))
+                       changed, documents, resolved_by_hand, saga))
 
 struct TransactionsView {
   Rev rev;

@@ -178,6 +178,7 @@ void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::st
     }
     undo_load(tables, residency, how, change);
   }
+  unloads_end_with(tables, worker, change);
   for (const auto& [key, entry] : tables.processing.jobs.entries()) {
     if (entry.row.worker_id == worker.worker_id && !processing::is_terminal(entry.row.stage)) {
       hurt.emplace(key, entry.row);

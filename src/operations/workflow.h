@@ -7,8 +7,18 @@
 #include <string>
 
 #include "operations/tables.h"
+#include "transactions/saga.h"
 
 namespace lockstep {
+
+/// The saga of an image, and of the images of a request whose error_handling is cascade_rollback (§3.6).
+inline constexpr StepDefinition session_workflow_steps[] = {
+    {"processing_service", "reserve_session_resources", "release_session_resources"},
+    {"inference_service", "execute_inference", "discard_pixels"},
+    {"postprocessing_service", "run_pipeline", "discard_result"},
+    {"postprocessing_service", "store_output", "remove_output"}};
+inline constexpr SagaDefinition session_workflow{"session_workflow", 1, session_workflow_steps};
+static_assert(well_formed(session_workflow));
 
 /// What a job needs before its next step can run on a worker.
 std::vector<ModelId> models_needed(const processing::Request& request, const processing::Job& job);

@@ -115,8 +115,8 @@ Judgement judge(const Turn& turn, const Wish& wish) {
   if (memory.never) return no(memory.reason);
   if (loads) return {Verdict::wait, cat(wish.needs().requires_model_loading->str(), " has to be loaded"), true};
   // Without any other model it would fit beside what was granted: then models are in the way.
-  const Bytes beside =
-      memory::granted_on(turn.tables.memory, device) + promised_on(turn.live.intents, device) + model_bytes;
+  const Bytes beside = memory::granted_on(turn.tables.memory, device) + promised_on(turn.live.intents, device) +
+                       unproven_on(turn.tables, device) + model_bytes;
   if (!memory.granted) return {Verdict::wait, memory.reason, false, beside + wish.memory() <= limit.bytes};
   return {Verdict::grant, ""};
 }

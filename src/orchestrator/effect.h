@@ -118,9 +118,10 @@ struct StorePixels {
   HandleId handle;  // given up with this effect
   ImageBuffer expected;
 };
-/// Nobody refers to this content any more. Done before any StorePixels that comes after it.
+/// Nobody refers to this content any more. Done before any StorePixels that comes after it; OutputRemoved answers.
 struct RemoveOutput {
-  ImageBuffer image;
+  std::string saga_id;
+  std::string sha256;
 };
 struct DropHandle {
   HandleId handle;

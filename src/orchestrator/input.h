@@ -118,6 +118,12 @@ struct PixelsStored {
   std::uint32_t attempt;
   Result<ImageBuffer> image;
 };
+/// The file of an output is gone, also when it was gone before; or the disk says why it is not.
+struct OutputRemoved {
+  std::string saga_id;
+  std::string sha256;
+  Status status;
+};
 struct Generate {
   static constexpr auto changes = ownership::Fact::requests;
   ReplyId reply;
@@ -273,10 +279,11 @@ struct Input {
   WallTime wall;
   std::variant<in::Started, in::WorkerSpawned, in::WorkerDialed, in::WorkerGone, in::WorkerDying, in::FrameArrived,
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
-               in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::CalibrateDevice, in::LoadModel,
-               in::UnloadModel, in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel, in::FilesMoved,
-               in::Set, in::SystemMemory, in::DataDisk, in::CommandSession, in::CommandWorkflow, in::TagOutput,
-               in::ResolveTransaction, in::SetSafetyPolicy, in::ListOutputs, in::ReplyGone, in::StopRequested>
+               in::OutputRemoved, in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::CalibrateDevice,
+               in::LoadModel, in::UnloadModel, in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel,
+               in::FilesMoved, in::Set, in::SystemMemory, in::DataDisk, in::CommandSession, in::CommandWorkflow,
+               in::TagOutput, in::ResolveTransaction, in::SetSafetyPolicy, in::ListOutputs, in::ReplyGone,
+               in::StopRequested>
       what;
   std::optional<IdempotencyKey> key = {};
 };

@@ -245,6 +245,7 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (residency != nullptr) {
     load_fails(turn, residency->transaction_id, why.message);
+    await_unload(turn.tables, *residency, why.message, turn.wall, turn.change);
     undo_load(turn.tables, *residency, why.message, turn.change);
     blame_load(turn, residency->wanted_by, why);
     return {};

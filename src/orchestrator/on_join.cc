@@ -264,8 +264,10 @@ class Reunion {
           } else if (held != nullptr) {
             finish_load(turn_.tables, row, turn_.wall, turn_.change);
           } else {
-            load_fails(turn_, row.transaction_id, "its load failed while the orchestrator was away");
-            undo_load(turn_.tables, row, "its load failed while the orchestrator was away", turn_.change);
+            const std::string why = "its load failed while the orchestrator was away";
+            load_fails(turn_, row.transaction_id, why);
+            await_unload(turn_.tables, row, why, turn_.wall, turn_.change);
+            undo_load(turn_.tables, row, why, turn_.change);
           }
           break;
         case model::ResidencyState::loaded: end_transaction(turn_.tables, row.transaction_id, turn_.change); break;

@@ -9,6 +9,7 @@
 #include "domains/model/rules.h"
 #include "operations/limits.h"
 #include "operations/model_load.h"
+#include "orchestrator/on_saga.h"
 #include "orchestrator/on_transactions.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_device.h"
@@ -101,6 +102,7 @@ std::map<std::string, Bytes> device_ledger(const Turn& turn, const DeviceId& dev
     if (entry.row.device_id == device) ledger[entry.row.purpose] += entry.row.bytes;
   }
   if (const Bytes promised = promised_on(turn.live.intents, device); promised.value > 0) ledger["promised"] += promised;
+  if (const Bytes unproven = unproven_on(turn.tables, device); unproven.value > 0) ledger["unproven"] += unproven;
   return ledger;
 }
 
@@ -140,7 +142,8 @@ memory::PoolState pool_of(const Turn& turn, const WorkerRecord& worker, const st
   pool.total = limit.bytes;
   pool.limit_name = limit.name;
   pool.used =
-      memory::allocated_on(turn.tables.memory, worker.device_id) + promised_on(turn.live.intents, worker.device_id);
+      memory::allocated_on(turn.tables.memory, worker.device_id) + promised_on(turn.live.intents, worker.device_id) +
+      unproven_on(turn.tables, worker.device_id);
   pool.held_for_purpose = memory::granted_for(turn.tables.memory, worker.device_id, purpose);
   return pool;
 }
@@ -309,6 +312,15 @@ Bytes ram_of(const SystemRam& ram) {
   return ram.sample->group_limit ? std::min(ram.sample->total, *ram.sample->group_limit) : ram.sample->total;
 }
 
+bool holds_models_only(const Turn& turn, const DeviceId& device, Bytes used) {
+  Bytes in_use;
+  for (const auto& [key, entry] : turn.tables.memory.allocations.entries()) {
+    const memory::Allocation& row = entry.row;
+    if (row.device_id == device && row.state == memory::AllocationState::in_use) in_use += row.bytes;
+  }
+  return used <= in_use + leak_tolerance;
+}
+
 void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first) {
   if (update.device_id != worker.device_id || !turn.tables.device.devices.contains(worker.device_id.str())) return;
   const std::string& pool = worker.device_id.str();
@@ -326,6 +338,7 @@ void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate&
   const bool idle = turn.live.workers[worker.worker_id].task.empty();
   const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
   allocator_sampled(turn, worker, update.vram_metrics.used_vram);
+  unload_measured(turn, worker, update.vram_metrics.used_vram, ledger, idle);
   const bool over = idle && update.vram_metrics.used_vram > ledger + leak_tolerance;
   samples.over_ledger = over ? samples.over_ledger + 1 : 0;
   if (!over) samples.leak_told = false;

@@ -20,6 +20,10 @@ Bytes ram_of(const SystemRam& ram);
 /// What a worker may hold beyond its ledger: a framework's own context and caches.
 inline constexpr Bytes leak_tolerance = 256_MiB;
 
+/// Whether the device's allocator, which counts `used`, holds no more than the models that are in use there. A load
+/// that copies and a grant may hold less than their rows say: what they leave proves nothing of anybody else's bytes.
+bool holds_models_only(const Turn& turn, const DeviceId& device, Bytes used);
+
 /// A sample of a device's memory: pressure, high-water mark, and what its worker holds beyond its ledger.
 /// first: of this life of its worker.
 void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first);

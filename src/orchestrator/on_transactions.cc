@@ -7,7 +7,9 @@
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
 #include "operations/model_load.h"
+#include "operations/sagas.h"
 #include "orchestrator/on_memory.h"
+#include "orchestrator/on_saga.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/transaction_documents.h"
 
@@ -46,6 +48,68 @@ void end(Turn& turn, const LoggedTransaction& entry) {
     log.entries.erase(log.ended.front());
     log.ended.pop_front();
   }
+}
+
+// ---- sagas of which something is left to undo
+// -------------------------------------------------------------------------
+
+const SagaRecord* saga_of(const Turn& turn, const LoggedTransaction& entry) {
+  return turn.tables.transactions.sagas.find(saga_id_of(entry.transaction_id));
+}
+
+void write_saga(Turn& turn, LoggedTransaction& entry) {
+  const bool of_load = entry.kind == TransactionKind::model_load && entry.saga.empty();
+  write(turn, entry, of_load ? load_saga(entry) : rollback_saga(entry));
+}
+
+/// What is parked gives the reason why it cannot be undone; otherwise why it is.
+void take_over(LoggedTransaction& entry, const SagaRecord& record) {
+  const bool stuck = record.state == SagaStatus::parked;
+  entry.state = stuck ? LoggedState::parked : LoggedState::compensating;
+  entry.reason = shortened(stuck ? record.reason : record.failure, 500);
+}
+
+bool follow_saga(Turn& turn, LoggedTransaction& entry) {
+  const SagaRecord* record = saga_of(turn, entry);
+  if (record != nullptr) {
+    if ((record->state == SagaStatus::parked) == (entry.state == LoggedState::parked)) return false;
+    take_over(entry, *record);
+    write_saga(turn, entry);
+    return true;
+  }
+  entry.state = LoggedState::compensated;
+  write_saga(turn, entry);
+  end(turn, entry);
+  return true;
+}
+
+/// A record that the log does not know: a rollback that has begun, or a saga of an earlier life.
+bool take_up_saga(Turn& turn) {
+  for (const auto& [id, each] : turn.tables.transactions.sagas.entries()) {
+    const SagaRecord& record = each.row;
+    if (turn.live.transactions.open.contains(record.transaction_id)) continue;
+    LoggedTransaction entry;
+    entry.transaction_id = record.transaction_id;
+    entry.kind = record.load ? TransactionKind::model_load : TransactionKind::rollback;
+    if (!record.load || saga_definition(record.definition) == nullptr) entry.saga = record.definition;
+    if (record.load) {
+      entry.worker_id = record.load->worker_id;
+      entry.incarnation = record.load->incarnation;
+      entry.device_id = record.load->device_id;
+      entry.model_id = record.load->model_id;
+      entry.bytes = record.load->bytes;
+      entry.job_id = record.load->wanted_by;
+      entry.decided = record.since;
+      entry.unproven = true;
+    }
+    if (record.request_id) entry.job_id = JobId(record.request_id->str());
+    LoggedTransaction& kept = open(turn, std::move(entry));
+    kept.began = record.since;
+    take_over(kept, record);
+    write_saga(turn, kept);
+    return true;
+  }
+  return false;
 }
 
 // ---- loads --------------------------------------------------------------------------------------------------------
@@ -102,11 +166,14 @@ void undone(Turn& turn, LoggedTransaction& load) {
   const bool told = std::ranges::any_of(
       load.documents, [](const auto& each) { return each.name == ModelLoadingFailure::document_name; });
   if (!told) write(turn, load, loading_failure(load));
-  load.state = LoggedState::compensated;
+  // While its worker lives, its allocator has to show that the bytes are free.
+  const bool proven = saga_of(turn, load) == nullptr;
+  load.state = proven ? LoggedState::compensated : LoggedState::compensating;
   load.unproven = true;
   write(turn, load, partial_allocation(load, "copy_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
   write(turn, load, outcome(turn, load));
   write(turn, load, device_memory_consistency(turn, load));
+  if (!proven) return;
   write(turn, load, load_saga(load));
   end(turn, load);
 }
@@ -185,13 +252,18 @@ bool follow_image(Turn& turn, LoggedTransaction& image) {
 
 // ---- views --------------------------------------------------------------------------------------------------------
 
+/// Of a transaction that waits for a participant: commit, abort; of a saga that is parked: retry, accept.
+enum class ByHand { commit, abort, retry, accept };
+BOOST_DESCRIBE_ENUM(ByHand, commit, abort, retry, accept)
+
 struct ResolveBody {
-  CoordinatorCommand decision = CoordinatorCommand::abort;
+  ByHand decision = ByHand::abort;
   std::string reason;
 };
 BOOST_DESCRIBE_STRUCT(ResolveBody, (), (decision, reason))
 
-TransactionView view_of(const LoggedTransaction& entry) {
+TransactionView view_of(const Turn& turn, const LoggedTransaction& entry) {
+  const SagaRecord* record = saga_of(turn, entry);
   return {entry.transaction_id,
           json::enum_name(entry.kind),
           json::enum_name(entry.state),
@@ -204,7 +276,35 @@ TransactionView view_of(const LoggedTransaction& entry) {
           to_rfc3339(entry.began),
           to_rfc3339(entry.changed),
           {},
-          {}};
+          {},
+          record == nullptr ? std::nullopt : std::optional(*record)};
+}
+
+/// The row of what a person decided: journaled, told, and said to whoever asked.
+void keep_override(Turn& turn, const TransactionOverride& row, ReplyId reply) {
+  turn.change.put(turn.tables.transactions.overrides, row.transaction_id.str(), row);
+  turn.change.event("transaction_resolved_by_hand", row.transaction_id.str(), row);
+  turn.warn(cat("a person decided ", row.decision, " of ", row.transaction_id.str(), ": ", row.reason));
+  turn.effect(out::Reply{reply, 200, json::to_text(row)});
+}
+
+void resolve_parked(Turn& turn, const in::ResolveTransaction& input, const ResolveBody& body,
+                    const SagaRecord& record) {
+  const std::string word = json::enum_name(body.decision);
+  if (body.decision != ByHand::retry && body.decision != ByHand::accept) {
+    return reply_error(turn, input.reply,
+                       fail(ErrorCode::invalid_transition,
+                            cat(record.transaction_id.str(), " is ", json::enum_name(record.state), ": ", word,
+                                " is no answer to that; retry and accept are, once it is parked"),
+                            "/decision"));
+  }
+  if (const Status done = resolve_saga(turn, record, body.decision == ByHand::retry, body.reason); !done) {
+    return reply_error(turn, input.reply, done.error());
+  }
+  keep_override(turn,
+                {record.transaction_id, word, json::enum_name(record.state),
+                 record.load ? record.load->worker_id : WorkerId(), body.reason, turn.wall},
+                input.reply);
 }
 
 }  // namespace
@@ -233,11 +333,18 @@ void load_fails(Turn& turn, const TransactionId& id, const std::string& reason) 
 void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
   const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
   for (auto& [id, load] : turn.live.transactions.entries) {
-    if (!load.unproven || load.worker_id != worker.worker_id || turn.live.transactions.open.contains(id)) continue;
+    const bool undoes = load.state == LoggedState::compensating || load.state == LoggedState::parked;
+    if (!load.unproven || load.worker_id != worker.worker_id) continue;
+    if (turn.live.transactions.open.contains(id) && !undoes) continue;
     ReleaseProof proof{ledger_is_free_of(turn, load), {}, {}, {}};
     if (load.incarnation == worker.incarnation) {
-      // While it copies for another load it holds less than the ledger or as much, never what nobody was granted.
-      proof.allocator = used <= ledger + leak_tolerance;
+      if (holds_models_only(turn, worker.device_id, used)) {
+        proof.allocator = true;
+      } else if (used <= ledger + leak_tolerance) {
+        continue;  // another load copies, or something was granted: what is theirs is not known
+      } else {
+        proof.allocator = false;
+      }
       if (!*proof.allocator)
         proof.found = cat("the worker holds ", to_text(used), ", its ledger has ", to_text(ledger));
     } else {
@@ -331,11 +438,13 @@ bool settle_transactions(Turn& turn) {
   if (take_up_images(turn)) return true;
   for (const TransactionId& id : turn.live.transactions.open) {
     LoggedTransaction& entry = turn.live.transactions.entries.at(id);
-    const bool changed =
-        entry.kind == TransactionKind::model_load ? follow_load(turn, entry) : follow_image(turn, entry);
+    const bool undoes = entry.state == LoggedState::compensating || entry.state == LoggedState::parked;
+    const bool changed = undoes                                      ? follow_saga(turn, entry)
+                         : entry.kind == TransactionKind::model_load ? follow_load(turn, entry)
+                                                                     : follow_image(turn, entry);
     if (changed) return true;  // the set may have changed too
   }
-  return false;
+  return take_up_saga(turn);
 }
 
 std::optional<std::string> transaction_view_text(const Turn& turn, const std::string& path) {
@@ -343,7 +452,7 @@ std::optional<std::string> transaction_view_text(const Turn& turn, const std::st
   constexpr std::string_view one = "transactions/";
   if (path == all) {
     TransactionsView view{turn.live.rev, {}};
-    for (const auto& [id, entry] : turn.live.transactions.entries) view.transactions.push_back(view_of(entry));
+    for (const auto& [id, entry] : turn.live.transactions.entries) view.transactions.push_back(view_of(turn, entry));
     std::ranges::stable_sort(view.transactions, {}, &TransactionView::began);
     return json::to_text(view);
   }
@@ -354,14 +463,15 @@ std::optional<std::string> transaction_view_text(const Turn& turn, const std::st
   if (place == turn.live.transactions.entries.end() && by_hand == nullptr) return std::nullopt;
   TransactionView view;
   if (place != turn.live.transactions.entries.end()) {
-    view = view_of(place->second);
+    view = view_of(turn, place->second);
     view.documents.emplace();
     for (const TransactionDocument& each : place->second.documents) {
       view.documents->push_back({to_rfc3339(each.at), each.name, each.body});
     }
   } else {
     view.transaction_id = TransactionId(id);
-    view.kind = json::enum_name(TransactionKind::model_load);
+    const bool of_request = by_hand->was == "parked" && by_hand->participant.empty();
+    view.kind = json::enum_name(of_request ? TransactionKind::rollback : TransactionKind::model_load);
     view.state = by_hand->decision == "commit" ? "committed" : "compensated";
     view.worker_id = by_hand->participant;
     view.began = view.changed = to_rfc3339(by_hand->at);
@@ -381,7 +491,10 @@ void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
     return refuse(fail(ErrorCode::invalid_argument,
                        cat("the reason has ", body->reason.size(), " bytes; 1 to 500 are allowed"), "/reason"));
   }
-  const bool commit = body->decision == CoordinatorCommand::commit;
+  if (const SagaRecord* record = turn.tables.transactions.sagas.find(saga_id_of(id))) {
+    return resolve_parked(turn, input, *body, *record);
+  }
+  const bool commit = body->decision == ByHand::commit;
   const auto intent = turn.live.intents.find(id);
   const Decision* decision = turn.tables.transactions.decisions.find(id.str());
   if (intent == turn.live.intents.end() && decision == nullptr) {
@@ -391,6 +504,12 @@ void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
     }
     return refuse(fail(ErrorCode::invalid_transition,
                        cat(id.str(), " is ", json::enum_name(known->second.state), ": nothing waits for a decision")));
+  }
+  if (!commit && body->decision != ByHand::abort) {
+    return refuse(fail(ErrorCode::invalid_transition,
+                       cat(id.str(), " is open: ", json::enum_name(body->decision),
+                           " is for a saga that is parked; here it is commit or abort"),
+                       "/decision"));
   }
   if (intent != turn.live.intents.end() && commit) {
     return refuse(
@@ -404,9 +523,6 @@ void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
                                 participant,
                                 body->reason,
                                 turn.wall};
-  turn.change.put(turn.tables.transactions.overrides, id.str(), row);
-  turn.change.event("transaction_resolved_by_hand", id.str(), row);
-  turn.warn(cat("a person decided ", row.decision, " of ", id.str(), ": ", row.reason));
   const std::string why = cat("a person decided: ", row.reason);
   if (intent != turn.live.intents.end()) {
     abort_load(turn, id, why, fail(ErrorCode::unavailable, why));
@@ -418,7 +534,7 @@ void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
     note_reason(turn, id, why);
     end_worker(turn, participant, cat("the commit of ", id.str(), " was overruled: ", row.reason));
   }
-  turn.effect(out::Reply{input.reply, 200, json::to_text(row)});
+  keep_override(turn, row, input.reply);
 }
 
 }  // namespace lockstep

@@ -8,6 +8,7 @@
 #include "domains/model/rules.h"
 #include "domains/processing/rules.h"
 #include "operations/workflow.h"
+#include "orchestrator/on_saga.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/turn.h"
 
@@ -154,22 +155,9 @@ void on_pixels_stored(Turn& turn, const in::PixelsStored& input) {
 
 namespace {
 
-/// Whether anybody but the request needs this content.
-bool is_needed(const Turn& turn, const std::string& sha256, const RequestId& request) {
-  const auto& outputs = turn.tables.postprocessing.outputs.entries();
-  const auto& requests = turn.tables.processing.requests.entries();
-  return std::ranges::any_of(outputs,
-                             [&](const auto& each) {
-                               return !each.second.row.job_id.str().starts_with(cat(request.str(), "/")) &&
-                                      each.second.row.image.sha256 == sha256;
-                             }) ||
-         std::ranges::any_of(turn.live.storing, [&](const auto& each) { return each.second == sha256; }) ||
-         std::ranges::any_of(requests, [&](const auto& each) {
-           return each.second.row.source && each.second.row.source->sha256 == sha256;
-         });
-}
-
-void roll_back(Turn& turn, const processing::Job& delivered, const processing::Failure& why) {
+/// A delivered image goes with its request; its output, whose file goes too, is added to `outputs`.
+void roll_back(Turn& turn, const processing::Job& delivered, const processing::Failure& why,
+               std::vector<postprocessing::Output>& outputs) {
   processing::Job job = processing::after(delivered, processing::JobEvent::rolled_back);
   job.failure = why;
   turn.change.put(turn.tables.processing.jobs, job.job_id.str(), job);
@@ -177,7 +165,7 @@ void roll_back(Turn& turn, const processing::Job& delivered, const processing::F
   if (output == nullptr) return;
   turn.change.erase(turn.tables.postprocessing.outputs, job.job_id.str());
   turn.change.event("output_rolled_back", job.request_id.str(), *output);
-  if (!is_needed(turn, output->image.sha256, job.request_id)) turn.effect(out::RemoveOutput{output->image});
+  outputs.push_back(*output);
 }
 
 }  // namespace
@@ -188,6 +176,7 @@ void gate_failed(Turn& turn, const processing::Request& request, const processin
   const ErrorHandling handling = request.error_handling.value_or(ErrorHandling::keep_delivered);
   if (handling == ErrorHandling::finish_others) return fail_job(turn.tables, job, why, turn.wall, turn.change);
   const processing::Failure others{why.code, cat("image ", job.index, " of the request failed a gate: ", why.message)};
+  std::vector<postprocessing::Output> outputs;
   for (const processing::Job& each : processing::jobs_of(turn.tables.processing, request.request_id)) {
     if (each.job_id == job.job_id) {
       processing::Job failed = processing::after(each, processing::JobEvent::failed);
@@ -196,9 +185,10 @@ void gate_failed(Turn& turn, const processing::Request& request, const processin
     } else if (!processing::is_terminal(each.stage)) {
       stop_job(turn, each, others);
     } else if (each.stage == processing::JobStage::completed && handling == ErrorHandling::cascade_rollback) {
-      roll_back(turn, each, others);
+      roll_back(turn, each, others, outputs);
     }
   }
+  roll_back_outputs(turn, request.request_id, std::move(outputs), others.message);
   fail_request(turn, request, why);
 }
 

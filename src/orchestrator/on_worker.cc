@@ -13,6 +13,7 @@
 #include "orchestrator/on_device.h"
 #include "orchestrator/on_key.h"
 #include "orchestrator/on_memory.h"
+#include "orchestrator/on_saga.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/on_transactions.h"
 #include "orchestrator/requests.h"
@@ -155,6 +156,7 @@ void on_started(Turn& turn, const in::Started& input) {
   }
   arm_session_timers(turn);
   take_up_loads(turn);
+  take_up_sagas(turn);
   // Nothing that an earlier life granted is granted again before its process has rejoined or is proven gone.
   for (const auto& [key, entry] : turn.tables.liveness.workers.entries()) {
     const WorkerRecord& worker = entry.row;
@@ -313,6 +315,8 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
     request_timed_out(turn, subject);
   } else if (what == "grant") {
     grant_lapsed(turn, subject);
+  } else if (what == "saga") {
+    saga_due(turn, subject);
   } else if (what == "collect") {
     collect_idle(turn);
   } else if (what == "drain") {

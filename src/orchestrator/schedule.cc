@@ -66,7 +66,7 @@ Bytes budget_of(const Turn& turn, const WorkerRecord& worker) { return limit_on(
 
 Bytes free_on(const Turn& turn, const WorkerRecord& worker) {
   return budget_of(turn, worker) - memory::allocated_on(turn.tables.memory, worker.device_id) -
-         promised_on(turn.live.intents, worker.device_id);
+         promised_on(turn.live.intents, worker.device_id) - unproven_on(turn.tables, worker.device_id);
 }
 
 void touch(Turn& turn, const std::vector<ModelId>& models, const WorkerId& worker, std::size_t images) {
@@ -179,6 +179,12 @@ Outcome evict_one(Turn& turn, const WorkerRecord& worker, const std::vector<Mode
   return victim == nullptr ? Outcome::waits : release(turn, worker, *victim, "to make room");
 }
 
+/// Room on the worker's device: an idle model gives way, but not for bytes that the next sample may show to be free.
+Outcome make_room(Turn& turn, const WorkerRecord& worker, const std::vector<ModelId>& needed) {
+  if (is_being_measured(turn.tables, worker.device_id)) return Outcome::waits;
+  return evict_one(turn, worker, needed);
+}
+
 /// Makes room in the cache for `size` more bytes: drops the least recently used unpinned segment, or has an idle
 /// worker release a model that pins one. True when there is room now; otherwise `outcome` says whether a step was
 /// taken.
@@ -250,7 +256,7 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
   // One more copy in RAM would pin what an earlier one waits for: with enough workers it would never be free.
   const auto kind = turn.tables.device.devices.at(worker.device_id.str()).kind;
   if (pass.cache_blocked && kind == device::Kind::cpu) return Outcome::waits;
-  if (wanted.bytes > free_on(turn, worker)) return evict_one(turn, worker, needed);
+  if (wanted.bytes > free_on(turn, worker)) return make_room(turn, worker, needed);
   const TransactionId transaction = transaction_id(turn.live.epoch, ++turn.live.transactions_made);
   const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, wanted_by, transaction);
   if (!intent) return Outcome::waits;  // a local participant voted no: the device's lane is taken
@@ -424,7 +430,7 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
     }
   }
   // Idle models give way to what the run is expected to take beside its own; a grant is waited for.
-  if (beside(worker.device_id) > free_on(turn, worker)) return evict_one(turn, worker, needed);
+  if (beside(worker.device_id) > free_on(turn, worker)) return make_room(turn, worker, needed);
   if (infers && request.batch) {
     const std::vector<Job> batch = batch_of(turn, request, job, need, worker);
     touch(turn, needed, worker.worker_id, batch.size());

@@ -8,6 +8,7 @@
 #include "orchestrator/coordination.h"
 #include "orchestrator/machine.h"
 #include "orchestrator/on_key.h"
+#include "orchestrator/on_saga.h"
 #include "orchestrator/on_session.h"
 #include "orchestrator/on_transactions.h"
 #include "orchestrator/turn.h"
@@ -61,6 +62,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::SegmentFilled& x) { on_segment_filled(turn, x); },
                  [&](const in::PixelsOpened& x) { on_pixels_opened(turn, x); },
                  [&](const in::PixelsStored& x) { on_pixels_stored(turn, x); },
+                 [&](const in::OutputRemoved& x) { on_output_removed(turn, x); },
                  [&](const in::Generate& x) { command(turn, x, on_generate); },
                  [&](const in::Check& x) { command(turn, x, on_check); },
                  [&](const in::View& x) { on_view(turn, x); },

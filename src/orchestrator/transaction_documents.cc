@@ -1,7 +1,6 @@
 #include "orchestrator/transaction_documents.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "base/text.h"
@@ -10,6 +9,7 @@
 #include "domains/processing/rules.h"
 #include "operations/limits.h"
 #include "operations/model_load.h"
+#include "operations/sagas.h"
 #include "operations/workflow.h"
 #include "orchestrator/costs.h"
 
@@ -67,31 +67,42 @@ DurationText of_nanos(Nanos time) { return whole_seconds(static_cast<double>(tim
 
 std::string bytes_text(Bytes bytes) { return cat(bytes.value, "B"); }
 
-struct Row {
-  std::string_view service;
-  std::string_view action;
-  std::string_view compensation;
-};
-
 /// done: so many steps are completed. The next one runs while the saga goes on, or is the one that failed.
-Saga saga_of(std::string type, const TransactionId& id, std::span<const Row> rows, std::size_t done,
-             SagaStatus status) {
-  Saga out{std::move(type), cat("saga_", id.str()), {}, {}, status};
-  const bool back = status == SagaStatus::compensating || status == SagaStatus::compensated;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
+Saga saga_of(const SagaDefinition& saga, const TransactionId& id, std::size_t done, SagaStatus status) {
+  Saga out{std::string(saga.name), saga_id_of(id), {}, {}, status};
+  const bool back = status != SagaStatus::running && status != SagaStatus::completed;
+  for (std::size_t i = 0; i < saga.steps.size(); ++i) {
     SagaStepStatus step = SagaStepStatus::pending;
     if (i < done) step = status == SagaStatus::compensated ? SagaStepStatus::compensated : SagaStepStatus::completed;
     if (i == done) step = back ? SagaStepStatus::failed : SagaStepStatus::running;
-    out.saga_steps.push_back({static_cast<std::uint32_t>(i + 1), std::string(rows[i].service),
-                              std::string(rows[i].action), std::string(rows[i].compensation), step});
+    out.saga_steps.push_back({static_cast<std::uint32_t>(i + 1), std::string(saga.steps[i].service),
+                              std::string(saga.steps[i].action), std::string(saga.steps[i].compensation), step});
   }
   if (!back) return out;
   // The failed step is undone too: whether it had an effect is not known, so its compensation must bear that it had
   // none.
-  for (std::size_t i = std::min(done + 1, rows.size()); i-- > 0;) {
-    out.compensation_sequence.emplace_back(rows[i].compensation);
+  for (const std::uint32_t step : to_compensate(saga, done, std::min(done + 1, saga.steps.size()))) {
+    out.compensation_sequence.emplace_back(saga.steps[step - 1].compensation);
   }
   return out;
+}
+
+SagaStatus status_of(LoggedState state) {
+  switch (state) {
+    case LoggedState::preparing:
+    case LoggedState::committing: return SagaStatus::running;
+    case LoggedState::committed: return SagaStatus::completed;
+    case LoggedState::compensating: return SagaStatus::compensating;
+    case LoggedState::aborted:
+    case LoggedState::compensated: return SagaStatus::compensated;
+    case LoggedState::parked: return SagaStatus::parked;
+  }
+  return SagaStatus::running;
+}
+
+/// The copy failed: what it had put on the device is gone by the worker's word, if not by its allocator's.
+bool is_undone(LoggedState state) {
+  return state == LoggedState::compensating || state == LoggedState::compensated || state == LoggedState::parked;
 }
 
 }  // namespace
@@ -259,7 +270,7 @@ TransactionOutcome outcome(const Turn& turn, const LoggedTransaction& load) {
   } else if (lost) {
     worker.commit_result = CommitResult::lost;
     worker.resource_status = "lost";
-  } else if (load.state == LoggedState::compensated) {
+  } else if (is_undone(load.state)) {
     worker.commit_result = CommitResult::committed;
     worker.resource_status = "released";
   } else if (told) {
@@ -275,17 +286,16 @@ TransactionOutcome outcome(const Turn& turn, const LoggedTransaction& load) {
 }
 
 Saga load_saga(const LoggedTransaction& load, bool back) {
-  static constexpr std::array<Row, 4> rows{{{"device_service", "reserve_device", "release_device_reservation"},
-                                            {"memory_service", "allocate_vram", "deallocate_vram"},
-                                            {"model_service", "cache_model_to_ram", "remove_model_from_cache"},
-                                            {"python_model_worker", "load_model_to_vram", "unload_model_from_vram"}}};
-  SagaStatus status = SagaStatus::running;
-  if (back) status = SagaStatus::compensating;
-  if (load.state == LoggedState::committed) status = SagaStatus::completed;
-  if (load.state == LoggedState::compensated) status = SagaStatus::compensated;
   // The first three are one commit record, the decision; the copy is the last step.
-  return saga_of("cross_domain_model_loading", load.transaction_id, rows, load.state == LoggedState::committed ? 4 : 3,
-                 status);
+  return saga_of(model_loading, load.transaction_id, load.state == LoggedState::committed ? 4 : 3,
+                 back ? SagaStatus::compensating : status_of(load.state));
+}
+
+Saga rollback_saga(const LoggedTransaction& entry) {
+  const SagaDefinition* saga = saga_definition(entry.saga);
+  // Some of its images were stored and some never will be: of the request, the last step is the one that failed.
+  if (saga != nullptr) return saga_of(*saga, entry.transaction_id, saga->steps.size() - 1, status_of(entry.state));
+  return {entry.saga, saga_id_of(entry.transaction_id), {}, {}, status_of(entry.state)};
 }
 
 bool ledger_is_free_of(const Turn& turn, const LoggedTransaction& load) {
@@ -529,20 +539,12 @@ InferencePostprocessingFlow pipeline_flow(const Turn& turn, const LoggedTransact
 }
 
 Saga image_saga(const LoggedTransaction& image, bool back) {
-  static constexpr std::array<Row, 4> rows{
-      {{"processing_service", "reserve_session_resources", "release_session_resources"},
-       {"inference_service", "execute_inference", "discard_pixels"},
-       {"postprocessing_service", "run_pipeline", "discard_result"},
-       {"postprocessing_service", "store_output", "remove_output"}}};
-  SagaStatus status = SagaStatus::running;
-  if (back) status = SagaStatus::compensating;
-  if (image.state == LoggedState::committed) status = SagaStatus::completed;
-  if (image.state == LoggedState::compensated) status = SagaStatus::compensated;
   std::size_t done = 1;
   if (image.step >= ImageStep::handed_over) done = 2;
   if (image.step >= ImageStep::storing) done = 3;
   if (image.state == LoggedState::committed) done = 4;
-  return saga_of("session_workflow", image.transaction_id, rows, done, status);
+  return saga_of(session_workflow, image.transaction_id, done,
+                 back ? SagaStatus::compensating : status_of(image.state));
 }
 
 }  // namespace lockstep

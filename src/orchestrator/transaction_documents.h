@@ -27,6 +27,8 @@ ModelLoadingFailure loading_failure(const LoggedTransaction& load);
 TransactionVoting voting(const LoggedTransaction& load);
 TransactionOutcome outcome(const Turn& turn, const LoggedTransaction& load);
 /// back: it is being undone, and nothing is undone yet.
+/// Of what the log knows by its record alone: a rollback, a definition that this program does not have.
+Saga rollback_saga(const LoggedTransaction& entry);
 Saga load_saga(const LoggedTransaction& load, bool back = false);
 /// proof: what was found when it was measured whether all is free again.
 PartialAllocationFailure partial_allocation(const LoggedTransaction& load, std::string failure_point,

@@ -21,14 +21,16 @@ namespace lockstep {
 
 /// model_load  a model onto a device: §3.1, §3.2, §3.5, §3.6
 /// image       one attempt at an image, from its inference to its output: §3.3, §3.4, §3.6
-enum class TransactionKind { model_load, image };
-BOOST_DESCRIBE_ENUM(TransactionKind, model_load, image)
+/// rollback    the outputs that a request had delivered before one of its images failed its gate: §3.4, §3.6
+enum class TransactionKind { model_load, image, rollback };
+BOOST_DESCRIBE_ENUM(TransactionKind, model_load, image, rollback)
 
-/// preparing    asked, not decided          committed    all is done that was decided
-/// committing   decided, not finished       aborted      nothing was done
-///                                          compensated  what was done was undone
-enum class LoggedState { preparing, committing, committed, aborted, compensated };
-BOOST_DESCRIBE_ENUM(LoggedState, preparing, committing, committed, aborted, compensated)
+/// preparing     asked, not decided          committed    all is done that was decided
+/// committing    decided, not finished       aborted      nothing was done
+/// compensating  not all is undone           compensated  what was done was undone
+/// parked        the same, and a person has to decide: both as long as transactions.sagas has it
+enum class LoggedState { preparing, committing, committed, aborted, compensating, compensated, parked };
+BOOST_DESCRIBE_ENUM(LoggedState, preparing, committing, committed, aborted, compensating, compensated, parked)
 
 struct TransactionDocument {
   WallTime at;
@@ -53,6 +55,7 @@ struct LoggedTransaction {
   std::uint32_t attempt = 0;
   ImageStep step = ImageStep::inferring;
   std::string reason;  // why it was aborted or undone
+  std::string saga;    // of a rollback, and of what an earlier life began to undo: the definition's name
   WallTime began;
   WallTime changed;
   std::optional<WallTime> decided;

@@ -16,7 +16,7 @@ using enum Fact;
 using enum Readers;
 
 constexpr FactRow fact(Fact name, std::string_view section, Side owner, Readers readers,
-                       std::array<std::string_view, 3> tables, std::string_view is) {
+                       std::array<std::string_view, 4> tables, std::string_view is) {
   return {name, section, owner, readers, tables, people_may_change(name), is};
 }
 
@@ -66,7 +66,7 @@ constexpr std::array facts{
          "incarnations, epochs, who is let in"),
     fact(worker_presence, "§3.7", theirs, everyone, {}, "that a worker is there, ready, and alive"),
     fact(transactions, "§3.5", ours, everyone,
-         {"transactions.decisions", "transactions.overrides", "propagation.deliveries"},
+         {"transactions.decisions", "transactions.overrides", "transactions.sagas", "propagation.deliveries"},
          "what was asked, what was decided, and what workers shall know"),
     fact(votes, "§3.5", theirs, people, {}, "what a worker promises, and what it has carried out"),
 };

@@ -28,7 +28,7 @@ struct FactRow {
   std::string_view section;
   Side owner;
   Readers readers;
-  std::array<std::string_view, 3> tables;
+  std::array<std::string_view, 4> tables;
   bool people_may_change;
   std::string_view is;  // what it says
 };

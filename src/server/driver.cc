@@ -636,7 +636,7 @@ void Driver::carry_out(out::StorePixels& effect) {
 }
 
 void Driver::carry_out(out::RemoveOutput& effect) {
-  if (const Status status = outputs_.remove(effect.image.sha256); !status) spdlog::warn("{}", status.error().message);
+  input(in::OutputRemoved{effect.saga_id, effect.sha256, outputs_.remove(effect.sha256)});
 }
 
 void Driver::store_upload(std::string bytes, std::function<void(Result<ImageBuffer>)> done) {

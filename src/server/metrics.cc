@@ -312,6 +312,11 @@ void memory_families(Families& out, const MetricsSource& from) {
   out.add(real(open));
   out.gauge("lockstep_transactions_undone", "Decisions that a worker has not confirmed yet.");
   out.add(real(tables.transactions.decisions.size()));
+  out.gauge("lockstep_sagas", "Sagas of which something is left to undo, by state; a parked one waits for a person.");
+  for (const SagaStatus state : {SagaStatus::compensating, SagaStatus::parked}) {
+    const auto is = [&](const auto& each) { return each.second.row.state == state; };
+    out.add(real(std::ranges::count_if(tables.transactions.sagas.entries(), is)), {{"state", json::enum_name(state)}});
+  }
 }
 
 void governed_families(Families& out, const MetricsSource& from) {

@@ -15,6 +15,7 @@
 #include "base/transition_table.h"
 #include "base/units.h"
 #include "state/table.h"
+#include "transactions/saga.h"
 
 namespace lockstep {
 
@@ -48,8 +49,8 @@ BOOST_DESCRIBE_STRUCT(Decision, (), (transaction_id, state, participant, incarna
 /// What a person decided in the protocol's place, for ever. was: the state it found.
 struct TransactionOverride {
   TransactionId transaction_id;
-  std::string decision;  // "commit", "abort"
-  std::string was;       // "preparing", "committing"
+  std::string decision;  // "commit", "abort"; of a saga that is parked "retry", "accept"
+  std::string was;       // "preparing", "committing", "parked"
   WorkerId participant;
   std::string reason;
   WallTime at;
@@ -59,16 +60,19 @@ BOOST_DESCRIBE_STRUCT(TransactionOverride, (), (transaction_id, decision, was, p
 struct TransactionTables {
   Table<Decision> decisions{"transactions.decisions"};
   Table<TransactionOverride> overrides{"transactions.overrides"};
+  Table<SagaRecord> sagas{"transactions.sagas"};
 
   template <class F>
   void for_each_table(F&& f) {
     f(decisions);
     f(overrides);
+    f(sagas);
   }
   template <class F>
   void for_each_table(F&& f) const {
     f(decisions);
     f(overrides);
+    f(sagas);
   }
 };
 

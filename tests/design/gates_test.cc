@@ -107,7 +107,7 @@ TEST_F(Design_3_4_gates, cascade_rollback_takes_back_what_was_delivered) {
   EXPECT_EQ(stage.tables().postprocessing.outputs.size(), 0u);
   const auto removed = stage.all<out::RemoveOutput>();
   ASSERT_EQ(removed.size(), 1u);
-  EXPECT_EQ(removed[0].image.sha256, first_output);
+  EXPECT_EQ(removed[0].sha256, first_output);
   bool told = false;
   for (const Record& record : stage.journal) {
     const Commit commit = decode_commit(record.body).value();

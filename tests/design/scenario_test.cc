@@ -7,6 +7,7 @@
 #include <regex>
 #include <vector>
 
+#include "operations/sagas.h"
 #include "tests/design/fixture.h"
 
 namespace lockstep::design {
@@ -58,6 +59,15 @@ class Scenario {
         {R"((\w+) reports memory ([0-9.]+))", [&](const Words& w) { return fill(w[1], std::stod(w[2])); }},
         {R"(set policies/safety (\w+))", [&](const Words& w) { return safety(w[1]); }},
         {R"(set (\S+) (\{.*\}))", [&](const Words& w) { return set(w[1], w[2]); }},
+        {"roll back what was delivered", [&](const Words&) { return roll_back(); }},
+        {"the disk removes the file", [&](const Words&) { return removes({}); }},
+        {R"(the disk refuses to remove the file(?: (\d+) times)?)", [&](const Words& w) { return refuses(w[1]); }},
+        {"the wait is over", [&](const Words&) { return wait_over(); }},
+        {"the orchestrator is killed and starts again", [&](const Words&) { return restart(); }},
+        {R"(a person resolves it by (\w+))", [&](const Words& w) { return resolve(w[1]); }},
+        {R"(expect (\d+) files? (?:is|are) to be removed)", [&](const Words& w) { return expect_removals(std::stoul(w[1])); }},
+        {R"(expect the rollback is (\w+))", [&](const Words& w) { return expect_rollback(w[1]); }},
+        {R"(expect the event (\w+))", [&](const Words& w) { return expect_event(w[1]); }},
         {"pause the session", [&](const Words&) { return pause(); }},
         {R"((\w+) applies (\w+))", [&](const Words& w) { return apply(w[1], w[2]); }},
         {R"(expect (\w+) is told (\w+)(?: of (\w+))? in P(\d))",
@@ -98,6 +108,84 @@ class Scenario {
     stage->input(in::Generate{++replies, body, 7, false});
     stage->until_inferring();
     return stage->sent(FrameType::inference_request).empty() ? "no inference began" : "";
+  }
+  /// Two images are delivered, the third fails its gate, and takes them back.
+  std::string roll_back() {
+    GenerateBody body;
+    body.n = 3;
+    body.error_handling = processing::ErrorHandling::cascade_rollback;
+    stage->generate_with(++replies, body);
+    stage->until_inferring();
+    for (const char content : {'c', 'd'}) {
+      stage->now += seconds(1);
+      stage->inference_done("w0", 100);
+      judged("safe", 0.99, content);
+      const out::StorePixels store = stage->all<out::StorePixels>().back();
+      stage->input(in::PixelsStored{store.job_id, store.attempt, store.expected});
+    }
+    if (const std::string problem = safety("v2"); !problem.empty()) return problem;
+    stage->inference_done("w0", 102);
+    judged("unsafe", 0.1, 'e');
+    return "";
+  }
+  void judged(const std::string& verdict, double score, char content) {
+    const auto asked = stage->sent(FrameType::postprocessing_request).back();
+    PostprocessingCompleted done;
+    done.request_id = asked.envelope.op_id;
+    done.final_results.safety_analysis = SafetyAnalysis{score, verdict, {}};
+    done.output = Stage::picture("png");
+    done.output->sha256 = std::string(64, content);
+    stage->say("w0", FrameType::postprocessing_completed, done, asked.envelope.attempt, done.request_id, {101});
+  }
+  std::string removes(Status status) {
+    const auto asked = stage->all<out::RemoveOutput>();
+    if (asked.size() == answered) return "nobody asked for a removal";
+    answered = asked.size();
+    stage->input(in::OutputRemoved{asked.back().saga_id, asked.back().sha256, std::move(status)});
+    return "";
+  }
+  std::string refuses(const std::string& times) {
+    for (int i = 0; i < (times.empty() ? 1 : std::stoi(times)); ++i) {
+      if (i > 0) wait_over();
+      const auto problem = removes(fail(ErrorCode::unavailable, "cannot remove it: Read-only file system"));
+      if (!problem.empty()) return problem;
+    }
+    return "";
+  }
+  std::string wait_over() {
+    stage->input(in::TimerFired{stage->all<out::ArmTimer>().back().name});
+    return "";
+  }
+  std::string restart() {
+    stage = std::make_unique<Stage>(settings_of(1), std::vector<Record>(stage->journal));
+    answered = 0;
+    stage->start();
+    return "";
+  }
+  std::string resolve(const std::string& decision) {
+    const std::string id = rollback_of(RequestId("req_000001_000001")).str();
+    stage->input(in::ResolveTransaction{{++replies, cat("transactions/", id, "/resolve"),
+                                         cat(R"({"decision":")", decision, R"(","reason":"seen"})")}});
+    const auto reply = stage->all<out::Reply>().back();
+    return reply.status == 200 ? "" : reply.body;
+  }
+  std::string expect_removals(std::size_t count) const {
+    const auto& sagas = stage->tables().transactions.sagas.entries();
+    const std::size_t due = sagas.empty() ? 0 : sagas.begin()->second.row.due.size();
+    return due == count ? "" : cat(due, " are");
+  }
+  std::string expect_rollback(const std::string& state) {
+    const std::string id = rollback_of(RequestId("req_000001_000001")).str();
+    stage->input(in::View{++replies, cat("transactions/", id)});
+    const std::string body = stage->all<out::Reply>().back().body;
+    return body.find(cat(R"("state":")", state, '"')) != std::string::npos ? "" : body;
+  }
+  std::string expect_event(const std::string& type) const {
+    for (const Record& record : stage->journal) {
+      const Commit commit = decode_commit(record.body).value();
+      if (std::ranges::any_of(commit.events, [&](const auto& each) { return each.type == type; })) return "";
+    }
+    return "there was none";
   }
   std::string pause() {
     stage->input(in::CommandSession{{++replies, cat("sessions/", session, "/pause"), "{}"}});
@@ -181,6 +269,7 @@ class Scenario {
 
   std::unique_ptr<Stage> stage;
   std::string session;
+  std::size_t answered = 0;  // removals of files
   ReplyId replies = 1000;
 };
 

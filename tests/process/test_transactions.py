@@ -58,7 +58,7 @@ def test_a_load_and_an_image_leave_the_documents_of_the_specification(server):
     assert "nothing waits for a decision" in refused.stderr
     assert "there is no transaction tx_9_9" in cli(server, "tx", "resolve", "tx_9_9", "--commit", "--reason", "a try",
                                                    code=3).stderr
-    assert "one of --commit and --abort" in cli(server, "tx", "resolve", "tx_9_9", "--reason", "x", code=2).stderr
+    assert "one of --commit, --abort, --retry" in cli(server, "tx", "resolve", "tx_9_9", "--reason", "x", code=2).stderr
     # Worker and server are of one version: their events cross packed.
     worker = next(iter(server.workers().values()))
     assert worker["event_form"] == "packed"
@@ -88,3 +88,43 @@ def test_a_gate_that_fails_stops_the_rest_and_takes_back_what_was_delivered(serv
     until("every worker to be free", lambda: all(each["task"] == "" for each in server.workers().values()))
     flow = [each for each in transactions(server, "image") if each["state"] == "compensated"]
     assert flow and any("none-is-good-enough" in each["reason"] for each in flow), flow
+
+
+def test_a_file_that_cannot_be_removed_is_remembered_over_a_restart_until_it_is_gone(server, tmp_path):
+    """§3.6: the removal is durable before it is tried, tried again, and never dropped."""
+    server.start()
+    request = server.submit(prompt="a lighthouse", n=4, steps=40, error_handling="cascade_rollback")
+    first = until("the first image", lambda: next(
+        (job["output"] for job in server.view(request)["jobs"] if job["stage"] == "completed"), None))
+    # A folder in its place: what the disk refuses to remove, also for root.
+    file = next(path for path in (server.folder / "data" / "outputs").rglob(f"{first['sha256']}*"))
+    file.unlink()
+    file.mkdir()
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({
+        "event_type": "safety_policy_update", "policy_version": "none-is-good-enough",
+        "safety_thresholds": {"content_safety_minimum": 0, "quality_minimum": 10, "technical_compliance": "strict"},
+        "enforcement_actions": {"below_safety_threshold": "reject", "below_quality_threshold": "reject"}}))
+    cli(server, "policy", "set", str(policy))
+    assert server.finished(request)["failure"]["code"] == "safety_blocked"
+    rollback = f"tx_{request}"
+
+    def tried():
+        found = server.get(f"/api/v1/transactions/{rollback}")
+        return found if found.get("saga", {}).get("attempts", 0) > 0 else None
+
+    before = until("an attempt to fail", tried)
+    assert before["state"] == "compensating" and before["kind"] == "rollback", before
+    assert "Is a directory" in before["saga"]["reason"], before
+    assert before["saga"]["due"][0]["target"] == first["sha256"]
+    shown = cli(server, "tx", "show", rollback).stdout
+    assert "remove_output" in shown and first["sha256"] in shown
+    assert "only a parked one waits" in cli(server, "tx", "resolve", rollback, "--retry", "--reason", "x", code=1).stderr
+
+    server.kill()
+    server.start()
+    assert until("the next life to try", tried)["saga"]["attempts"] >= before["saga"]["attempts"]
+    assert server.get("/api/v1/outputs")["outputs"] == []
+    file.rmdir()
+    until("the rollback to end", lambda: server.get(f"/api/v1/transactions/{rollback}")["state"] == "compensated")
+    assert rollback not in cli(server, "tx", "list", "--open").stdout

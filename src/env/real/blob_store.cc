@@ -97,7 +97,12 @@ Status BlobStore::remove(const std::string& sha256) const {
     return broken("remove", path);
   };
   for (const ImageFormat& format : image_formats) LOCKSTEP_TRY_STATUS(unlink_if_there(format.suffix));
-  return unlink_if_there("");
+  LOCKSTEP_TRY_STATUS(unlink_if_there(""));
+  // Also when nothing was there: an earlier attempt may have ended before its folder was synced.
+  const std::string path = path_of(sha256, "");
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::path(path).parent_path(), error)) return {};
+  return sync_folder_of(path);
 }
 
 Result<std::string> BlobStore::get(const std::string& sha256) const {

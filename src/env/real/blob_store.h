@@ -21,7 +21,8 @@ class BlobStore {
   Status put(std::string_view bytes, const std::string& sha256) const;
   /// not_found, or data_loss when the bytes are not the content the name promises.
   Result<std::string> get(const std::string& sha256) const;
-  /// Nothing of that content is left, also when there was nothing. Quick: it may run on the loop's thread.
+  /// Nothing of that content is left when it returns, on the disk neither, also when there was nothing. unavailable
+  /// names the path and reason. One sync of a folder: it may run on the loop's thread.
   Status remove(const std::string& sha256) const;
   /// suffix: of base/image_header.h
   std::string path_of(const std::string& sha256, std::string_view suffix) const;
