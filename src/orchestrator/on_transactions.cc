@@ -50,8 +50,7 @@ void end(Turn& turn, const LoggedTransaction& entry) {
   }
 }
 
-// ---- sagas of which something is left to undo
-// -------------------------------------------------------------------------
+// ---- sagas of which something is left to undo ---------------------------------------------------------------------
 
 const SagaRecord* saga_of(const Turn& turn, const LoggedTransaction& entry) {
   return turn.tables.transactions.sagas.find(saga_id_of(entry.transaction_id));
@@ -126,8 +125,32 @@ LoggedTransaction entry_of(const LoadIntent& intent) {
   return out;
 }
 
+/// What the driver counts for the worker's process beyond what its allocator has: the context, code, what leaks past
+/// the allocator. Absent where one of the two does not tell.
+std::optional<Bytes> beyond_allocator(const Turn& turn, const WorkerId& worker) {
+  const auto live = turn.live.workers.find(worker);
+  if (live == turn.live.workers.end() || !live->second.health) return std::nullopt;
+  const std::optional<DeviceDiagnostics>& told = live->second.health->diagnostics;
+  if (!told || !told->process_memory || !told->allocator) return std::nullopt;
+  return Bytes{told->process_memory->value - std::min(told->process_memory->value, told->allocator->reserved.value)};
+}
+
+/// Whether the driver agrees that a load is gone; nothing when it does not tell. What a processor's worker has mapped
+/// is its kernel's word already, and that is what was sampled as the allocator's.
+std::optional<bool> driver_agrees(const Turn& turn, const LoggedTransaction& load, bool allocator) {
+  const auto now = beyond_allocator(turn, load.worker_id);
+  if (now) {
+    if (!load.beyond_allocator) return std::nullopt;
+    return *now <= *load.beyond_allocator + leak_tolerance;
+  }
+  const device::Device* device = turn.tables.device.devices.find(load.device_id.str());
+  if (device == nullptr || device->kind != device::Kind::cpu) return std::nullopt;
+  return allocator;
+}
+
 void began(Turn& turn, const LoadIntent& intent) {
   LoggedTransaction& load = open(turn, entry_of(intent));
+  load.beyond_allocator = beyond_allocator(turn, intent.worker_id);
   write(turn, load, device_memory_document(turn, load));
   write(turn, load, model_memory_document(turn, load));
 }
@@ -345,13 +368,19 @@ void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
       } else {
         proof.allocator = false;
       }
-      if (!*proof.allocator)
+      proof.driver = driver_agrees(turn, load, *proof.allocator);
+      if (!*proof.allocator) {
         proof.found = cat("the worker holds ", to_text(used), ", its ledger has ", to_text(ledger));
+      } else if (proof.driver == false) {
+        proof.found =
+            cat("the driver counts ", to_text(beyond_allocator(turn, load.worker_id).value()),
+                " for the worker beyond its allocator; when the load began it was ", to_text(*load.beyond_allocator));
+      }
     } else {
       proof.found = cat("incarnation ", load.incarnation.value, " of the worker is gone, and what it held with it");
     }
     const std::string point = load.decided ? "copy_failed" : "vram_allocation_failed";
-    load.unproven = proof.allocator.has_value() && !*proof.allocator;  // looked at again with the next sample
+    load.unproven = proof.allocator == false || proof.driver == false;  // looked at again with the next sample
     if (load.unproven && !load.documents.empty() &&
         load.documents.back().name == PartialAllocationFailure::document_name) {
       load.documents.pop_back();

@@ -59,7 +59,8 @@ struct LoggedTransaction {
   WallTime began;
   WallTime changed;
   std::optional<WallTime> decided;
-  bool unproven = false;  // nobody has measured yet that what it held is free
+  std::optional<Bytes> beyond_allocator;  // what the driver counted for the worker when it began
+  bool unproven = false;                  // nobody has measured yet that what it held is free
   std::vector<TransactionDocument> documents;
 };
 

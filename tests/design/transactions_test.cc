@@ -185,6 +185,7 @@ TEST_F(Design_3_documents_of_runs, a_load_whose_copy_fails_is_compensated) {
   auto proof = last<PartialAllocationFailure>(load, "partial_resource_allocation_failure").verified.value();
   EXPECT_TRUE(proof.ledger);
   EXPECT_EQ(proof.allocator, false) << "it still holds what nobody granted";
+  EXPECT_FALSE(proof.driver.has_value()) << "it has told nothing";
   EXPECT_NE(proof.found->find("the worker holds 700MB"), std::string::npos) << *proof.found;
   sample.vram_metrics.used_vram = 10_MiB;
   stage.say(worker, FrameType::vram_usage_update, sample);
@@ -199,6 +200,76 @@ TEST_F(Design_3_documents_of_runs, a_load_whose_copy_fails_is_compensated) {
   }
   EXPECT_EQ(statuses,
             (std::vector<SagaStatus>{SagaStatus::running, SagaStatus::compensating, SagaStatus::compensated}));
+}
+
+/// A load whose copy fails, on the one worker of a stage that is ready.
+TransactionId failed_load(Stage& stage) {
+  stage.generate(1);
+  stage.fill_segments();
+  const TransactionId load = stage.prepared();
+  stage.vote("w0", load, Vote::vote_commit);
+  stage.say("w0", FrameType::task_failed, TaskFailed{"resource_exhausted", "CUDA out of memory"}, 0,
+            cat("load:", load.str()));
+  return load;
+}
+
+VramUsageUpdate holds(Bytes used) {
+  VramUsageUpdate sample;
+  sample.device_id = DeviceId("gpu_0");
+  sample.vram_metrics = {1_GiB, used, 1_GiB, Ratio{0}};
+  return sample;
+}
+
+// §3.8: verify_all_resources_released asks the driver too. It counts the whole process, so what it counts beyond the
+// allocator is compared with what that was when the load began.
+TEST_F(Design_3_documents_of_runs, the_driver_of_a_gpu_has_to_agree_that_a_load_is_gone) {
+  Stage one(settings_of(1));
+  one.ready();
+  DeviceHealthUpdate health;
+  health.device_id = DeviceId("gpu_0");
+  health.diagnostics.emplace();
+  health.diagnostics->allocator = AllocatorStatistics{100_MiB, 200_MiB, Bytes{}};
+  const auto driver_counts = [&](Bytes bytes) {
+    health.diagnostics->process_memory = bytes;
+    one.say("w0", FrameType::device_health_update, health);
+  };
+  driver_counts(700_MiB);  // 500 of them are the context
+  const TransactionId failed = failed_load(one);
+  const auto proof = [&] {
+    std::optional<ReleaseProof> found;
+    const TransactionView shown = view(one, failed);
+    for (const DocumentView& each : shown.documents.value()) {
+      if (each.name != PartialAllocationFailure::document_name) continue;
+      found = json::from_text<PartialAllocationFailure>(each.body.text)->verified;
+    }
+    return found.value_or(ReleaseProof{});
+  };
+  driver_counts(957_MiB);
+  one.say("w0", FrameType::vram_usage_update, holds(10_MiB));
+  EXPECT_EQ(proof().allocator, true);
+  EXPECT_EQ(proof().driver, false);
+  EXPECT_NE(proof().found->find("the driver counts 757MB for the worker beyond its allocator; when the load began it was "
+                                "500MB"),
+            std::string::npos)
+      << *proof().found;
+  driver_counts(956_MiB);  // as much more as is tolerated
+  one.say("w0", FrameType::vram_usage_update, holds(10_MiB));
+  EXPECT_EQ(proof().driver, true);
+  EXPECT_FALSE(proof().found.has_value());
+}
+
+TEST_F(Design_3_documents_of_runs, of_a_processor_the_kernel_is_the_driver) {
+  Settings settings = settings_of(1);
+  settings.workers[0].kind = device::Kind::cpu;
+  Stage one(std::move(settings));
+  one.ready();
+  const TransactionId failed = failed_load(one);
+  one.say("w0", FrameType::vram_usage_update, holds(10_MiB));
+  const TransactionView shown = view(one, failed);
+  const auto last = std::ranges::find(shown.documents->rbegin(), shown.documents->rend(),
+                                      PartialAllocationFailure::document_name, &DocumentView::name);
+  ASSERT_NE(last, shown.documents->rend());
+  EXPECT_EQ(json::from_text<PartialAllocationFailure>(last->body.text)->verified->driver, true);
 }
 
 TEST_F(Design_3_documents_of_runs, a_load_whose_worker_dies_after_the_decision) {

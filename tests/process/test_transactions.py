@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_removed_is_remembered_over_a_restart_until_it_is_
 
     def tried():
         found = server.get(f"/api/v1/transactions/{rollback}")
-        return found if found.get("saga", {}).get("attempts", 0) > 0 else None
+        return found if (found.get("saga") or {}).get("attempts", 0) > 0 else None
 
     before = until("an attempt to fail", tried)
     assert before["state"] == "compensating" and before["kind"] == "rollback", before
