@@ -114,10 +114,16 @@ void World::fails_to_load(Process& process, const ModelId& model) {
   if (scripted() || plan == process.machine.holdings().end() || plan->second.bytes <= leak_tolerance) return;
   if (!process.alive || !strikes("unload_lies", sagas_, 500'000)) return;
   process.kept = plan->second.bytes;
+  process.keeps = model;
   process.kept_until = sagas_.chance(500'000) ? now_ + seconds(sagas_.between(1, 20)) : Nanos{INT64_MAX};
 }
 
-Bytes World::kept_by(const Process& process) const { return now_ < process.kept_until ? process.kept : Bytes{}; }
+Bytes World::kept_by(Process& process) const {
+  // One that stands still has not heard of the failure yet: it counts the model itself.
+  if (process.keeps && process.machine.holdings().contains(*process.keeps)) return {};
+  process.keeps.reset();
+  return now_ < process.kept_until ? process.kept : Bytes{};
+}
 
 /// Far slower than others, and yet alive: each report comes well before the deadline, or well after it.
 std::optional<Nanos> World::slowness(Process& process) {

@@ -83,7 +83,8 @@ struct Process {
   Loop<worker::Machine> loop;
   std::map<worker::HandleId, Content> handles;
   worker::HandleId handles_made = 0;
-  Bytes kept;            // of a load that failed
+  Bytes kept;                    // of a load that failed
+  std::optional<ModelId> keeps;  // that load's model, until its machine has let go of it
   Nanos kept_until = 0;
   std::map<worker::TaskId, bool> cancelled;
   std::map<TransactionId, Frame> prepares;  // that it has heard

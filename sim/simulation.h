@@ -287,7 +287,7 @@ class World {
   void run_task(Process& process, const wout::StartTask& start, const std::vector<Content>& contents, Nanos duration,
                 std::optional<Nanos> pace);
   void fails_to_load(Process& process, const ModelId& model);
-  Bytes kept_by(const Process& process) const;
+  Bytes kept_by(Process& process) const;
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
   void remember_transaction(Process& process, const Frame& frame);

@@ -54,7 +54,8 @@ Report World::run() {
     const auto next = events_.top();
     if (next.time > options_.duration && options_.mode == Mode::safety) break;
     if (next.time > options_.duration) healed_ = true;
-    if (next.time > options_.duration && at_rest()) {
+    // One instant later those who govern have undone what they did: while they refuse clients, nothing is ever enough.
+    if (next.time > options_.duration + 1 && at_rest()) {
       if (report_.transactions >= options_.transactions_min) break;
       operate();  // a long stall has left it too little time: clients go on
       continue;   // what they do comes before what was next

@@ -87,7 +87,8 @@ struct SqliteStore::Connection {
   std::uint64_t version = format_version;
   bool known = false;  // what is in it: it is new, or was recovered
   std::uint32_t last_crc = 0;
-  std::uint32_t past_crc = 0;  // of the past record that was read last
+  Lsn past_end;                // of the past row that was read last; 0 before the first
+  std::uint32_t past_crc = 0;  // of the same
   Lsn last;
   Marks marks;
   Lsn oldest;                  // record that is kept; 0 when there is none
@@ -145,22 +146,24 @@ struct SqliteStore::Connection {
   }
 };
 
-/// Each row hangs on the one before. The oldest that is kept has none to be checked with; it is seen by the next, or by
-/// the mark of the snapshot, which names the newest one of the past.
+/// Each row hangs on the one before. The newest one of the past is named by the mark of the snapshot.
 Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row) {
   const auto broken = [&](const auto&... what) { return damage(cat(what...)); };
   const Lsn end = row.end;
   const std::uint32_t crc = row.crc;
   const bool is_packed = row.packed;
   const bool is_past = end <= out.snapshot_at;
-  const bool is_oldest = is_past && out.past.empty();
-  const bool is_whole = is_oldest || crc == checksum_of(end, row.more, row.body, is_past ? past_crc : last_crc);
+  const bool is_oldest = is_past && past_end.value == 0;
+  const bool is_whole = crc == checksum_of(end, row.more, row.body, is_past ? past_crc : last_crc);
   auto records = unpack(std::move(row));
-  const Lsn before = is_past ? (is_oldest ? Lsn{} : out.past.back().lsn) : last;
+  // What came before the oldest was forgotten, its checksum too: the oldest is there to check the next with, and is not
+  // handed out. Only the very first one hangs on nothing.
+  const bool is_anchor = is_oldest && records && records->front().lsn.value > 1;
+  const Lsn before = is_past ? past_end : last;
   if (records && !is_oldest && records->front().lsn > before.next()) {
     return broken("record ", before.value + 1, " is missing; the next is ", records->front().lsn.value);
   }
-  if (!records || !is_whole) {
+  if (!records || !(is_whole || is_anchor)) {
     return is_packed ? broken("the records up to ", end.value, " failed their checksum")
                      : broken("record ", end.value, " failed its checksum");
   }
@@ -169,6 +172,7 @@ Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row) {
   }
   if (oldest.value == 0) oldest = records->front().lsn;
   if (is_past) {
+    past_end = end;
     past_crc = crc;
     if (end == out.snapshot_at && crc != marks.snapshot_crc) {
       return broken("record ", end.value, " is not the one that the snapshot was made at");
@@ -180,6 +184,7 @@ Status SqliteStore::Connection::take_row(Recovered& out, RecordRow row) {
     last = end;
     last_crc = crc;
   }
+  if (is_anchor) return {};
   std::ranges::move(*records, std::back_inserter(is_past ? out.past : out.records));
   return {};
 }
@@ -308,10 +313,10 @@ Status SqliteStore::Connection::write_marks() {
   return {};
 }
 
-/// The oldest record that is to be kept.
+/// The oldest record that is to be kept: the one before those that are handed out.
 Lsn SqliteStore::Connection::past_begin() const {
   const std::uint64_t at = marks.snapshot_at.value;
-  return Lsn{at > past_records_max ? at - past_records_max + 1 : 1};
+  return Lsn{at > past_records_max ? at - past_records_max : 1};
 }
 
 /// Only what lies behind the end of the file is written, so nothing that was committed is touched. A disk that has no
@@ -492,7 +497,8 @@ Result<std::vector<SnapshotRow>> SqliteStore::Connection::read_rows() {
 Status SqliteStore::Connection::read_records(Recovered& out) {
   last = marks.snapshot_at;
   last_crc = marks.snapshot_crc;
-  oldest = Lsn{};
+  past_end = oldest = Lsn{};
+  past_crc = 0;
   bool more = false;
   Statement records(db, "SELECT lsn, body, crc FROM record ORDER BY lsn");
   int step = SQLITE_DONE;
@@ -519,9 +525,8 @@ Status SqliteStore::Connection::check_rows_and_records(const Recovered& found) c
     return damage(cat("the rows of the snapshot were written after record ", marks.rows_at.value,
                       "; the last record is ", last.value));
   }
-  if (found.past.empty() || found.past.back().lsn == marks.snapshot_at) return {};
-  return damage(cat("record ", found.past.back().lsn.value + 1, " is missing; the snapshot was made at ",
-                    marks.snapshot_at.value));
+  if (past_end.value == 0 || past_end == marks.snapshot_at) return {};
+  return damage(cat("record ", past_end.value + 1, " is missing; the snapshot was made at ", marks.snapshot_at.value));
 }
 
 Result<Recovered> SqliteStore::recover() {

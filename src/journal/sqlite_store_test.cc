@@ -267,6 +267,35 @@ TEST_F(SqliteStoreTest, the_past_is_bounded_and_its_damage_is_named) {
 }
 
 // Half of a row cannot be forgotten: what is kept begins with a row.
+// With the record before it its checksum is forgotten: what cannot be checked is not handed out.
+TEST_F(SqliteStoreTest, the_oldest_record_is_checked_or_is_not_handed_out) {
+  constexpr std::uint64_t kept = SqliteStore::past_records_max;
+  {
+    const auto store = open(path());
+    ASSERT_NE(store, nullptr);
+    ASSERT_TRUE(store->recover().has_value());
+    append_singly(*store, 1, 3);
+    ASSERT_TRUE(store->snapshot({{}, Lsn{3}}).has_value());
+    tidy_all(*store);
+  }
+  const std::string young = (folder_ / "young.db").string();
+  fs::copy_file(path(), young);
+  edit(young, "UPDATE record SET body='x' WHERE lsn=1");
+  EXPECT_NE(recover_error(young).message.find("record 1 failed its checksum"), std::string::npos);
+  {
+    const auto store = open(path());
+    ASSERT_TRUE(store->recover().has_value());
+    append_singly(*store, 4, 6);
+    ASSERT_TRUE(store->append(records(7, kept + 3)).has_value());
+    ASSERT_TRUE(store->snapshot({{}, Lsn{kept + 3}}).has_value());
+    tidy_all(*store);
+  }
+  edit(path(), "UPDATE record SET body='x' WHERE lsn=3");
+  const auto recovered = open(path())->recover();
+  ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
+  expect_records(recovered->past, 4, kept + 3);
+}
+
 TEST_F(SqliteStoreTest, of_records_that_share_a_row_all_are_kept_or_none) {
   constexpr std::uint64_t kept = SqliteStore::past_records_max;
   const auto store = open(path());
@@ -279,7 +308,7 @@ TEST_F(SqliteStoreTest, of_records_that_share_a_row_all_are_kept_or_none) {
   tidy_all(*store);
   const auto recovered = store->recover();
   ASSERT_TRUE(recovered.has_value()) << recovered.error().message;
-  expect_records(recovered->past, 6, kept + 7);
+  expect_records(recovered->past, 11, kept + 7);  // those from 6 to 10 are there to check the next row with
   tidy_all(*store);  // comes to an end also where nothing can be forgotten
 }
 

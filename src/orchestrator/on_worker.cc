@@ -295,6 +295,7 @@ void run_over(Turn& turn, const WorkerId& worker, const std::string& op_id) {
   if (live.batch.empty() || live.batch.size() == 1) return task_over(turn, worker);
   forget_run(turn, live.batch.at(op_id));
   live.batch.erase(op_id);
+  expect_progress(turn, worker);  // one image less is progress
 }
 
 void on_timer(Turn& turn, const in::TimerFired& input) {

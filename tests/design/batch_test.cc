@@ -87,6 +87,20 @@ TEST_F(Design_2_5_batch, the_worker_is_free_when_the_last_image_is_answered) {
   EXPECT_TRUE(std::ranges::any_of(stage.all<out::DropHandle>(), [](const auto& each) { return each.handle == 101; }));
 }
 
+// §3.4: a worker that hands over one image after the other makes progress, also when it tells none between them.
+TEST_F(Design_2_5_batch, each_image_that_is_answered_is_progress) {
+  ask(3, 3);
+  stage.until_inferring();
+  const auto armed = [&] {
+    return std::ranges::count(stage.all<out::ArmTimer>(), "progress:w0", &out::ArmTimer::name);
+  };
+  const auto before = armed();
+  answer(runs()[0], 100);
+  EXPECT_EQ(armed(), before + 1);
+  answer(runs()[1], 101);
+  EXPECT_EQ(armed(), before + 2);
+}
+
 TEST_F(Design_2_5_batch, no_more_than_the_request_allows) {
   ask(5, 2);
   stage.until_inferring();
