@@ -174,9 +174,16 @@ Status on_load_progress(Turn& turn, Arrival& arrival) {
   return {};
 }
 
+/// Of a run that nobody waits for any more. A worker that was told to cancel it and goes on to its next step is alive;
+/// if it goes on for long, the deadline of the cancellation ends it.
+Status late_progress(Turn& turn, const Arrival& arrival) {
+  if (arrival.live.works_on(arrival.envelope.op_id)) expect_progress(turn, arrival.worker.worker_id);
+  return {};
+}
+
 Status on_inference_progress(Turn& turn, Arrival& arrival) {
   const InferenceProgress progress = LOCKSTEP_TRY(body_of<InferenceProgress>(turn, arrival));
-  if (job_of_run(turn, arrival, JobStage::inferring) == nullptr) return {};
+  if (job_of_run(turn, arrival, JobStage::inferring) == nullptr) return late_progress(turn, arrival);
   const ExecutionMetrics& steps = progress.execution_metrics;
   step_measured(turn, arrival.worker, steps);
   show_progress(turn, arrival, "inference", steps.total_steps == 0 ? 0 : 100.0 * steps.current_step / steps.total_steps,
@@ -203,7 +210,7 @@ Status on_inference_completed(Turn& turn, Arrival& arrival) {
 
 Status on_postprocessing_progress(Turn& turn, Arrival& arrival) {
   const PostprocessingProgress progress = LOCKSTEP_TRY(body_of<PostprocessingProgress>(turn, arrival));
-  if (job_of_run(turn, arrival, JobStage::postprocessing) == nullptr) return {};
+  if (job_of_run(turn, arrival, JobStage::postprocessing) == nullptr) return late_progress(turn, arrival);
   show_progress(turn, arrival, progress.pipeline_progress.current_operation,
                 progress.pipeline_progress.current_operation_progress.value, progress);
   return {};

@@ -490,6 +490,28 @@ TEST(Design_accept, the_late_result_of_a_cancelled_job_is_dropped_with_its_descr
   EXPECT_EQ(stage.sent(FrameType::inference_request).size(), 2u);
 }
 
+// §3.4: what was cancelled goes on to its next step, and the worker that reports it is alive.
+TEST(Design_accept, a_report_of_a_cancelled_run_is_progress_of_its_worker) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.generate(1);
+  stage.until_inferring();
+  const std::string run = stage.sent(FrameType::inference_request).back().envelope.op_id;
+  stage.input(in::Cancel{2, RequestId("req_000001_000001")});
+  const auto armed = [&] {
+    return std::ranges::count(stage.all<out::ArmTimer>(), "progress:w0", &out::ArmTimer::name);
+  };
+  const auto before = armed();
+  InferenceProgress progress;
+  progress.request_id = run;
+  progress.execution_metrics.total_steps = 4;
+  stage.say("w0", FrameType::inference_progress, progress, 1, run);
+  EXPECT_EQ(armed(), before + 1);
+  progress.request_id = "inf:req_000001_000009/00:1";
+  stage.say("w0", FrameType::inference_progress, progress, 1, progress.request_id);
+  EXPECT_EQ(armed(), before + 1) << "of what it does not run";
+}
+
 TEST(Design_accept, a_cancelled_queued_job_is_never_dispatched) {
   Stage stage(settings_of(1));
   stage.ready();
