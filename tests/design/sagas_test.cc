@@ -73,16 +73,19 @@ class Design_3_6_rollback : public testing::Test {
     stage.now += seconds(1);
     deliver('d');
     stage.inference_done("w0", 102);
-    stage.input(command_at(700, "policies/safety",
-                           R"({"event_type":"safety_policy_update","policy_version":"v2","safety_thresholds":)"
-                           R"({"content_safety_minimum":0.5,"quality_minimum":0,"technical_compliance":"strict"},)"
-                           R"("enforcement_actions":{"below_safety_threshold":"reject",)"
-                           R"("below_quality_threshold":"reject"}})"));
+    gates_reject();
     const auto asked = stage.sent(FrameType::postprocessing_request);
     PostprocessingCompleted done;
     done.request_id = asked.back().envelope.op_id;
     done.final_results.safety_analysis = SafetyAnalysis{0.1, "unsafe", {}};
     stage.say("w0", FrameType::postprocessing_completed, done, asked.back().envelope.attempt, done.request_id);
+  }
+  void gates_reject() {
+    stage.input(command_at(700, "policies/safety",
+                           R"({"event_type":"safety_policy_update","policy_version":"v2","safety_thresholds":)"
+                           R"({"content_safety_minimum":0.5,"quality_minimum":0,"technical_compliance":"strict"},)"
+                           R"("enforcement_actions":{"below_safety_threshold":"reject",)"
+                           R"("below_quality_threshold":"reject"}})"));
   }
   void deliver(char content) {
     stage.inference_done("w0", 100);
@@ -141,11 +144,7 @@ TEST_F(Design_3_6_rollback, no_file_goes_before_the_intent_is_on_disk) {
   stage.until_inferring();
   deliver('c');
   stage.inference_done("w0", 102);
-  stage.input(command_at(700, "policies/safety",
-                         R"({"event_type":"safety_policy_update","policy_version":"v2","safety_thresholds":)"
-                         R"({"content_safety_minimum":0.5,"quality_minimum":0,"technical_compliance":"strict"},)"
-                         R"("enforcement_actions":{"below_safety_threshold":"reject",)"
-                         R"("below_quality_threshold":"reject"}})"));
+  gates_reject();
   stage.manual = true;
   const auto last = stage.sent(FrameType::postprocessing_request).back();
   PostprocessingCompleted done;

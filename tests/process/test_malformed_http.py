@@ -1,6 +1,7 @@
 """A thousand malformed requests from a fixed seed, ten thousand queued ones, a full disk, folders that cannot be used:
 each has a useful sentence and a sane end, and the server still serves."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -198,16 +199,32 @@ def test_ten_thousand_queued_requests_are_kept_and_the_next_is_told_to_wait(tmp_
         server.kill()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 3 MiB; the test is skipped where none may be mounted."""
-    folder = tmp_path / "disk"
+@contextlib.contextmanager
+def mounted(folder, size):
+    """A file system of this size; the test is skipped where none may be mounted."""
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True,
+                          text=True)
     if made.returncode != 0:
         pytest.skip(f"mounting is not possible here: {made.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                pass
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with mounted(tmp_path / "disk", "3m") as folder:
+        yield folder
 
 
 def test_a_full_disk_ends_the_server_and_space_brings_everything_back(tmp_path, models, small_disk):
@@ -219,12 +236,7 @@ def test_a_full_disk_ends_the_server_and_space_brings_everything_back(tmp_path, 
               lambda: server.request("GET", "/readyz")[1]["reason"] == "no worker is ready yet")
         accepted = [server.submit(prompt="kept")]
         filler = small_disk / "filler"
-        with open(filler, "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * 4096)
-            except OSError:
-                pass
+        fill(filler)
         lost = 0
         while server.process.poll() is None and lost < 1000:
             try:
@@ -257,23 +269,8 @@ def test_below_the_low_water_nothing_new_is_accepted(tmp_path, models):
 
 @pytest.fixture
 def disk_of_a_reserve(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, text=True)
-    if made.returncode != 0:
-        pytest.skip(f"mounting is not possible here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(path):
-    with open(path, "wb", buffering=0) as file:
-        for size in (1 << 20, 4096):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                pass
+    with mounted(tmp_path / "disk", "64m") as folder:
+        yield folder
 
 
 def test_a_reserve_lets_a_server_go_on_and_start_on_a_full_disk(tmp_path, models, disk_of_a_reserve):
