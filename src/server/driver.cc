@@ -90,9 +90,8 @@ Status Driver::open() {
     return fail(ErrorCode::unavailable, cat("another lockstep is using the data directory ", config_.data_dir));
   }
   // A start writes too, and may be what makes room.
-  if (const auto free = real::free_on_disk(config_.data_dir); free && *free < disk_nearly_full && reserve_.give_up()) {
-    spdlog::warn("the disk of {} is full: the reserve of {} is given up to start", config_.data_dir,
-                 to_text(reserve_.size()));
+  if (const auto free = real::free_on_disk(config_.data_dir); free && *free < disk_nearly_full) {
+    give_up_reserve("to start");
   }
   store_ = LOCKSTEP_TRY(SqliteStore::open(cat(config_.data_dir, "/journal.db")));
   const Recovered recovered = LOCKSTEP_TRY(store_->recover());
@@ -302,11 +301,16 @@ void Driver::sample_memory() {
 }
 
 /// What was accepted needs room for its records and images when there is none: the reserve is for that.
+void Driver::give_up_reserve(std::string_view purpose) {
+  if (!reserve_.give_up()) return;
+  spdlog::warn("the disk of {} is full: the reserve of {} is given up {}", config_.data_dir, to_text(reserve_.size()),
+               purpose);
+}
+
 void Driver::sample_disk() {
   if (const auto free = real::free_on_disk(config_.data_dir)) {
-    if (*free < disk_nearly_full && reserve_.give_up()) {
-      spdlog::warn("the disk of {} has {} left: the reserve of {} is given up", config_.data_dir, to_text(*free),
-                   to_text(reserve_.size()));
+    if (*free < disk_nearly_full) {
+      give_up_reserve("for what was accepted");
     } else if (*free >= config_.core.disk_low_water + reserve_.size() && !reserve_.held()) {
       if (const Status taken = reserve_.take(); !taken) spdlog::warn("{}", taken.error().message);
     }
@@ -620,6 +624,14 @@ Status is_the_image(std::string_view bytes, const ImageBuffer& expected) {
 
 }  // namespace
 
+/// A disk can fill between two looks at it: no image is lost for that while there is a reserve.
+Status Driver::put_output(std::string_view bytes, const std::string& sha256) {
+  Status stored = outputs_.put(bytes, sha256);
+  if (stored || stored.error().code != ErrorCode::resource_exhausted) return stored;
+  give_up_reserve("for an output");
+  return outputs_.put(bytes, sha256);  // also when another thread had just made the room
+}
+
 void Driver::carry_out(out::StorePixels& effect) {
   const real::SharedFd file = handle(effect.handle);
   handles_.erase(effect.handle);
@@ -627,7 +639,7 @@ void Driver::carry_out(out::StorePixels& effect) {
       [this, file, expected = effect.expected]() -> Result<ImageBuffer> {
         const std::string bytes = LOCKSTEP_TRY(real::read_verified(file->get(), expected.bytes, expected.sha256));
         LOCKSTEP_TRY_STATUS(is_the_image(bytes, expected));
-        LOCKSTEP_TRY_STATUS(outputs_.put(bytes, expected.sha256));
+        LOCKSTEP_TRY_STATUS(put_output(bytes, expected.sha256));
         return expected;
       },
       [this, job = effect.job_id, attempt = effect.attempt](Result<ImageBuffer> image) {
@@ -647,7 +659,7 @@ void Driver::store_upload(std::string bytes, std::function<void(Result<ImageBuff
           return fail(ErrorCode::invalid_argument, cat("the body is ", header.format, "; a check takes png"));
         }
         const ImageBuffer image{"png", header.width, header.height, bytes.size(), sha256_hex(bytes)};
-        LOCKSTEP_TRY_STATUS(outputs_.put(bytes, image.sha256));
+        LOCKSTEP_TRY_STATUS(put_output(bytes, image.sha256));
         return image;
       },
       std::move(done));

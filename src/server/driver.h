@@ -138,6 +138,10 @@ class Driver {
   void bound_logs();
   void sample_memory();
   void sample_disk();
+  /// Any thread.
+  void give_up_reserve(std::string_view purpose);
+  /// Pool threads. The errors of BlobStore::put.
+  Status put_output(std::string_view bytes, const std::string& sha256);
   std::string metrics() const;
   /// Runs on the pool; `work` returns what `done` gets on the reactor's thread.
   template <class Work, class Done>

@@ -12,7 +12,7 @@ namespace lockstep::real {
 /// What this user may still write below `folder`; unavailable when the system does not say.
 Result<Bytes> free_on_disk(const std::string& folder);
 
-/// While the file is there, its bytes are nobody else's; giving it up makes room at once. Any thread, one at a time.
+/// While the file is there, its bytes are nobody else's; giving it up makes room at once. Any thread.
 class DiskReserve {
  public:
   /// Nothing is done to the file yet: it may be there from before.
