@@ -93,6 +93,7 @@ Status Driver::open() {
   if (const auto free = real::free_on_disk(config_.data_dir); free && *free < disk_nearly_full) {
     give_up_reserve("to start");
   }
+  LOCKSTEP_TRY_STATUS(outputs_.sweep());
   store_ = LOCKSTEP_TRY(SqliteStore::open(cat(config_.data_dir, "/journal.db")));
   const Recovered recovered = LOCKSTEP_TRY(store_->recover());
   const Lsn last = LOCKSTEP_TRY(machine_.recover(recovered));

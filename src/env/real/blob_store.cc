@@ -30,8 +30,8 @@ Status sync_folder_of(const std::string& path) {
 
 }  // namespace
 
-Status write_file(const std::string& path, std::string_view bytes) {
-  std::string temporary = cat(path, ".XXXXXX");
+Status write_file(const std::string& path, std::string_view bytes, const std::string& making) {
+  std::string temporary = cat(making, "/XXXXXX");
   Fd file(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!file) return broken("create", temporary);
   const auto give_up = [&](std::string_view what) {
@@ -82,12 +82,21 @@ Status BlobStore::put(std::string_view bytes, const std::string& sha256) const {
   if (std::filesystem::exists(path, error)) return sync_folder_of(path);
   const std::string folder = std::filesystem::path(path).parent_path();
   const bool is_new = std::filesystem::create_directories(folder, error);
+  if (!error) std::filesystem::create_directories(unfinished(), error);
   if (error) {
     errno = error.value();
     return broken("create the folder of", path);
   }
   if (is_new) LOCKSTEP_TRY_STATUS(sync_folder_of(folder));
-  return write_file(path, bytes);
+  return write_file(path, bytes, unfinished());
+}
+
+Status BlobStore::sweep() const {
+  std::error_code error;
+  std::filesystem::remove_all(unfinished(), error);
+  if (!error) return {};
+  errno = error.value();
+  return broken("clear", unfinished());
 }
 
 Status BlobStore::remove(const std::string& sha256) const {

@@ -95,6 +95,24 @@ TEST_F(BlobStoreTest, putting_twice_is_putting_once) {
   EXPECT_EQ(files_in(folder_), 1u);  // and nothing temporary beside it
 }
 
+TEST_F(BlobStoreTest, what_a_killed_process_had_begun_is_swept_away_and_nothing_else) {
+  const BlobStore store(folder_.string());
+  EXPECT_TRUE(store.sweep().has_value()) << "there was nothing";
+  ASSERT_TRUE(store.put("kept", sha256_hex("kept")).has_value());
+  const auto killed_in_a_put = [&] {
+    const rlimit small{64 << 10, 64 << 10};
+    ::setrlimit(RLIMIT_FSIZE, &small);
+    const std::string much(1 << 20, 'x');
+    (void)store.put(much, sha256_hex(much));
+  };
+  EXPECT_EXIT(killed_in_a_put(), testing::KilledBySignal(SIGXFSZ), "");
+  ASSERT_EQ(files_in(folder_), 2u) << "nothing was begun";
+  ASSERT_TRUE(store.sweep().has_value());
+  EXPECT_EQ(files_in(folder_), 1u);
+  EXPECT_EQ(*store.get(sha256_hex("kept")), "kept");
+  ASSERT_TRUE(store.put("more", sha256_hex("more")).has_value());
+}
+
 TEST_F(BlobStoreTest, damage_is_noticed_on_reading) {
   const BlobStore store(folder_.string());
   const std::string name = sha256_hex("x");
@@ -120,15 +138,15 @@ TEST_F(BlobStoreTest, a_folder_that_cannot_be_written_is_an_error_with_its_path)
 
 TEST_F(BlobStoreTest, a_written_file_replaces_the_old_one_whole) {
   const std::string path = (folder_ / "config").string();
-  ASSERT_TRUE(write_file(path, "a long first text").has_value());
-  ASSERT_TRUE(write_file(path, "short").has_value());
+  ASSERT_TRUE(write_file(path, "a long first text", folder_.string()).has_value());
+  ASSERT_TRUE(write_file(path, "short", folder_.string()).has_value());
   EXPECT_EQ(*read_file(path, 100), "short");
   EXPECT_EQ(files_in(folder_), 1u);
 }
 
 TEST_F(BlobStoreTest, a_file_over_the_limit_is_too_large) {
   const std::string path = (folder_ / "file").string();
-  ASSERT_TRUE(write_file(path, "12345").has_value());
+  ASSERT_TRUE(write_file(path, "12345", folder_.string()).has_value());
   EXPECT_TRUE(read_file(path, 5).has_value());
   EXPECT_EQ(read_file(path, 4).error().code, ErrorCode::too_large);
 }
