@@ -91,10 +91,9 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
       return fail(ErrorCode::resource_exhausted, cat("device ", worker.device_id.str(), " prepares another load"));
     }
   }
-  const Bytes budget = limit_on(tables, worker.device_id).bytes;
-  LOCKSTEP_TRY_STATUS(
-      memory::may_reserve(tables.memory, worker.device_id, budget,
-                          promised_on(intents, worker.device_id) + unproven_on(tables, worker.device_id), model.bytes));
+  // Nothing else is promised there, so what is left to hold back is what failed loads may still occupy.
+  LOCKSTEP_TRY_STATUS(memory::may_reserve(tables.memory, worker.device_id, limit_on(tables, worker.device_id).bytes,
+                                          unproven_on(tables, worker.device_id), model.bytes));
   LoadIntent intent{.transaction_id = transaction,
                     .worker_id = worker.worker_id,
                     .incarnation = worker.incarnation,
