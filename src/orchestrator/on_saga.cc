@@ -93,6 +93,8 @@ void unload_measured(Turn& turn, const WorkerRecord& worker, Bytes used, Bytes l
     const SagaRecord& record = entry.row;
     if (!record.load || record.load->worker_id != worker.worker_id) continue;
     if (record.load->incarnation != worker.incarnation) continue;
+    const auto logged = turn.live.transactions.entries.find(record.transaction_id);
+    if (logged != turn.live.transactions.entries.end() && !may_show_release(logged->second)) continue;
     if (free) {
       put_saga(turn.tables, after(record, SagaEvent::undone), turn.change);
     } else if (over && record.state == SagaStatus::compensating) {

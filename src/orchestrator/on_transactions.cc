@@ -164,10 +164,15 @@ void decided(Turn& turn, LoggedTransaction& load) {
   write(turn, load, load_saga(load));
 }
 
+void await_proof(LoggedTransaction& load) {
+  load.unproven = true;
+  load.samples = 0;
+}
+
 void aborted(Turn& turn, LoggedTransaction& load) {
   load.state = LoggedState::aborted;
   if (load.reason.empty()) load.reason = "its participant or the link to it was lost before it had voted";
-  load.unproven = true;
+  await_proof(load);
   write(turn, load, voting(load));
   write(turn, load, outcome(turn, load));
   write(turn, load, partial_allocation(load, "vram_allocation_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
@@ -192,7 +197,7 @@ void undone(Turn& turn, LoggedTransaction& load) {
   // While its worker lives, its allocator has to show that the bytes are free.
   const bool proven = saga_of(turn, load) == nullptr;
   load.state = proven ? LoggedState::compensated : LoggedState::compensating;
-  load.unproven = true;
+  await_proof(load);
   write(turn, load, partial_allocation(load, "copy_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
   write(turn, load, outcome(turn, load));
   write(turn, load, device_memory_consistency(turn, load));
@@ -361,6 +366,8 @@ void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
     if (turn.live.transactions.open.contains(id) && !undoes) continue;
     ReleaseProof proof{ledger_is_free_of(turn, load), {}, {}, {}};
     if (load.incarnation == worker.incarnation) {
+      ++load.samples;
+      if (!may_show_release(load)) continue;
       if (holds_models_only(turn, worker.device_id, used)) {
         proof.allocator = true;
       } else if (used <= ledger + leak_tolerance) {

@@ -61,8 +61,13 @@ struct LoggedTransaction {
   std::optional<WallTime> decided;
   std::optional<Bytes> beyond_allocator;  // what the driver counted for the worker when it began
   bool unproven = false;                  // nobody has measured yet that what it held is free
+  std::uint32_t samples = 0;              // of its worker's memory since then
   std::vector<TransactionDocument> documents;
 };
+
+/// Whether the sample that was counted last may prove that what a load held is free. None says when it was taken, and
+/// one at most waited in its lane while the word of the failure overtook it.
+inline bool may_show_release(const LoggedTransaction& load) { return load.samples > 1; }
 
 /// A run that was dispatched in the decision before; its rows are there when the log looks.
 struct BegunImage {

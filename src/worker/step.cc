@@ -253,8 +253,7 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
     std::visit([&](const auto& each) { send(turn, type_of(each), each, request_operation(id, each)); }, request);
   }
   for (Answer& each : answers_) {
-    transmit(turn, each.type, each.body, std::move(each.operation), each.placed, std::move(each.handles),
-             {});
+    transmit(turn, each.type, each.body, std::move(each.operation), each.placed, std::move(each.handles), {});
   }
   answers_.clear();
   for (const auto& [model, runtime] : loaded_) tell_runtime(turn, model);
@@ -913,6 +912,8 @@ void Machine::failed(Turn& turn, const in::TaskFailed& input) {
   for (const auto& [run, operation] : task.images) {
     answer_failure(turn, {"inference", operation, task.model_id, run}, input.code, input.message);
   }
+  // What the load held is proven free by a sample: the sooner, the sooner something else may have it.
+  if (task.kind == "load") turn.effect(out::SampleTelemetry{});
   if (!task.operation.correlation.session) return;
   sessions_.done(*task.operation.correlation.session, 0);
   report_session(turn, task);

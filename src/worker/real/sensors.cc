@@ -175,15 +175,12 @@ struct Sensors::State {
         if (over) return;
         order = std::exchange(power_order, std::nullopt);
         asked = std::exchange(probes, {});
-        reads = wanted;
+        reads = std::exchange(wanted, false);  // who asks during the reading wants a later one
       }
       if (order) order->done(set_power_limit(order->watts));
       for (const auto& done : asked) done(probe());
       if (!reads) continue;
-      in::Telemetry reading = read();
-      sampled(std::move(reading));
-      const std::scoped_lock lock(mutex);
-      wanted = false;
+      sampled(read());
     }
   }
 };
