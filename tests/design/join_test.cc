@@ -78,6 +78,29 @@ TEST_F(Design_3_7_return, a_running_image_goes_on_and_its_answer_counts) {
   EXPECT_EQ(second.tables().processing.jobs.at(job).attempt, 2u);  // the first one gave the pixels
 }
 
+// docs/decisions/0075: a report is known by what it answers, whichever link brings it.
+TEST_F(Design_3_7_return, a_report_that_comes_over_two_links_counts_once) {
+  InferenceCompleted done;
+  done.request_id = run();
+  done.result = Stage::picture("rgb8");
+  first.say("w0", FrameType::inference_completed, done, 1, run(), {100});
+  ASSERT_EQ(first.stage_of(job), JobStage::postprocessing);
+  const auto next = first.sent(FrameType::postprocessing_request);
+  ASSERT_EQ(next.size(), 1u);
+  Hello hello = returning();
+  hello.rejoin->tasks = {{next[0].envelope.op_id, next[0].envelope.attempt}};
+  first.dial(5, hello, one());
+  ASSERT_EQ(first.refusal(), "");
+  first.say("w0", FrameType::ready, Ready{});
+  const Rev rev = first.machine.rev();
+  first.say("w0", FrameType::inference_completed, done, 1, run(), {101});
+  EXPECT_EQ(first.machine.rev(), rev) << "it was applied again";
+  EXPECT_EQ(first.stage_of(job), JobStage::postprocessing);
+  EXPECT_EQ(first.sent(FrameType::postprocessing_request).size(), 1u);
+  EXPECT_TRUE(std::ranges::any_of(first.all<out::DropHandle>(), [](const auto& each) { return each.handle == 101u; }));
+  EXPECT_TRUE(first.all<out::KillWorker>().empty());
+}
+
 TEST_F(Design_3_7_return, an_image_that_the_worker_does_not_know_starts_over) {
   Stage second = restarted();
   second.dial(5, returning(), one());
