@@ -156,6 +156,7 @@ class World {
   void carry_out(out::DropSegment& effect) { segments_.erase({effect.model_id.str(), effect.component}); }
   void carry_out(out::HashFiles&) { violation("it reads a model's files, and nobody had asked"); }
   void carry_out(out::AddFiles&) { violation("it adds a model, and nobody had asked"); }
+  void carry_out(out::KeepJournal&) { violation("it copies its journal, and nobody had asked"); }
   void carry_out(out::RemoveFiles&) { violation("it removes a model, and nobody had asked"); }
   void carry_out(out::OpenPixels& effect);
   void carry_out(out::StorePixels& effect);

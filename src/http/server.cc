@@ -141,8 +141,6 @@ struct Server::State::Connection : std::enable_shared_from_this<Connection> {
   void list_outputs();
   void worker_log();
   void journal();
-  template <class View>
-  auto tell_view();
   void model_route();
   bool wants_wait() const;
   /// Gives it to the core, with the key that the client calls it by.
@@ -446,20 +444,11 @@ void Server::State::Connection::worker_log() {
                          });
 }
 
-/// Called with a view or with the reason why there is none.
-template <class View>
-auto Server::State::Connection::tell_view() {
-  return [self = shared_from_this()](Result<View> view) {
-    if (self->server->ended || self->phase != Phase::waiting) return;
-    self->send(view ? Answer{.body = json::to_text(*view)} : error_answer(view.error()));
-  };
-}
-
 void Server::State::Connection::journal() {
-  if (route.name == "journal/snapshot") return server->hooks.snapshot(tell_view<SnapshotView>());
+  if (route.name == "journal/snapshot") return submit(in::KeepJournal{expect(false), std::nullopt});
   auto file = read_backup(parser->get().body());
   if (!file) return send(error_answer(file.error()));
-  server->hooks.backup(*std::move(file), tell_view<BackupView>());
+  submit(in::KeepJournal{expect(false), *std::move(file)});
 }
 
 void Server::State::Connection::model_route() {

@@ -14,7 +14,6 @@
 #include "base/result.h"
 #include "env/real/reactor.h"
 #include "http/event_history.h"
-#include "http/journal_shapes.h"
 #include "orchestrator/effect.h"
 #include "orchestrator/input.h"
 
@@ -64,10 +63,6 @@ struct ServerHooks {
   std::function<void(std::string bytes, std::function<void(Result<ImageBuffer>)> done)> store_upload;
   /// A piece of a worker's log; not_found for a worker that nobody knows.
   std::function<void(WorkerId worker, LogRequest request, std::function<void(Result<LogPiece>)> done)> read_log;
-  /// A snapshot of the journal that begins now.
-  std::function<void(std::function<void(Result<SnapshotView>)> done)> snapshot;
-  /// A copy of the journal into a new file.
-  std::function<void(std::string file, std::function<void(Result<BackupView>)> done)> backup;
   /// The newest rev that was decided; a reader may come back with any up to it.
   std::function<Rev()> rev = [] { return Rev{}; };
   /// The body of /metrics.

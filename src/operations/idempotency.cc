@@ -1,17 +1,27 @@
 #include "operations/idempotency.h"
 
-#include <algorithm>
-#include <utility>
-#include <vector>
+#include "operations/tables.h"
 
 namespace lockstep {
 
-void forget_oldest(const IdempotencyTables& tables, Change& change) {
-  if (tables.answers.size() < keyed_answers_max) return;
-  std::vector<std::pair<WallTime, std::string>> by_age;
-  for (const auto& [key, entry] : tables.answers.entries()) by_age.emplace_back(entry.row.created, key);
-  std::ranges::sort(by_age);
-  for (std::size_t i = 0; i < keyed_answers_max / 10; ++i) change.erase(tables.answers, by_age[i].second);
+namespace {
+
+bool runs(const Tables& tables, const KeyedAnswer& row) {
+  if (row.status != 0) return false;
+  if (!row.request_id) return true;
+  const processing::Request* request = tables.processing.requests.find(row.request_id->str());
+  return request != nullptr && request->state == processing::RequestState::accepted;
+}
+
+}  // namespace
+
+void forget_old_answers(const Tables& tables, WallTime now, Change& change) {
+  for (const auto& [key, entry] : tables.idempotency.answers.entries()) {
+    const KeyedAnswer& row = entry.row;
+    if (now.ms - row.created.ms >= keyed_answer_kept_ms && !runs(tables, row)) {
+      change.erase(tables.idempotency.answers, key);
+    }
+  }
 }
 
 }  // namespace lockstep

@@ -108,6 +108,11 @@ struct RemoveFiles {
   ModelId model_id;
   std::string path;
 };
+/// Writes a snapshot of the journal, or copies it into a file that is not there yet; in::JournalKept answers.
+struct KeepJournal {
+  ReplyId reply;
+  std::optional<std::string> file;
+};
 struct OpenPixels {
   JobId job_id;
   ImageBuffer source;
@@ -166,8 +171,9 @@ struct Stop {
 struct Effect {
   std::variant<out::Listen, out::SpawnWorker, out::KillWorker, out::ProveGone, out::AcceptLink, out::RefuseLink,
                out::AdoptSegment, out::SendFrame, out::ArmTimer, out::DisarmTimer, out::ScanModels, out::FillSegment,
-               out::DropSegment, out::HashFiles, out::AddFiles, out::RemoveFiles, out::OpenPixels, out::StorePixels,
-               out::RemoveOutput, out::DropHandle, out::Reply, out::ReplyImages, out::Publish, out::Log, out::Stop>
+               out::DropSegment, out::HashFiles, out::AddFiles, out::RemoveFiles, out::KeepJournal, out::OpenPixels,
+               out::StorePixels, out::RemoveOutput, out::DropHandle, out::Reply, out::ReplyImages, out::Publish,
+               out::Log, out::Stop>
       what;
 };
 

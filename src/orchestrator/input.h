@@ -210,6 +210,16 @@ struct FilesMoved {
   bool added;
   Status status;
 };
+/// A snapshot of the journal that begins now, or a copy of it into a new file. It changes no fact.
+struct KeepJournal {
+  ReplyId reply;
+  std::optional<std::string> file;  // of the copy
+};
+/// answer: the view that tells of it, as JSON
+struct JournalKept {
+  ReplyId reply;
+  Result<std::string> answer;
+};
 /// A person sets something that is governed: PUT (whole) or PATCH of a path below /api/v1 ("routing",
 /// "memory/policy", "devices/<id>/config", "models/<id>/config"). The body is read by whoever owns the fact.
 struct Set {
@@ -281,9 +291,9 @@ struct Input {
                in::LinkClosed, in::TimerFired, in::ModelsScanned, in::SegmentFilled, in::PixelsOpened, in::PixelsStored,
                in::OutputRemoved, in::Generate, in::Check, in::View, in::Cancel, in::RestartWorker, in::CalibrateDevice,
                in::LoadModel, in::UnloadModel, in::VerifyModel, in::FilesHashed, in::AddModel, in::RemoveModel,
-               in::FilesMoved, in::Set, in::SystemMemory, in::DataDisk, in::CommandSession, in::CommandWorkflow,
-               in::TagOutput, in::ResolveTransaction, in::SetSafetyPolicy, in::ListOutputs, in::ReplyGone,
-               in::StopRequested>
+               in::FilesMoved, in::KeepJournal, in::JournalKept, in::Set, in::SystemMemory, in::DataDisk,
+               in::CommandSession, in::CommandWorkflow, in::TagOutput, in::ResolveTransaction, in::SetSafetyPolicy,
+               in::ListOutputs, in::ReplyGone, in::StopRequested>
       what;
   std::optional<IdempotencyKey> key = {};
 };

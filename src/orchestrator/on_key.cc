@@ -43,7 +43,14 @@ const out::Reply* reply_of(const Turn& turn, ReplyId reply) {
 
 bool answered_by_key(Turn& turn, const IdempotencyKey& key) {
   const KeyedAnswer* known = turn.tables.idempotency.answers.find(key.text);
-  if (known == nullptr) return false;
+  if (known == nullptr) {
+    const std::size_t kept = turn.tables.idempotency.answers.size();
+    if (kept < keyed_answers_max) return false;
+    forget_old_answers(turn.tables, turn.wall, turn.change);
+    refuse(turn, key, 429, "too_many_keys",
+           cat("the answers under ", kept, " keys are kept for a day each; the limit is ", keyed_answers_max));
+    return true;
+  }
   if (known->fingerprint != key.fingerprint) {
     refuse(
         turn, key, 422, "key_reused",
@@ -58,7 +65,8 @@ bool answered_by_key(Turn& turn, const IdempotencyKey& key) {
       known->request_id ? turn.tables.processing.requests.find(known->request_id->str()) : nullptr;
   if (request == nullptr) {
     refuse(turn, key, 409, "still_running",
-           cat("the request of Idempotency-Key \"", shortened(key.text), "\" is still carried out; ask again shortly"));
+           cat("the request of Idempotency-Key \"", shortened(key.text), "\" is still carried out; ask again shortly"),
+           known->place.value_or(""));
   } else if (request->state == processing::RequestState::accepted) {
     refuse(turn, key, 409, "still_running", cat(request->request_id.str(), " is still running"),
            cat("/api/v1/requests/", request->request_id.str()));
@@ -68,7 +76,20 @@ bool answered_by_key(Turn& turn, const IdempotencyKey& key) {
   return true;
 }
 
-void keep_answer(Turn& turn, const IdempotencyKey& key) {
+std::optional<std::string> place_of(const decltype(Input::what)& what) {
+  const auto model = [](const std::string& id) { return cat("/api/v1/models/", id); };
+  if (const auto* load = std::get_if<in::LoadModel>(&what)) return model(load->model_id.str());
+  if (const auto* unload = std::get_if<in::UnloadModel>(&what)) return model(unload->model_id.str());
+  if (const auto* verify = std::get_if<in::VerifyModel>(&what)) return model(verify->model_id.str());
+  if (const auto* add = std::get_if<in::AddModel>(&what)) return model(add->name);
+  if (const auto* remove = std::get_if<in::RemoveModel>(&what)) return model(remove->model_id.str());
+  if (const auto* order = std::get_if<in::CalibrateDevice>(&what)) {
+    return cat("/api/v1/devices/", order->device_id.str());
+  }
+  return std::nullopt;
+}
+
+void keep_answer(Turn& turn, const IdempotencyKey& key, std::optional<std::string> place) {
   KeyedAnswer row;
   row.fingerprint = key.fingerprint;
   row.created = turn.wall;
@@ -81,12 +102,15 @@ void keep_answer(Turn& turn, const IdempotencyKey& key) {
         std::ranges::find_if(turn.live.waiting, [&](const auto& each) { return each.second.reply == key.reply; });
     if (waits == turn.live.waiting.end()) {
       turn.live.keyed[key.reply] = key.text;
+      row.place = std::move(place);
     } else {
       row.request_id = waits->first;
       row.as_url = waits->second.as_url;
     }
   }
-  forget_oldest(turn.tables.idempotency, turn.change);
+  // Looking at all of them for each would cost more than they do.
+  const std::size_t kept = turn.tables.idempotency.answers.size();
+  if (kept >= keyed_answers_plenty && kept % 1000 == 0) forget_old_answers(turn.tables, turn.wall, turn.change);
   turn.change.put(turn.tables.idempotency.answers, key.text, row);
 }
 

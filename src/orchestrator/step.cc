@@ -76,6 +76,8 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::AddModel& x) { command(turn, x, on_add_model); },
                  [&](const in::RemoveModel& x) { command(turn, x, on_remove_model); },
                  [&](const in::FilesMoved& x) { on_files_moved(turn, x); },
+                 [&](const in::KeepJournal& x) { on_keep_journal(turn, x); },
+                 [&](const in::JournalKept& x) { on_journal_kept(turn, x); },
                  [&](const in::Set& x) { command(turn, x, on_set); },
                  [&](const in::SystemMemory& x) { on_system_memory(turn, x); },
                  [&](const in::DataDisk& x) { on_data_disk(turn, x); },
@@ -89,7 +91,7 @@ Plan<Effect> Orchestrator::step(const Input& input) {
                  [&](const in::StopRequested&) { on_stop(turn); },
              },
              input.what);
-  if (input.key) keep_answer(turn, *input.key);
+  if (input.key) keep_answer(turn, *input.key, place_of(input.what));
   return close(turn);
 }
 

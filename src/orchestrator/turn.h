@@ -113,6 +113,8 @@ void on_files_hashed(Turn& turn, const in::FilesHashed& input);
 void on_add_model(Turn& turn, const in::AddModel& input);
 void on_remove_model(Turn& turn, const in::RemoveModel& input);
 void on_files_moved(Turn& turn, const in::FilesMoved& input);
+void on_keep_journal(Turn& turn, const in::KeepJournal& input);
+void on_journal_kept(Turn& turn, const in::JournalKept& input);
 void on_set(Turn& turn, const in::Set& input);
 void on_system_memory(Turn& turn, const in::SystemMemory& input);
 void on_reply_gone(Turn& turn, const in::ReplyGone& input);

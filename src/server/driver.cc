@@ -20,6 +20,7 @@
 #include "base/text.h"
 #include "env/real/memory_file.h"
 #include "env/real/system_memory.h"
+#include "http/journal_shapes.h"
 #include "server/model_files.h"
 #include "server/model_store.h"
 #include "server/printable.h"
@@ -121,17 +122,6 @@ Status Driver::open() {
                   return done(fail(ErrorCode::not_found, cat("there is no worker ", shortened(id.str()))));
                 }
                 in_pool([this, id, request] { return logs_.read(id, request); }, std::move(done));
-              },
-          .snapshot =
-              [this](std::function<void(Result<http::SnapshotView>)> done) {
-                upkeep_.ask();
-                snapshots_asked_.push_back({real::Reactor::now(), std::move(done)});
-                reactor_.post([this] { sync(); });
-              },
-          .backup =
-              [this](std::string file, std::function<void(Result<http::BackupView>)> done) {
-                backups_.push_back({real::Reactor::now(), std::move(file), std::move(done)});
-                reactor_.post([this] { sync(); });
               },
           .rev = [this] { return machine_.rev(); },
           .metrics = [this] { return metrics(); }});
@@ -242,14 +232,16 @@ void Driver::upkeep_written(DiskWork& work) {
   if (work.piece && work.piece->at) {
     ++counters_.snapshots;
     const SnapshotDone& done = upkeep_.last();
-    for (SnapshotOrder& each : std::exchange(snapshots_taken_, {})) {
-      each.done(http::SnapshotView{Rev{done.at.value}, done.rows, done.pieces, ms_since(each.since)});
+    for (const SnapshotOrder& each : std::exchange(snapshots_taken_, {})) {
+      const http::SnapshotView view{Rev{done.at.value}, done.rows, done.pieces, ms_since(each.since)};
+      input(in::JournalKept{each.reply, json::to_text(view)});
     }
   }
   if (!work.backup) return;
-  BackupOrder& order = *work.backup;
-  if (!work.copied) return order.done(std::unexpected(work.copied.error()));
-  order.done(http::BackupView{order.file, Rev{loop_->durable().value}, *work.copied, ms_since(order.since)});
+  const BackupOrder& order = *work.backup;
+  if (!work.copied) return input(in::JournalKept{order.reply, std::unexpected(work.copied.error())});
+  const http::BackupView view{order.file, Rev{loop_->durable().value}, *work.copied, ms_since(order.since)};
+  input(in::JournalKept{order.reply, json::to_text(view)});
 }
 
 void Driver::durable(Lsn last, std::size_t commits, Nanos took) {
@@ -582,6 +574,13 @@ void Driver::carry_out(out::RemoveFiles& effect) {
         input(std::move(done.second));
         input(in::FilesMoved{reply, model, false, std::move(done.first)});
       });
+}
+
+/// sync() goes on with it.
+void Driver::carry_out(out::KeepJournal& effect) {
+  if (effect.file) return backups_.push_back({real::Reactor::now(), *std::move(effect.file), effect.reply});
+  upkeep_.ask();
+  snapshots_asked_.push_back({real::Reactor::now(), effect.reply});
 }
 
 void Driver::carry_out(out::FillSegment& effect) {

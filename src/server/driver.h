@@ -99,6 +99,7 @@ class Driver {
   void carry_out(out::DropSegment& effect);
   void carry_out(out::HashFiles& effect);
   void carry_out(out::AddFiles& effect);
+  void carry_out(out::KeepJournal& effect);
   void carry_out(out::RemoveFiles& effect);
   void carry_out(out::OpenPixels& effect);
   void carry_out(out::StorePixels& effect);
@@ -167,14 +168,14 @@ class Driver {
   /// Somebody who waits for a snapshot, since when.
   struct SnapshotOrder {
     Nanos since = 0;
-    std::function<void(Result<http::SnapshotView>)> done;
+    ReplyId reply = 0;
   };
   std::vector<SnapshotOrder> snapshots_asked_;  // the next one is theirs
   std::vector<SnapshotOrder> snapshots_taken_;  // the one that is being taken is theirs
   struct BackupOrder {
     Nanos since = 0;
     std::string file;
-    std::function<void(Result<http::BackupView>)> done;
+    ReplyId reply = 0;
   };
   std::deque<BackupOrder> backups_;
   DriverCounters counters_;

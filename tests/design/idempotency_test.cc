@@ -142,21 +142,103 @@ TEST_F(Design_3_5_key, an_interrupted_load_can_be_asked_for_again) {
   EXPECT_EQ(second.tables().idempotency.answers.size(), 0u) << "no process carries it out any more";
 }
 
-TEST_F(Design_3_5_key, the_oldest_are_forgotten_when_there_are_too_many) {
-  IdempotencyTables tables;
+// A key is kept a day at least, and as long as what it asked for goes on.
+TEST_F(Design_3_5_key, what_ended_more_than_a_day_ago_is_forgotten_and_nothing_that_runs) {
+  Tables tables;
+  const WallTime now{10 * keyed_answer_kept_ms};
   Change filled;
-  for (std::size_t i = 0; i < keyed_answers_max; ++i) {
+  const auto answered = [&](const char* key, std::int64_t age) {
     KeyedAnswer row;
-    row.created = WallTime{static_cast<std::int64_t>(i)};
-    filled.put(tables.answers, cat("k", i), row);
-  }
-  ASSERT_TRUE(apply_changes(tables, filled.take(WallTime{})).has_value());
+    row.created = WallTime{now.ms - age};
+    row.status = 200;
+    filled.put(tables.idempotency.answers, key, row);
+  };
+  const auto of_request = [&](const char* key, processing::RequestState state) {
+    processing::Request request;
+    request.request_id = RequestId(cat("req_", key));
+    request.state = state;
+    filled.put(tables.processing.requests, request.request_id.str(), request);
+    KeyedAnswer row;
+    row.request_id = request.request_id;
+    filled.put(tables.idempotency.answers, key, row);
+  };
+  answered("young", keyed_answer_kept_ms - 1);
+  answered("old", keyed_answer_kept_ms);
+  of_request("ended", processing::RequestState::completed);
+  of_request("running", processing::RequestState::accepted);
+  filled.put(tables.idempotency.answers, "loading", KeyedAnswer{});
+  ASSERT_TRUE(apply_changes(tables, filled.take(now)).has_value());
   Change change;
-  forget_oldest(tables, change);
-  const Commit commit = change.take(WallTime{});
-  ASSERT_EQ(commit.changes.size(), keyed_answers_max / 10);
-  EXPECT_EQ(commit.changes[0].key, "k0");
-  EXPECT_EQ(commit.changes.back().key, cat("k", keyed_answers_max / 10 - 1));
+  forget_old_answers(tables, now, change);
+  std::vector<std::string> forgotten;
+  for (const auto& each : change.take(now).changes) forgotten.push_back(each.key);
+  EXPECT_EQ(forgotten, (std::vector<std::string>{"ended", "old"}));
+}
+
+TEST_F(Design_3_5_key, where_no_more_keys_can_be_kept_a_new_one_is_refused_and_a_known_one_answered) {
+  Stage earlier(settings_of(1));
+  earlier.ready();
+  earlier.input_with_key(lighthouse(1), "known");
+  const out::Reply first = last_reply(earlier);
+  Change filled;
+  for (std::size_t i = 1; i < keyed_answers_max; ++i) {
+    KeyedAnswer row;
+    row.created = earlier.wall();
+    row.status = 200;
+    filled.put(earlier.tables().idempotency.answers, cat("k", i), row);
+  }
+  Commit commit = filled.take(earlier.wall());
+  commit.rev = earlier.machine.rev().next();
+  earlier.journal.push_back({Lsn{commit.rev.value}, encode(commit)});
+  Stage stage(settings_of(1), earlier.journal);
+  stage.start();
+  stage.scan();
+  stage.input_with_key(lighthouse(2), "new");
+  EXPECT_EQ(last_reply(stage).status, 429);
+  EXPECT_NE(last_reply(stage).body.find("the limit is 100000"), std::string::npos) << last_reply(stage).body;
+  EXPECT_EQ(requests(stage), 1u);
+  stage.input_with_key(lighthouse(3), "known");
+  EXPECT_EQ(last_reply(stage).body, first.body);
+}
+
+TEST_F(Design_3_5_key, a_command_that_still_runs_says_where_it_is_seen) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  const auto place_of_second = [&](auto command, const std::string& key) {
+    command.reply = 11;
+    stage.input_with_key(command, key);
+    command.reply = 12;
+    stage.input_with_key(command, key);
+    EXPECT_EQ(last_reply(stage).status, 409) << key;
+    return last_reply(stage).location;
+  };
+  EXPECT_EQ(place_of_second(in::LoadModel{0, tiny, WorkerId(), true, AllocationPriority::normal}, "load"),
+            "/api/v1/models/tiny");
+  EXPECT_EQ(place_of_second(in::AddModel{0, "/there/new.safetensors", "new", false}, "add"), "/api/v1/models/new");
+  EXPECT_EQ(place_of_second(in::VerifyModel{0, tiny, true}, "verify"), "/api/v1/models/tiny");
+  EXPECT_EQ(place_of_second(in::CalibrateDevice{0, DeviceId("gpu_0"), true}, "calibrate"), "/api/v1/devices/gpu_0");
+  EXPECT_EQ(place_of_second(in::KeepJournal{0, "/there/copy.db"}, "copy"), "") << "nothing shows it";
+}
+
+// A copy that was made is not made again: the file is there.
+TEST_F(Design_3_5_key, a_copy_of_the_journal_is_made_once) {
+  Stage stage(settings_of(1));
+  stage.ready();
+  stage.input_with_key(in::KeepJournal{1, "/there/copy.db"}, "k1");
+  ASSERT_EQ(stage.all<out::KeepJournal>().size(), 1u);
+  EXPECT_EQ(stage.all<out::KeepJournal>()[0].file, "/there/copy.db");
+  stage.input(in::JournalKept{1, R"({"file":"/there/copy.db"})"});
+  EXPECT_EQ(last_reply(stage).status, 200);
+  stage.input_with_key(in::KeepJournal{2, "/there/copy.db"}, "k1");
+  EXPECT_EQ(stage.all<out::KeepJournal>().size(), 1u);
+  EXPECT_EQ(last_reply(stage).reply, 2u);
+  EXPECT_EQ(last_reply(stage).body, R"({"file":"/there/copy.db"})");
+  EXPECT_TRUE(last_reply(stage).again);
+  stage.input_with_key(in::KeepJournal{3, std::nullopt}, "k2");
+  stage.input(in::JournalKept{3, fail(ErrorCode::unavailable, "the disk is gone")});
+  EXPECT_EQ(last_reply(stage).status, 503);
+  stage.input_with_key(in::KeepJournal{4, std::nullopt}, "k2");
+  EXPECT_EQ(stage.all<out::KeepJournal>().size(), 3u) << "the next try may end otherwise";
 }
 
 }  // namespace

@@ -53,6 +53,10 @@ def test_a_copy_of_a_running_server_is_whole(quiet, tmp_path):
     code, out, err = journal("backup", tmp_path / "none/copy.db", "--url", quiet.url)
     assert code == 6 and "none/copy.db" in err
 
+    keyed, body = {"Idempotency-Key": "monday"}, {"file": str(tmp_path / "monday.db")}
+    first = quiet.request("POST", "/api/v1/journal/backup", body, keyed, raw=True)
+    assert first[0] == 200 and quiet.request("POST", "/api/v1/journal/backup", body, keyed, raw=True) == first
+
     commit(quiet, 200)  # it goes on, and what is new is not in the copy
     rev = quiet.get("/api/v1/status")["rev"]
     assert quiet.stop() == 0
