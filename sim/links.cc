@@ -265,8 +265,12 @@ void World::judge_decision(const out::SendFrame& effect) {
   if (type == FrameType::transaction_prepare) {
     if (!prepared_.insert(id).second) violation(cat(id, " is prepared, and was before"));  // S3
   } else if (type == FrameType::transaction_abort) {
-    if (decided_.contains(id)) violation(cat(worker, " is told to abort ", id, ", which was committed"));  // S1
+    // A decision whose frame was lost with a life is one too.
+    if (decided_.contains(id) || machine_->tables().transactions.decisions.contains(id)) {
+      violation(cat("S1: ", worker, " is told to abort ", id, ", which was committed"));
+    }
   } else {
+    if (aborted_.contains(id)) violation(cat("S1: ", worker, " is told to commit ", id, ", which was aborted"));
     decided_.insert(id);
     const Process* process = living(effect.worker_id, effect.incarnation);
     if (process != nullptr && !process->promised.contains(TransactionId(id))) {  // S2
