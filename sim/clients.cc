@@ -70,6 +70,7 @@ void World::ask_again(const std::string& key) {
   }
   const bool mixed_up = again && governors_.chance(50'000);
   if (!mixed_up) known.seeds.insert(asked.seed);
+  if (mixed_up) known.mixed_up = true;
   waiting_replies_[asked.reply] = mixed_up ? "mixed up" : "generate";
   reply_keys_[asked.reply] = key;
   if (hits(governors_, 500'000) && permits("asked_again")) {
@@ -79,7 +80,8 @@ void World::ask_again(const std::string& key) {
 }
 
 /// The same key, the same answer; a request that runs is not begun again.
-void World::check_key(ReplyId reply, int status, const std::string& answer, const std::string& request) {
+void World::check_key(ReplyId reply, int status, const std::string& answer, const std::string& request,
+                      const std::string& location) {
   const auto place = reply_keys_.find(reply);
   if (place == reply_keys_.end()) return;
   Keyed& known = keyed_.at(place->second);
@@ -89,7 +91,12 @@ void World::check_key(ReplyId reply, int status, const std::string& answer, cons
     if (!known.answer.empty() && status != 422) violation("a key was used for two requests");
     return;
   }
-  if (status == 422 || status == 409 || status == 429 || status >= 500) return;
+  if (status == 422) {  // only when the request that was mixed up with it came first
+    if (!known.mixed_up || !known.answer.empty()) violation(cat("S11: a request is refused its own key: ", answer));
+    return;
+  }
+  if (status == 409 && answer.find("\"still_running\"") != std::string::npos) return check_running(known, location);
+  if (status == 429 || status >= 500) return;
   if (!known.answer.empty() && known.answer != answer) violation(cat("another answer under one key: ", answer));
   if (!request.empty() && !known.request.empty() && known.request != request) {
     violation(cat(known.request, " and ", request, " are of one key"));
@@ -98,11 +105,23 @@ void World::check_key(ReplyId reply, int status, const std::string& answer, cons
   if (!request.empty()) known.request = request;
 }
 
+/// Whoever asks again while it runs is told where it runs (§3.5).
+void World::check_running(const Keyed& known, const std::string& location) {
+  constexpr std::string_view requests = "/api/v1/requests/";
+  const bool named = location.starts_with(requests);
+  const std::string id = named ? location.substr(requests.size()) : "";
+  const processing::Request* request = machine_->tables().processing.requests.find(id);
+  if (request == nullptr) return violation(cat("S11: it runs at \"", location, "\", where no request is"));
+  if (!known.seeds.contains(request->inference.inference_parameters.seed.value_or(0))) {
+    violation(cat("S11: ", id, " is another request than the one that was asked for again"));
+  }
+}
+
 void World::carry_out(out::Reply& effect) {
   const auto place = waiting_replies_.find(effect.reply);
   if (place == waiting_replies_.end()) return violation(cat("reply ", effect.reply, " is answered twice"));
   trace("client", cat("reply ", effect.reply, " ", effect.status, " ", effect.body));
-  check_key(effect.reply, effect.status, effect.body, "");
+  check_key(effect.reply, effect.status, effect.body, "", effect.location);
   if (place->second == "bad" && effect.status != 404 && effect.status != 503) violation("a bad request was accepted");
   if (place->second == "session" && effect.status == 201) {
     const std::size_t begin = effect.body.find("ses_");
@@ -120,7 +139,7 @@ void World::carry_out(out::ReplyImages& effect) {
   if (place == waiting_replies_.end()) return violation(cat("reply ", effect.reply, " is answered twice"));
   std::string images;
   for (const out::ImageReply& each : effect.images) images += cat(each.image.sha256, " ", each.seed, "\n");
-  check_key(effect.reply, 200, images, effect.request_id.str());
+  check_key(effect.reply, 200, images, effect.request_id.str(), "");
   waiting_replies_.erase(place);
   accepted_.insert(effect.request_id.str());
   trace("client", cat("images ", effect.request_id.str()));

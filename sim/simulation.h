@@ -50,6 +50,7 @@ struct Keyed {
   std::string answer;
   std::string request;
   std::set<std::uint64_t> seeds = {};  // of every time that it was asked: a request tells by its seed whose it is
+  bool mixed_up = false;               // its key was said with another request too, and may be that one's
 };
 
 /// Watts from which on the driver of every simulated device refuses a limit.
@@ -295,7 +296,9 @@ class World {
   void judge_vote(Process& process, const Frame& frame);
   void judge_decision(const out::SendFrame& effect);
   void ask_again(const std::string& key);
-  void check_key(ReplyId reply, int status, const std::string& answer, const std::string& request);
+  void check_key(ReplyId reply, int status, const std::string& answer, const std::string& request,
+                 const std::string& location);
+  void check_running(const Keyed& known, const std::string& location);
   void hand_over(std::int64_t pid, worker::TaskId task, Nanos delay, const InferenceTask& image);
 
   // ---- sim/script.cc
