@@ -26,7 +26,8 @@ void World::start_orchestrator() {
   const auto last = machine_->recover(*recovered);
   if (!last) return violation(cat("recovery failed: ", last.error().message));
   judge_recovered(*last);
-  loop_ = std::make_unique<Loop<Orchestrator>>(*machine_, *last);
+  judged_ = std::make_unique<Judged>(*machine_);
+  loop_ = std::make_unique<Loop<Judged>>(*judged_, *last);
   upkeep_ = Upkeep(recovered->records.size(), upkeep_limits);
   trace("orchestrator", cat("start, life ", life, ", rev ", last->value));
   input(in::Started{"sim-cluster", sha256_hex(secret)});
@@ -37,6 +38,10 @@ void World::flush() {
   while (loop_) {
     auto effect = loop_->next_effect();
     if (!effect) break;
+    const Lsn depends = judged_->take_next();
+    if (depends > written_) {  // S4, whatever it is: a frame, an answer, an event, a process
+      violation(cat("S4: what rev ", depends.value, " decided leaves, and ", written_.value, " is on disk"));
+    }
     acknowledged_ = std::max(acknowledged_, loop_->durable());
     if ((hits(crashes_, 250) && permits("orchestrator_crash")) || ends_here("orchestrator")) {
       return crash_orchestrator("between two effects");
@@ -82,8 +87,9 @@ void World::crash_orchestrator(const std::string& when) {
   if (disk_faults_.chance(500'000) && !scripted() && !disk_.is_off()) disk_.cut_power();
   disk_.kill();
   store_.reset();
-  machine_.reset();
   loop_.reset();
+  judged_.reset();
+  machine_.reset();
   syncing_ = false;
   paused_ = false;
   when_awake_.clear();
@@ -201,7 +207,7 @@ void World::carry_out(out::Publish& effect) {
   if (effect.rev != Rev{}) {  // S14, S15: in order and once, over all lives
     if (effect.rev <= last_published_) violation(cat("rev ", effect.rev.value, " was published again or too late"));
     last_published_ = effect.rev;
-    if (effect.rev.value > written_.value) {  // frames and answers leave the same queue, in order
+    if (effect.rev.value > written_.value) {
       violation(cat("S4: rev ", effect.rev.value, " is said, and ", written_.value, " is on disk"));
     }
   }

@@ -24,6 +24,7 @@
 #include "runtime/upkeep.h"
 #include "sim/disk.h"
 #include "sim/disk_vfs.h"
+#include "sim/judged.h"
 #include "sim/process.h"
 #include "sim/random.h"
 #include "sim/script.h"
@@ -426,7 +427,8 @@ class World {
   Lsn acknowledged_;                              // something that depends on it has left
   std::uint64_t life_ = 0;
   std::unique_ptr<Orchestrator> machine_;
-  std::unique_ptr<Loop<Orchestrator>> loop_;
+  std::unique_ptr<Judged> judged_;
+  std::unique_ptr<Loop<Judged>> loop_;
   bool syncing_ = false;
   std::map<std::string, std::uint64_t> timers_;
   std::uint64_t timers_made_ = 0;
