@@ -9,7 +9,7 @@
 
 namespace lockstep::sim {
 
-inline constexpr std::array<std::string_view, 71> fault_names{
+inline constexpr std::array<std::string_view, 72> fault_names{
     // the orchestrator and its disk
     "orchestrator_crash", "start_failed", "disk_kept_unacknowledged", "disk_lost_unacknowledged", "disk_kept_unsynced",
     "disk_lost_unsynced", "disk_torn_write", "disk_io_error", "disk_sync_dropped", "disk_sync_kept", "disk_full",
@@ -26,7 +26,7 @@ inline constexpr std::array<std::string_view, 71> fault_names{
     "network_delay", "link_cut", "link_half_open", "link_doubled", "link_slow", "link_one_way", "cut_in_frame",
     "one_byte_reads", "urgent_first", "late_bytes", "late_hello",
     // what is not its own; what is told and not answered
-    "not_its_own", "answer_withheld", "asked_again", "prepared_again", "told_again", "output_rolled_back",
+    "not_its_own", "earlier_epoch", "answer_withheld", "asked_again", "prepared_again", "told_again", "output_rolled_back",
     // ways in
     "guest_joined", "guest_worked", "guest_left", "guest_returned", "stranger_wrong_secret", "stranger_configured_name",
     "stranger_taken_name", "stranger_forged_return"};

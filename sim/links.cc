@@ -319,6 +319,7 @@ bool World::doubled(Process& process) {
 }
 
 void World::to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& message, bool first) {
+  if (paused_) return when_awake([this, pid, message, first] { to_orchestrator(pid, message, first); });
   // A dead process's last bytes, and those of a link that was cut or replaced, arrive late: as long as nothing
   // closed the link on this side they are read, and it is the core that must tell what they are worth.
   const Process& sender = *processes_.at(pid);
@@ -331,18 +332,26 @@ void World::to_orchestrator(std::int64_t pid, const std::shared_ptr<Message>& me
   const auto bound = machine_->live().workers.find(sender.worker_id);
   const bool late = bound != machine_->live().workers.end() && bound->second.link > message->link;
   if (late) fault(first ? "late_hello" : "late_bytes");
+  const bool over = first ? late : is_over(sender, *message);
+  const Lsn before = loop_->applied();
+  const auto judge = [this, over, before, type = header.type, life = life_] {
+    if (!over || !loop_ || life != life_ || loop_->applied() == before) return;
+    violation(cat("S6: a frame of type ", type, " of a link that is over changed the state"));
+  };
   if (first) {
     in::Peer peer;
     peer.pid = pid;
     peer.start_ticks = 1;
-    return input(in::WorkerDialed{message->link, peer, cat("token ", message->link), message->frame, handles,
-                                  message->contents});
+    input(in::WorkerDialed{message->link, peer, cat("token ", message->link), message->frame, handles,
+                           message->contents});
+    return judge();
   }
   const auto type = static_cast<FrameType>(header.type);
   const bool answers = type == FrameType::inference_completed || type == FrameType::postprocessing_completed;
   if (answers && !late && sender.worker_id == guest) fault("guest_worked");
-  if (tells_of_foreign_facts(sender, *message)) return;
+  if (tells_of_foreign_facts(sender, *message) || speaks_of_an_earlier_epoch(pid, *message)) return;
   input(in::FrameArrived{sender.worker_id, sender.incarnation, message->frame, std::move(handles), message->link});
+  judge();
 }
 
 }  // namespace lockstep::sim

@@ -102,6 +102,7 @@ struct Process {
   bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
   std::set<ModelId> failed_loads;  // models whose newest load failed
   bool hung = false;               // its handlers answer no more
+  bool speaks_badly = false;       // it was made to send a frame of an earlier epoch
   bool measures = false;   // its device, beside nothing else
   Nanos held_until = 0;    // a handler holds the interpreter: no other thread of Python says anything
   Nanos stalls_until = 0;  // its handlers may be silent for longer than the progress deadline until then

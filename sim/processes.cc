@@ -118,8 +118,9 @@ void World::carry_out(out::KillWorker& effect) {
 }
 
 void World::judge_end(const Process& process, const std::string& why) {
-  // Nobody here speaks badly: what is taken for a bad frame was judged by what it does not belong to.
-  if (why.starts_with("it sent")) violation(cat(process.worker_id.str(), " is ended, and spoke well: ", why));
+  // Nobody else speaks badly here: what is taken for a bad frame was judged by what it does not belong to.
+  if (why.starts_with("it sent") && !process.speaks_badly)
+    violation(cat(process.worker_id.str(), " is ended, and spoke well: ", why));
   if (!why.starts_with("no progress")) return;
   fault("ended_without_progress");
   const Nanos deadline = settings_.timing.progress_deadline;

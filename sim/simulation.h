@@ -232,8 +232,13 @@ class World {
 
   // ---- sim/ownership.cc
 
+  /// Of a link or a life that has ended: whatever the frame says, it changes nothing.
+  bool is_over(const Process& sender, const Message& message) const;
+  bool would_be_heard(const Process& sender, const Message& message) const;
   /// True when this heartbeat was lost to a frame that the worker may not send.
   bool tells_of_foreign_facts(const Process& sender, const Message& message);
+  /// True when it was lost to one of an earlier epoch.
+  bool speaks_of_an_earlier_epoch(std::int64_t pid, const Message& message);
 
   // ---- sim/delivery.cc
 
@@ -468,6 +473,7 @@ class World {
   std::map<WorkerId, Incarnation> incarnations_;
   std::map<std::string, SagaStatus> saga_states_;  // as they were told last
   Random sagas_{options_.seed ^ 0x7361676173ULL};
+  Random epochs_{options_.seed ^ 0x65706F636873ULL};
   Nanos outputs_refuse_until_ = 0;     // the disk of outputs removes nothing
   std::set<std::string> rolled_back_;  // contents whose files have to go
   std::set<std::string> accepted_;
