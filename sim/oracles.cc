@@ -16,6 +16,7 @@ void World::check_invariants() {
   const Tables& tables = machine_->tables();
   check_governed();
   check_delivered();
+  check_due();
   for (const auto& [device_key, device_entry] : tables.device.devices.entries()) {
     const device::Device& worker = device_entry.row;
     const Bytes allocated = memory::allocated_on(tables.memory, worker.device_id);

@@ -94,6 +94,7 @@ void World::crash_orchestrator(const std::string& when) {
   paused_ = false;
   when_awake_.clear();
   timers_.clear();
+  due_.clear();
   handles_.clear();
   segments_.clear();
   waiting_replies_.clear();
@@ -182,9 +183,13 @@ void World::carry_out(out::StorePixels& effect) {
     if (!full) outputs_.insert(content);  // the file is there even when the orchestrator is not
     rolled_back_.erase(content);          // what becomes of this file is another question
     if (life != life_) return;
-    input(in::PixelsStored{effect.job_id, effect.attempt,
-                           full ? Result<ImageBuffer>(fail(ErrorCode::resource_exhausted, "no space left"))
-                                : Result<ImageBuffer>(effect.expected)});
+    when_awake([this, effect, content, full] {
+      const std::string job = effect.job_id.str();
+      if (!full) stored_at_[{job.substr(0, job.find('/')), content}] = {++stored_, wall()};
+      input(in::PixelsStored{effect.job_id, effect.attempt,
+                             full ? Result<ImageBuffer>(fail(ErrorCode::resource_exhausted, "no space left"))
+                                  : Result<ImageBuffer>(effect.expected)});
+    });
   });
 }
 

@@ -395,6 +395,8 @@ class World {
   void note_rolled_back(const CommitEvent& event);
   /// A file goes only by an intent that is on disk, and only one that nobody lists.
   void judge_removal(const out::RemoveOutput& effect);
+  void check_due();
+  void judge_order(const SagaRecord& record);
   /// A person looks at what is parked.
   void resolve_parked(const std::string& transaction);
 
@@ -476,6 +478,13 @@ class World {
   Random epochs_{options_.seed ^ 0x65706F636873ULL};
   Nanos outputs_refuse_until_ = 0;     // the disk of outputs removes nothing
   std::set<std::string> rolled_back_;  // contents whose files have to go
+  struct StoredAt {
+    std::uint64_t number = 0;
+    WallTime wall;
+  };
+  std::map<std::pair<std::string, std::string>, StoredAt> stored_at_;  // newest, by request and content
+  std::uint64_t stored_ = 0;
+  std::map<std::string, std::vector<std::string>> due_;  // of each saga in this life, as it was after the event before
   std::set<std::string> accepted_;
   std::set<std::string> aborted_;  // transactions
   int failing_loads_ = 0;          // so many come from a script

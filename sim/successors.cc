@@ -92,7 +92,52 @@ void World::judge_removal(const out::RemoveOutput& effect) {
   const auto& sagas = machine_->tables().transactions.sagas.entries();
   const auto record = sagas.find(effect.saga_id);
   if (record == sagas.end() || record->second.mod_rev.value > written_.value) {
-    violation(cat("S12: ", effect.saga_id, " removes a file, and its intent is not on disk"));
+    return violation(cat("S12: ", effect.saga_id, " removes a file, and its intent is not on disk"));
+  }
+  const std::vector<DueCompensation>& due = record->second.row.due;
+  if (due.empty() || due.front().target != effect.sha256) {
+    violation(cat("S12: ", effect.saga_id, " removes a file that is not the first that is due"));
+  }
+}
+
+/// S12, after every event: what is due of a saga only loses its first, and of a rollback it begins with the output that
+/// was stored last.
+void World::check_due() {
+  const auto& sagas = machine_->tables().transactions.sagas.entries();
+  std::erase_if(due_, [&](const auto& each) { return !sagas.contains(each.first); });
+  for (const auto& [key, entry] : sagas) {
+    std::vector<std::string> targets;
+    for (const DueCompensation& each : entry.row.due) targets.push_back(each.target);
+    const auto [place, first] = due_.try_emplace(key, targets);
+    if (first) {
+      judge_order(entry.row);
+      continue;
+    }
+    std::vector<std::string>& before = place->second;
+    if (before == targets) continue;
+    const bool shorter = targets.size() < before.size();
+    if (!shorter || !std::equal(targets.rbegin(), targets.rend(), before.rbegin())) {
+      violation(cat("S12: what is due of ", key, " lost another than its first"));
+    }
+    before = std::move(targets);
+  }
+}
+
+/// By what the disk of outputs saw. Where the wall clock was set back between two of them nobody can tell.
+void World::judge_order(const SagaRecord& record) {
+  if (!record.request_id) return;
+  const StoredAt* before = nullptr;
+  for (const DueCompensation& each : record.due) {
+    const auto stored = stored_at_.find({record.request_id->str(), each.target});
+    if (stored == stored_at_.end()) {
+      violation(cat("S12: ", record.saga_id, " is to remove an output that its request never stored"));
+      continue;
+    }
+    const StoredAt* now = &stored->second;
+    if (before != nullptr && now->number > before->number && now->wall > before->wall) {
+      violation(cat("S12: ", record.saga_id, " removes an output before one that was stored later"));
+    }
+    before = now;
   }
 }
 
