@@ -206,8 +206,18 @@ void World::read_at_worker(std::int64_t pid, const std::shared_ptr<Message>& mes
     arrived.handles.push_back(target->handles_made);
   }
   trace(target->worker_id.str(), cat("<- ", message->frame.header.type, " ", readable(message->frame)));
+  note_heard(*target, message->frame);
   worker_input(pid, std::move(arrived));
   if (Process* const after = living(pid)) remember_transaction(*after, message->frame);
+}
+
+void World::note_heard(Process& process, const Frame& frame) {
+  const auto type = static_cast<FrameType>(frame.header.type);
+  if (type != FrameType::transaction_prepare && type != FrameType::transaction_abort &&
+      type != FrameType::transaction_commit) {
+    return;
+  }
+  process.heard.insert(TransactionId(from_frame(frame).value().op_id));
 }
 
 /// S5. Nobody prepares twice here; an orchestrator that did would meet a worker that remembers the abort.
@@ -220,7 +230,10 @@ void World::remember_transaction(Process& process, const Frame& frame) {
   Envelope envelope = from_frame(frame).value();
   const TransactionId id(envelope.op_id);
   if (type != FrameType::transaction_prepare) in_doubt_.erase(cat(process.pid, "/", id.str()));
-  if (type == FrameType::transaction_commit) return;
+  if (type == FrameType::transaction_commit) {
+    process.committed.insert(id);
+    return;
+  }
   if (type == FrameType::transaction_prepare) {
     process.prepares.insert_or_assign(id, frame);
     return;

@@ -156,11 +156,14 @@ void World::check_answered() {
   }
 }
 
-/// L6: bytes, descriptors, memory files, processes and locks.
+/// L6: bytes, descriptors, memory files, processes, locks and tombstones.
 void World::check_nothing_left() {
   const Tables& tables = machine_->tables();
   for (const auto& [device, entry] : tables.device.reservations.entries()) {
     violation(cat("L6: ", device, " is still reserved for ", entry.row.transaction_id.str()));
+  }
+  for (const auto& [key, entry] : tables.idempotency.answers.entries()) {
+    if (entry.row.status == 0 && !entry.row.request_id) violation(cat("L6: ", key, " is kept for nobody"));
   }
   if (!handles_.empty()) violation(cat("L6: ", handles_.size(), " descriptors leaked in the orchestrator"));
   if (!machine_->live().pixels.empty()) violation("L6: pixels are kept for nobody");
@@ -176,6 +179,11 @@ void World::check_nothing_left() {
     const std::string name = process->worker_id.str();
     if (!seen.insert(process->worker_id).second) violation(cat("L6: ", name, " has two processes"));
     if (!process->handles.empty()) violation(cat("L6: ", name, " leaked a descriptor"));
+    // Of all that it heard of, each is either a tombstone or was committed: nothing is in doubt, and nothing twice.
+    if (process->machine.transactions_remembered() > process->aborted.size() + process->committed.size()) {
+      violation(cat("L6: ", name, " remembers ", process->machine.transactions_remembered(), " transactions, and ",
+                    process->aborted.size() + process->committed.size(), " ended"));
+    }
     if (process->worker_id == guest && !tables.liveness.workers.contains("guest")) continue;
     // The ledger and the worker's own account agree to the byte. What it was granted at its request is the program's,
     // and no part of what the runtime holds.

@@ -11,12 +11,20 @@
 
 namespace lockstep::sim {
 
+namespace {
+
+// A load writes 13 at most, an image 11; a person who looks at one that is parked adds two.
+constexpr std::size_t documents_max = 32;
+
+}  // namespace
+
 void World::check_invariants() {
   if (!machine_) return;
   const Tables& tables = machine_->tables();
   check_governed();
   check_delivered();
   check_due();
+  check_bounds();
   for (const auto& [device_key, device_entry] : tables.device.devices.entries()) {
     const device::Device& worker = device_entry.row;
     const Bytes allocated = memory::allocated_on(tables.memory, worker.device_id);
@@ -67,6 +75,40 @@ void World::check_invariants() {
   }
   for (const auto& [key, entry] : tables.processing.jobs.entries()) {
     if (entry.row.deaths > processing::deaths_max) violation(cat(key, " had ", entry.row.deaths, " deaths"));
+  }
+}
+
+void World::check_bounds() {
+  const Tables& tables = machine_->tables();
+  const TransactionLog& log = machine_->live().transactions;
+  if (log.ended.size() > TransactionLog::ended_max || log.entries.size() > log.open.size() + log.ended.size()) {
+    violation(cat("S23: ", log.entries.size(), " transactions are shown, ", log.open.size(), " are open"));
+  }
+  for (const auto& [id, entry] : log.entries) {
+    if (entry.documents.size() > documents_max) {
+      violation(cat("S23: ", id.str(), " has ", entry.documents.size(), " documents"));
+    }
+  }
+  if (tables.idempotency.answers.size() > keyed_.size()) {
+    violation(cat("S23: ", tables.idempotency.answers.size(), " answers for ", keyed_.size(), " keys"));
+  }
+  for (const auto& [key, entry] : tables.transactions.sagas.entries()) {
+    const SagaRecord& record = entry.row;
+    if (!record.load) {  // one for each request that was rolled back
+      if (tables.processing.requests.contains(record.request_id ? record.request_id->str() : "")) continue;
+      violation(cat("S23: ", key, " undoes something of nobody's"));
+      continue;
+    }
+    const WorkerRecord* worker = tables.liveness.workers.find(record.load->worker_id.str());
+    const bool lives = worker != nullptr && worker->state != WorkerState::gone;
+    if (!lives || worker->incarnation != record.load->incarnation) {
+      violation(cat("S23: ", key, " waits for a worker that is gone"));
+    }
+  }
+  for (const auto& [pid, process] : processes_) {
+    if (!process->alive || process->machine.transactions_remembered() <= process->heard.size()) continue;
+    violation(cat("S23: ", process->worker_id.str(), " remembers ", process->machine.transactions_remembered(),
+                  " transactions and heard of ", process->heard.size()));
   }
 }
 

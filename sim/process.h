@@ -89,6 +89,8 @@ struct Process {
   std::map<worker::TaskId, bool> cancelled;
   std::map<TransactionId, Frame> prepares;  // that it has heard
   std::set<TransactionId> aborted;          // S5: these it never promises again
+  std::set<TransactionId> committed;
+  std::set<TransactionId> heard;            // S23: these it may remember
   std::set<TransactionId> promised;         // S2: only these may be committed
   std::map<std::pair<ModelId, std::string>, Content> segments;  // kept
   std::map<std::string, std::uint64_t> timers;

@@ -298,6 +298,7 @@ class World {
   Bytes kept_by(Process& process) const;
   std::optional<Nanos> slowness(Process& process);
   void progress(std::int64_t pid, worker::TaskId task, Nanos delay, std::string report);
+  void note_heard(Process& process, const Frame& frame);
   void remember_transaction(Process& process, const Frame& frame);
   void judge_vote(Process& process, const Frame& frame);
   void judge_decision(const out::SendFrame& effect);
@@ -363,6 +364,8 @@ class World {
   // ---- sim/oracles.cc
 
   void check_invariants();
+  /// S23: what is remembered of transactions, sagas and keys.
+  void check_bounds();
   void check_end();
   void count_requests();
   /// What is true of requests at any time.

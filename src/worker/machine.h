@@ -232,6 +232,8 @@ class Machine {
   /// The newest rev of each change that was applied, by "<type>/<subject>".
   std::map<std::string, std::uint64_t> applied_revs() const;
   Bytes budget() const { return participant_.budget(); }
+  /// Transactions that it would know again.
+  std::size_t transactions_remembered() const { return participant_.remembered(); }
   /// What the orchestrator answered to requests of this worker, by request id; the newest 256.
   const std::map<std::string, RequestAnswer>& request_answers() const { return request_answers_; }
 
