@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "base/digest.h"
 #include "base/text.h"
+#include "state/table.h"
 
 namespace lockstep::sim {
 
@@ -112,6 +114,38 @@ void World::judge_recovered(Lsn last) {
     violation(cat("replay to rev ", last.value, " gives another state than it had in life"));
   }
   digests_.erase(digests_.upper_bound(last.value), digests_.end());
+}
+
+void World::judge_starts(const Recovered& recovered) {
+  using Rows = std::map<std::pair<std::string, std::string>, std::string>;
+  Recovered journal = recovered;
+  const auto start = [&]() -> Result<Rows> {
+    Orchestrator machine(settings_);
+    const Lsn last = LOCKSTEP_TRY(machine.recover(journal));
+    Loop<Orchestrator> loop(machine, last);
+    loop.input({now_, wall(), in::Started{"sim-cluster", sha256_hex(secret)}, {}});
+    for (Record& each : loop.take_batch()) journal.records.push_back(std::move(each));
+    Rows rows;
+    for (RowText& each : dump(machine.tables())) {
+      if (each.table != machine.tables().identity.name()) rows[{each.table, each.key}] = std::move(each.value);
+    }
+    // What is to be told is told anew in each life, under a rev of that life; what was confirmed stays.
+    for (const auto& [key, entry] : machine.tables().propagation.deliveries.entries()) {
+      rows[{std::string(machine.tables().propagation.deliveries.name()), key}] =
+          cat(entry.row.confirmed_by.value, " ", entry.row.confirmed_rev.value, " ", entry.row.confirmed.text);
+    }
+    return rows;
+  };
+  const auto once = start();
+  const auto twice = start();
+  if (!once || !twice) return violation(cat("S18: ", (once ? twice : once).error().message));
+  for (const auto& [name, value] : *once) {
+    const auto place = twice->find(name);
+    if (place != twice->end() && place->second == value) continue;
+    violation(cat("S18: ", name.first, " ", name.second, " is ", value, ", and after another start ",
+                  place == twice->end() ? "gone" : place->second));
+  }
+  if (once->size() < twice->size()) violation("S18: another start makes rows that the first did not");
 }
 
 bool World::append(const std::vector<Record>& batch) {

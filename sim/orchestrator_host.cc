@@ -26,6 +26,7 @@ void World::start_orchestrator() {
   const auto last = machine_->recover(*recovered);
   if (!last) return violation(cat("recovery failed: ", last.error().message));
   judge_recovered(*last);
+  if (scripted() || epochs_.chance(300'000)) judge_starts(*recovered);
   judged_ = std::make_unique<Judged>(*machine_);
   loop_ = std::make_unique<Loop<Judged>>(*judged_, *last);
   upkeep_ = Upkeep(recovered->records.size(), upkeep_limits);

@@ -131,6 +131,8 @@ class World {
   /// What the journal holds, and the store that goes on with it; nothing when the start failed.
   std::optional<Recovered> open_journal();
   void judge_recovered(Lsn last);
+  /// S18: a start that ends at once is repeated by the next one, and changes nothing beside the epoch.
+  void judge_starts(const Recovered& recovered);
   /// False when the orchestrator ended over it.
   bool append(const std::vector<Record>& batch);
   bool snapshot(const SnapshotPiece& piece);
