@@ -2,25 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <thread>
 
 #include "base/text.h"
 #include "events/json_write.h"
 
 namespace lockstep::bench {
-
-Machine this_machine() {
-  Machine machine;
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; machine.cpu.empty() && std::getline(info, line);) {
-    if (line.starts_with("model name")) machine.cpu = line.substr(line.find(':') + 2);
-  }
-  machine.cores = std::thread::hardware_concurrency();
-  std::ifstream kernel("/proc/sys/kernel/osrelease");
-  std::getline(kernel, machine.kernel);
-  return machine;
-}
 
 double percentile(std::vector<double> samples, double share) {
   std::ranges::sort(samples);

@@ -9,6 +9,7 @@
 
 #include <boost/describe.hpp>
 
+#include "env/real/this_machine.h"
 #include "events/ordered.h"
 
 namespace lockstep::bench {
@@ -29,21 +30,13 @@ struct Row {
 };
 BOOST_DESCRIBE_STRUCT(Row, (), (name, unit, value, p50, p99, runs, floor, peers, target, better))
 
-struct Machine {
-  std::string cpu;
-  unsigned cores = 0;
-  std::string kernel;
-};
-BOOST_DESCRIBE_STRUCT(Machine, (), (cpu, cores, kernel))
-
 struct Report {
   std::string bench;
-  Machine machine;
+  MachineFacts machine;
   std::vector<Row> rows;
 };
 BOOST_DESCRIBE_STRUCT(Report, (), (bench, machine, rows))
 
-Machine this_machine();
 /// share 0 to 1; at least one sample
 double percentile(std::vector<double> samples, double share);
 /// One object, or a line a row for people.

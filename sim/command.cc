@@ -15,6 +15,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/text.h"
+#include "env/real/this_machine.h"
 #include "events/json_write.h"
 #include "sim/exhaustive.h"
 #include "sim/faults.h"
@@ -37,6 +38,7 @@ BOOST_DESCRIBE_STRUCT(Row, (), (name, unit, value, better))
 /// The object every bench prints (design §8), with the simulator's own members.
 struct Summary {
   std::string bench = "sim";
+  MachineFacts machine;
   std::vector<Row> rows;
   std::uint64_t runs = 0;
   std::uint64_t audited = 0;  // of these, run twice and compared
@@ -46,20 +48,26 @@ struct Summary {
   std::uint64_t transactions = 0;
   std::uint64_t transactions_aborted = 0;
   std::uint64_t transactions_min = 0;  // of one seed
+  std::uint64_t commits_spanning = 0;  // of the transactions, commits of two domains or more
+  std::uint64_t protocol_runs = 0;     // loads, aborts, images and rollbacks: what a protocol led
   std::uint64_t loads = 0;
+  std::uint64_t images = 0;
+  std::uint64_t rollbacks = 0;
   std::uint64_t rejoins = 0;
   std::uint64_t segments_adopted = 0;
   std::uint64_t requests_completed = 0;
   std::uint64_t requests_failed = 0;
   std::map<std::string, std::uint64_t> faults;
   std::vector<std::string> faults_missed;
+  std::optional<std::string> faults_not_judged;  // why nobody looked for those that never struck
   std::vector<std::string> violations;
   std::optional<std::string> trace_hash;  // of a single seed
 };
 BOOST_DESCRIBE_STRUCT(Summary, (),
-                      (bench, rows, runs, audited, simulated_s, operations, commits, transactions, transactions_aborted,
-                       transactions_min, loads, rejoins, segments_adopted, requests_completed, requests_failed, faults,
-                       faults_missed, violations, trace_hash))
+                      (bench, machine, rows, runs, audited, simulated_s, operations, commits, transactions,
+                       transactions_aborted, transactions_min, commits_spanning, protocol_runs, loads, images,
+                       rollbacks, rejoins, segments_adopted, requests_completed, requests_failed, faults, faults_missed,
+                       faults_not_judged, violations, trace_hash))
 
 std::string hex(std::uint64_t number) {
   char text[17];
@@ -146,6 +154,7 @@ struct Command::State {
   std::uint64_t seed = 0;
   std::string seeds;
   double wall_s = 0;
+  std::uint64_t seeds_min = 0;
   bool json = false;
   bool no_faults = false;
   std::string faults = "all";
@@ -174,6 +183,7 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   one->excludes(many);
   state_->app->add_option("--wall", state_->wall_s,
                           "stop after so many seconds of real time, however far the range got");
+  state_->app->add_option("--seeds-min", state_->seeds_min, "with --wall: so many seeds before it stops the run");
   state_->app->add_flag("--json", state_->json, "print one object");
   auto* none = state_->app->add_flag("--no-faults", state_->no_faults, "a peaceful world: --faults none");
   state_->app->add_option("--faults", state_->faults, "all, none, or the names of those that may happen, with commas")
@@ -307,8 +317,9 @@ std::optional<int> Command::run() {
   }
   const auto elapsed = [this] { return state_->elapsed(); };
   Summary summary;
+  summary.machine = this_machine();
   for (std::uint64_t seed = first; seed <= last; ++seed) {
-    if (state_->wall_s > 0 && elapsed() > state_->wall_s) break;
+    if (state_->wall_s > 0 && elapsed() > state_->wall_s && summary.runs >= state_->seeds_min) break;
     options.seed = seed;
     Report report = sim::run(options);
     if (first != last && seed % audit_every == 0) {
@@ -329,7 +340,11 @@ std::optional<int> Command::run() {
     summary.transactions_aborted += report.aborted;
     summary.transactions_min =
         summary.runs == 1 ? report.transactions : std::min(summary.transactions_min, report.transactions);
+    summary.commits_spanning += report.spanning;
+    summary.protocol_runs += report.loads + report.aborted + report.images + report.rollbacks;
     summary.loads += report.loads;
+    summary.images += report.images;
+    summary.rollbacks += report.rollbacks;
     summary.rejoins += report.rejoins;
     summary.segments_adopted += report.segments_adopted;
     summary.requests_completed += report.completed;
@@ -345,6 +360,10 @@ std::optional<int> Command::run() {
   }
   const double wall = elapsed();
   const bool require = state_->require_faults || summary.runs >= seeds_for_every_fault;
+  if (!require && options.faults && !options.just) {
+    summary.faults_not_judged =
+        cat("faults that never struck are judged from ", seeds_for_every_fault, " seeds on; ", summary.runs, " ran");
+  }
   for (const auto& [kind, count] : summary.faults) {
     const bool wanted = options.faults && (options.only.empty() || options.only.contains(kind));
     if (require && wanted && !options.just && count == 0) summary.faults_missed.push_back(kind);
@@ -354,17 +373,23 @@ std::optional<int> Command::run() {
   }
   summary.rows.push_back({"simulated_per_real", "s/s", summary.simulated_s / wall, "higher"});
   summary.rows.push_back({"seeds_per_s", "1/s", static_cast<double>(summary.runs) / wall, "higher"});
+  summary.rows.push_back({"seeds_per_hour", "1/h", static_cast<double>(summary.runs) * 3600 / wall, "higher"});
   if (state_->json) {
     std::cout << json::to_text(summary) << "\n";
   } else {
     std::cout << summary.runs << " seeds (" << summary.audited << " run twice), "
-              << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in " << wall
-              << " s: " << summary.operations << " operations, " << summary.transactions << " transactions ("
+              << static_cast<std::uint64_t>(summary.simulated_s) << " simulated s in " << wall << " s, "
+              << static_cast<std::uint64_t>(static_cast<double>(summary.runs) * 3600 / wall)
+              << " seeds an hour: " << summary.operations << " operations, " << summary.transactions
+              << " transactions (" << summary.commits_spanning << " commits of two domains or more, "
               << summary.transactions_aborted << " aborted, at least " << summary.transactions_min << " a seed), "
-              << summary.loads << " loads, " << summary.commits << " commits, " << summary.rejoins << " rejoins, "
+              << summary.protocol_runs << " runs of a protocol (" << summary.loads << " loads, "
+              << summary.transactions_aborted << " aborted, " << summary.images << " images, " << summary.rollbacks
+              << " rollbacks), " << summary.commits << " commits, " << summary.rejoins << " rejoins, "
               << summary.segments_adopted << " segments taken back, " << summary.requests_completed
               << " requests completed, " << summary.requests_failed << " failed with a reason\nfaults:";
     for (const auto& [kind, count] : summary.faults) std::cout << " " << kind << " " << count;
+    if (summary.faults_not_judged) std::cout << "\n" << *summary.faults_not_judged;
     std::cout << "\nviolations: " << summary.violations.size() << "\n";
     if (summary.trace_hash) std::cout << "trace hash: " << *summary.trace_hash << "\n";
   }

@@ -152,7 +152,8 @@ bool World::append(const std::vector<Record>& batch) {
   attempted_.insert(batch.back().lsn);
   if (!survives(store_->append(batch))) return false;
   written_ = batch.back().lsn;
-  for (const Record& each : batch) report_.transactions += domains_of(each.body) > 1 ? 1 : 0;
+  for (const Record& each : batch) report_.spanning += domains_of(each.body) > 1 ? 1 : 0;
+  report_.transactions = report_.spanning + report_.aborted;
   attempted_.clear();
   if (disk_.lies() && disk_faults_.chance(50'000)) judge_lies();
   return true;

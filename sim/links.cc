@@ -91,7 +91,7 @@ void World::note_abort(const Frame& frame) {
   if (static_cast<FrameType>(frame.header.type) != FrameType::transaction_abort) return;
   if (!aborted_.insert(from_frame(frame).value().op_id).second) return;
   ++report_.aborted;
-  ++report_.transactions;
+  report_.transactions = report_.spanning + report_.aborted;
 }
 
 void World::carry_out(out::SendFrame& effect) {

@@ -39,6 +39,8 @@ void World::note_saga(const CommitEvent& event) {
   const SagaStatus now = saga->saga_status;
   const auto [place, first] = saga_states_.try_emplace(saga->saga_id, now);
   const SagaStatus before = std::exchange(place->second, now);
+  if (first && saga->saga_id.starts_with("saga_tx_inf_")) ++report_.images;
+  if (first && saga->saga_id.starts_with("saga_tx_req_")) ++report_.rollbacks;
   const auto leads = [&](const auto& row) { return row.from == before && row.to == now; };
   const bool ended = before == SagaStatus::completed || before == SagaStatus::compensated;
   // The next life tells of it as it finds it.

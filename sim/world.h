@@ -60,7 +60,10 @@ struct Report {
   std::uint64_t commits = 0;
   std::uint64_t transactions = 0;  // atomic changes of two domains or more: committed, or aborted by two-phase commit
   std::uint64_t aborted = 0;       // of these
+  std::uint64_t spanning = 0;      // of these, commits of two domains or more
   std::uint64_t loads = 0;         // by two-phase commit, that were decided
+  std::uint64_t images = 0;        // attempts at an image, each a saga of its own
+  std::uint64_t rollbacks = 0;     // sagas that took delivered outputs back
   std::uint64_t snapshots = 0;     // of the journal
   std::uint64_t rejoins = 0;       // workers that came back over a new link
   std::uint64_t segments_adopted = 0;
