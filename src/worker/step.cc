@@ -841,9 +841,12 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
   const auto bad = [&](const Error& error) {
     ++handler_failures_;
     turn.drop(handles);
+    const std::string what =
+        cat("the ", task.kind, " handler answered badly at \"", error.pointer, "\": ", error.message);
+    // Nobody knows what is still there: as after a release that failed, only the end of this process frees it.
+    if (task.kind == "release") return leave(turn, 4, cat("releasing ", task.model_id.str(), " failed: ", what));
     if (task.kind == "load") forget(turn, task.model_id);
-    answer_failure(turn, task, "internal",
-                   cat("the ", task.kind, " handler answered badly at \"", error.pointer, "\": ", error.message));
+    answer_failure(turn, task, "internal", what);
   };
   if (task.kind == "load") {
     const auto report = json::from_text<LoadDone>(input.report);

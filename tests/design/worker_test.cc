@@ -293,6 +293,19 @@ TEST_F(Design_worker, a_committed_load_reaches_the_handler_with_its_descriptors)
   EXPECT_EQ(machine.used(), 150_MiB);
 }
 
+// What is still there is known to nobody then: the ledger may count it as free when this process is gone.
+TEST_F(Design_worker, a_release_whose_result_cannot_be_read_ends_it) {
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1.0}), {}});
+  hear(FrameType::model_release, ModelRelease{tiny}, "release:tiny");
+  ASSERT_EQ(all<out::StartTask>().back().kind, "release");
+  input(in::TaskDone{all<out::StartTask>().back().task, "[]", {}});
+  EXPECT_TRUE(said<TaskFailed>(FrameType::task_failed).empty()) << "nobody waits for a release that fails";
+  ASSERT_EQ(all<out::Exit>().size(), 1u);
+  EXPECT_EQ(all<out::Exit>()[0].status, 4);
+}
+
 TEST_F(Design_worker, nothing_is_loaded_that_was_not_committed) {
   join();
   prepare(tx);
