@@ -182,7 +182,7 @@ class Reunion {
     }
     for (const Holding& held : rejoin_.holdings) {
       if (held.state == HoldingState::promised) {
-        if (!turn_.tables.transactions.decisions.contains(held.transaction_id.str())) continue;
+        if (!is_decided(held)) continue;
         return cat("the decision of ", held.transaction_id.str(), " was lost");
       }
       if (model::residency(turn_.tables.model, held.model_id, worker_.worker_id) == nullptr) {
@@ -235,6 +235,12 @@ class Reunion {
       return each.model_id == model && each.state != HoldingState::promised;
     });
     return place == rejoin_.holdings.end() ? nullptr : &*place;
+  }
+  /// Decided means decided, also when a person has ended the decision: then it is the ledger that still says so.
+  bool is_decided(const Holding& promise) const {
+    const model::Residency* row = model::residency(turn_.tables.model, promise.model_id, worker_.worker_id);
+    return turn_.tables.transactions.decisions.contains(promise.transaction_id.str()) ||
+           (row != nullptr && row->transaction_id == promise.transaction_id);
   }
   bool runs(const std::string& op_id, std::uint32_t attempt) const {
     return std::ranges::any_of(rejoin_.tasks,

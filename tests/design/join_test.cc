@@ -154,6 +154,26 @@ TEST_F(Design_3_7_return, a_promise_without_a_decision_is_aborted) {
   EXPECT_EQ(aborts[0].body<TransactionDecision>().transaction_id, TransactionId("tx_1_9"));
 }
 
+// §3.5: a person took the decision as acknowledged, and the frame that told it was lost with the link. It stays
+// decided.
+TEST_F(Design_3_7_return, a_promise_whose_decision_a_person_ended_is_not_aborted) {
+  first.finish_image();
+  first.scan({tiny, ModelId("other")});
+  first.generate_with(2, {.model = "other"}, false);
+  first.fill_segments();
+  const TransactionId kept = first.prepared();
+  ASSERT_NE(kept, transaction);
+  first.vote("w0", kept, Vote::vote_commit);
+  first.input(in::ResolveTransaction{
+      {901, cat("transactions/", kept.str(), "/resolve"), R"({"decision":"commit","reason":"it hangs"})"}});
+  ASSERT_FALSE(first.tables().transactions.decisions.contains(kept.str()));
+  Hello hello = returning();
+  hello.rejoin->holdings.push_back({kept, ModelId("other"), 1_MiB, HoldingState::promised});
+  first.dial(5, hello, one());
+  EXPECT_TRUE(first.sent(FrameType::transaction_abort).empty());
+  EXPECT_NE(first.refusal().find(cat("the decision of ", kept.str(), " was lost")), std::string::npos);
+}
+
 TEST_F(Design_3_7_return, its_segments_are_the_caches_again_when_the_kernel_says_they_are_the_same) {
   Stage filled(settings());
   filled.ready();
