@@ -122,6 +122,7 @@ void World::carry_out(out::Reply& effect) {
   if (place == waiting_replies_.end()) return violation(cat("reply ", effect.reply, " is answered twice"));
   trace("client", cat("reply ", effect.reply, " ", effect.status, " ", effect.body));
   check_key(effect.reply, effect.status, effect.body, "", effect.location);
+  judge_overruled(effect.reply, effect.status);
   if (place->second == "bad" && effect.status != 404 && effect.status != 503) violation("a bad request was accepted");
   if (place->second == "session" && effect.status == 201) {
     const std::size_t begin = effect.body.find("ses_");

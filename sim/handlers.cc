@@ -13,6 +13,21 @@
 
 namespace lockstep::sim {
 
+namespace {
+
+/// What a handler may say in the place of its result: of another type, with members of another type, not to its end,
+/// or far more than anybody reads.
+std::string bad_result(std::int64_t which) {
+  switch (which) {
+    case 0: return "[]";
+    case 1: return R"({"bytes":"much","bytes_mapped":{},"seconds":"long","sha256":7,"safety":[],"width":-1})";
+    case 2: return R"({"bytes":1,"bytes_mapped":0,"sha2)";
+    default: return cat(R"({"bytes":1,"bytes_mapped":0,"sha256":")", std::string(std::size_t{2} << 20, 'f'), R"("})");
+  }
+}
+
+}  // namespace
+
 void World::carry_out(Process& process, wout::ArmTimer& effect) {
   const std::uint64_t number = ++timers_made_;
   process.timers[effect.name] = number;
@@ -146,27 +161,34 @@ void World::run_task(Process& process, const wout::StartTask& start, const std::
   };
   reports(1);
   const std::int64_t pid = process.pid;
+  ModelId loads;
+  if (start.kind == "load") loads = json::from_text<LoadTask>(start.body).value().model_id;
   const auto finish = [&, this](std::string report, std::optional<Content> result) {
-    when_free(pid, duration, [this, pid, task = start.task, kind = start.kind, report = std::move(report), result] {
-      Process* alive = living(pid);
-      if (alive == nullptr) return;
-      if (alive->cancelled.contains(task) && kind != "load" && kind != "release") {
-        return worker_input(pid, win::TaskFailed{task, "cancelled", "it was cancelled"});
-      }
-      win::TaskDone done{task, report, {}};
-      const auto attach = [&] {
-        if (!result) return;
-        alive->handles[++alive->handles_made] = *result;
-        done.handles = {alive->handles_made};
-      };
-      const bool twice = hits(handlers_, 5000) && permits("handler_answers_twice");
-      attach();
-      worker_input(pid, done);
-      if (!twice || (alive = living(pid)) == nullptr) return;
-      fault("handler_answers_twice");
-      attach();
-      worker_input(pid, done);
-    });
+    when_free(pid, duration,
+              [this, pid, task = start.task, kind = start.kind, loads, report = std::move(report), result] {
+                Process* alive = living(pid);
+                if (alive == nullptr) return;
+                if (alive->cancelled.contains(task) && kind != "load" && kind != "release") {
+                  return worker_input(pid, win::TaskFailed{task, "cancelled", "it was cancelled"});
+                }
+                win::TaskDone done{task, report, {}};
+                if (kind != "inference_batch" && strikes("handler_answers_badly", answers_, 4000)) {
+                  done.report = bad_result(answers_.between(0, 3));
+                  if (!loads.empty()) fails_to_load(*alive, loads);
+                }
+                const auto attach = [&] {
+                  if (!result) return;
+                  alive->handles[++alive->handles_made] = *result;
+                  done.handles = {alive->handles_made};
+                };
+                const bool twice = hits(handlers_, 5000) && permits("handler_answers_twice");
+                attach();
+                worker_input(pid, done);
+                if (!twice || (alive = living(pid)) == nullptr) return;
+                fault("handler_answers_twice");
+                attach();
+                worker_input(pid, done);
+              });
   };
   if (start.kind == "load") {
     const auto task = json::from_text<LoadTask>(start.body);

@@ -71,6 +71,7 @@ std::optional<Recovered> World::open_journal() {
   disk_.power_on();
   if (hits(disk_faults_, 200'000) && permits("disk_bit_rot")) judge_rot();
   if (hits(disk_faults_, 200'000) && permits("disk_log_rot")) judge_log_rot();
+  if (hits(disk_ends_, 150'000) && permits("disk_truncated")) judge_truncated();
   if (hits(disk_faults_, 100'000) && permits("start_failed")) {
     disk_.plan(disk_faults_.chance(500'000) ? DiskFault::power_cut : DiskFault::error,
                static_cast<int>(disk_faults_.between(0, 60)));
@@ -252,15 +253,33 @@ void World::judge_rot() {
   }
   file->seen[place] = static_cast<char>(file->seen[place] ^ (1 << disk_faults_.between(0, 7)));
   file->durable = file->seen;
-  const auto after = found_on(rotten);
+  judge_damaged(*before, rotten, "disk_bit_rot", cat("a bit turned over at byte ", place));
+}
+
+/// The database is shorter than it was: by a file system that lost its end, or by a copy that was not finished. Of
+/// nothing at all nobody can tell that it was more.
+void World::judge_truncated() {
+  Disk shorter = disk_.copy();
+  const auto before = found_on(shorter);  // and its end writes the log back
+  if (!before) return violation(cat("a copy of the disk: ", before.error().message));
+  Disk::File* const file = shorter.file(journal_file);
+  if (file->seen.size() < 2) return;
+  const std::size_t whole = file->seen.size();
+  file->seen.resize(static_cast<std::size_t>(disk_ends_.between(1, std::ssize(file->seen) - 1)));
+  file->durable = file->seen;
+  judge_damaged(*before, shorter, "disk_truncated", cat("of ", whole, " bytes ", file->seen.size(), " were left"));
+}
+
+void World::judge_damaged(const Found& before, Disk& disk, std::string_view kind, const std::string& what) {
+  const auto after = found_on(disk);
   if (!after) {
-    fault("disk_bit_rot");
-    if (after.error().code != ErrorCode::data_loss) violation(cat("a bit turned over: ", after.error().message));
+    fault(kind);
+    if (after.error().code != ErrorCode::data_loss) violation(cat(what, ": ", after.error().message));
     return;
   }
-  if (after->digest != before->digest || !same(after->recovered.records, before->recovered.records) ||
-      !same(after->recovered.past, before->recovered.past)) {
-    violation(cat("a bit turned over at byte ", place, ", and nobody saw it"));
+  if (after->digest != before.digest || !same(after->recovered.records, before.recovered.records) ||
+      !same(after->recovered.past, before.recovered.past)) {
+    violation(cat(what, ", and nobody saw it"));
   }
 }
 

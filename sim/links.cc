@@ -290,6 +290,12 @@ void World::judge_decision(const out::SendFrame& effect) {
       violation(cat(worker, " is told to commit ", id, ", which it has not promised"));
     }
   }
+  if (type != FrameType::transaction_abort && hits(persons_, 20'000) && permits("overruled")) {
+    // Most are over within milliseconds; those that hang are looked at later.
+    const bool at_once = persons_.chance(700'000);
+    const Nanos when = at_once ? persons_.between(0, milliseconds(4)) : milliseconds(persons_.between(4, 4000));
+    after(when, [this, id] { overrule(id); });
+  }
 }
 
 void World::carry_out(Process& process, wout::Send& effect) {

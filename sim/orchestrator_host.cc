@@ -99,11 +99,12 @@ void World::crash_orchestrator(const std::string& when) {
   handles_.clear();
   segments_.clear();
   waiting_replies_.clear();
+  overruled_.clear();
   reply_keys_.clear();
   for (auto& [pid, process] : processes_) {
     if (!process->alive || !process->link_up) continue;
     process->link_up = false;
-    after(network_.between(1000, 5'000'000),
+    after(std::max(network_.between(1000, 5'000'000), process->cut_off_until - now_),
           [this, number = pid, link = process->link] { close_at_worker(number, link); });
   }
   start_again();

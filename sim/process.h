@@ -101,6 +101,7 @@ struct Process {
   bool runs = false;       // it has come as far as its link
   LinkId link = 0;         // the connection as the worker sees it
   bool link_up = false;    // bytes still cross it
+  Nanos cut_off_until = 0;  // by a partition: what is sent waits, and no new link opens
   bool accepted = false;   // the orchestrator has bound it: later frames are the worker's
   std::set<ModelId> failed_loads;  // models whose newest load failed
   bool hung = false;               // its handlers answer no more

@@ -150,6 +150,9 @@ class World {
   void judge_lies();
   void judge_rot();
   void judge_log_rot();
+  void judge_truncated();
+  /// A damage that was seen, or did nothing.
+  void judge_damaged(const Found& before, Disk& disk, std::string_view kind, const std::string& what);
 
   void carry_out(out::Listen&) {}
   void carry_out(out::Log&) {}
@@ -352,6 +355,9 @@ class World {
   // ---- sim/faults.cc
 
   void plan_faults();
+  /// Nothing crosses, in either direction, and nobody is told: to one worker, or to all.
+  void partition();
+  void cut_off(Process& process, Nanos until);
 
   // ---- sim/clocks.cc
 
@@ -404,6 +410,10 @@ class World {
   void judge_order(const SagaRecord& record);
   /// A person looks at what is parked.
   void resolve_parked(const std::string& transaction);
+  /// A person does not wait for a participant.
+  void overrule(const std::string& transaction);
+  /// What a person was told is journaled.
+  void judge_overruled(ReplyId reply, int status);
 
   Options options_;
   Random random_;
@@ -423,6 +433,7 @@ class World {
 
   Random disk_faults_{options_.seed ^ 0x6469736B73ULL};
   Random clocks_{options_.seed ^ 0x636C6F636B73ULL};
+  Random disk_ends_{options_.seed ^ 0x7472756E63ULL};
   std::map<WorkerId, Clock> node_clocks_;
   Nanos wall_ahead_ = 0;  // the orchestrator's
   bool paused_ = false;   // it exists, and does nothing
@@ -481,6 +492,10 @@ class World {
   std::map<std::string, SagaStatus> saga_states_;  // as they were told last
   Random sagas_{options_.seed ^ 0x7361676173ULL};
   Random epochs_{options_.seed ^ 0x65706F636873ULL};
+  Random partitions_{options_.seed ^ 0x706172746974ULL};
+  Random persons_{options_.seed ^ 0x706572736F6EULL};
+  Random answers_{options_.seed ^ 0x616E73776572ULL};
+  std::map<ReplyId, std::pair<std::string, std::string>> overruled_;  // transaction, decision: of replies that are due
   Nanos outputs_refuse_until_ = 0;     // the disk of outputs removes nothing
   std::set<std::string> rolled_back_;  // contents whose files have to go
   struct StoredAt {

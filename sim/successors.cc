@@ -81,6 +81,30 @@ void World::resolve_parked(const std::string& transaction) {
                                 cat(R"({"decision":")", retry ? "retry" : "accept", R"(","reason":"seen"})")}});
 }
 
+void World::overrule(const std::string& transaction) {
+  if (!loop_ || !machine_->live().started) return;  // nobody listens, and it may be over when somebody does
+  const std::string decision = persons_.chance(500'000) ? "commit" : "abort";
+  const ReplyId reply = ++replies_made_;
+  waiting_replies_[reply] = "resolve";
+  overruled_[reply] = {transaction, decision};
+  trace("client", cat("overrules ", transaction, ": ", decision));
+  input(in::ResolveTransaction{{reply, cat("transactions/", transaction, "/resolve"),
+                                cat(R"({"decision":")", decision, R"(","reason":"it hangs"})")}});
+}
+
+void World::judge_overruled(ReplyId reply, int status) {
+  const auto place = overruled_.find(reply);
+  if (place == overruled_.end()) return;
+  const auto [transaction, decision] = place->second;
+  overruled_.erase(place);
+  if (status != 200) return;  // it had ended, or cannot be decided so
+  fault("overruled");
+  const TransactionOverride* row = machine_->tables().transactions.overrides.find(transaction);
+  if (row == nullptr || row->decision != decision) {
+    violation(cat("S3: ", transaction, " was decided by a person, and nobody wrote it down"));
+  }
+}
+
 void World::note_rolled_back(const CommitEvent& event) {
   const auto output = json::from_text<postprocessing::Output>(event.body.text);
   if (!output) return violation(cat("an output that cannot be read: ", output.error().message));

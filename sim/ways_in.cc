@@ -10,6 +10,7 @@ void World::connect(std::int64_t pid, Nanos delay) {
   after(delay, [this, pid] {
     Process* process = living(pid);
     if (process == nullptr) return;
+    if (now_ < process->cut_off_until) return worker_input(pid, win::DialFailed{"no route"});
     if (!loop_ || !machine_->live().started) return worker_input(pid, win::DialFailed{"nobody listens"});
     process->link = ++links_made_;
     dialed_[process->link] = pid;
