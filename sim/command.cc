@@ -209,8 +209,8 @@ Command::Command(CLI::App& app) : state_(std::make_unique<State>()) {
   state_->app->add_option("--script", state_->script, cat("of --exhaustive, only this one:", names))->needs(small);
   state_->app
       ->add_option("--crash", state_->crash,
-                   "one run of a script, which ends there: orchestrator:N, power:N, kept:N, lost:N, worker_0:N or "
-                   "worker_1:N, and after a comma where the next life ends")
+                   "one run of a script, which ends there: orchestrator:N, power:N, kept:N, lost:N, worker_0:N, "
+                   "worker_1:N, or the N-th message cut:N or delayed:N; and after a comma where the next life ends")
       ->needs("--script");
   state_->app
       ->add_option("--depth", state_->depth, "1: one end a run; 2: scripts of one operation end in the recovery again")

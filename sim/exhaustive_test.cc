@@ -23,7 +23,7 @@ TEST(Exhaustive, every_script_does_its_work_when_nothing_ends) {
     EXPECT_TRUE(report.violations.empty()) << each.name << ": " << report.violations.front();
     EXPECT_GE(each.acts.size(), 1u);
     EXPECT_LE(each.acts.size(), 3u);
-    for (const char* where : {"orchestrator", "power", "kept", "lost", "worker_0", "worker_1"}) {
+    for (const char* where : {"orchestrator", "power", "kept", "lost", "worker_0", "worker_1", "cut", "delayed"}) {
       EXPECT_GT(report.points.at(where), 10u) << each.name << " " << where;
     }
   }
@@ -38,6 +38,23 @@ TEST(Exhaustive, every_script_does_its_work_when_nothing_ends) {
   EXPECT_EQ(run(options_of("again", 1, {})).completed, 1u);
   EXPECT_EQ(run(options_of("gate", 1, {})).failed, 1u);
   EXPECT_EQ(run(options_of("cancel", 1, {})).failed, 1u);
+}
+
+TEST(Exhaustive, a_message_that_is_lost_or_late_is_a_place_of_its_own) {
+  for (const char* where : {"cut", "delayed"}) {
+    const Options options = options_of("load", 1, {{where, 20}});
+    const Report report = run(options);
+    EXPECT_TRUE(report.violations.empty()) << report.violations.front();
+    EXPECT_EQ(report.crashed, 1u);
+    EXPECT_NE(report.trace_hash, run(options_of("load", 1, {})).trace_hash);
+  }
+  ExhaustiveOptions options;
+  options.scripts = {"change"};
+  options.depth = 1;
+  options.every = 1000;
+  const ExhaustiveReport two = exhaust(options);
+  EXPECT_FALSE(two.scripts[0].points.contains("cut")) << "of one operation only";
+  EXPECT_TRUE(two.scripts[0].points.contains("power"));
 }
 
 TEST(Exhaustive, the_same_ends_are_the_same_run) {

@@ -10,6 +10,12 @@
 
 namespace lockstep::sim {
 
+namespace {
+
+constexpr Nanos message_delay = seconds(7);  // of a script: longer than a vote may take, and than a silence
+
+}  // namespace
+
 Nanos World::arrival(Nanos& last) {
   Nanos latency = network_.between(20'000, 2'000'000);
   if (strikes("network_delay", network_, 3000)) {
@@ -18,6 +24,10 @@ Nanos World::arrival(Nanos& last) {
   }
   if (strikes("link_one_way", network_, 400)) {  // this direction is silent, the other one is not
     latency += seconds(network_.between(1, 20));
+    disturbed_until_ = std::max(disturbed_until_, now_ + latency);
+  }
+  if (ends_here("delayed")) {
+    latency += message_delay;
     disturbed_until_ = std::max(disturbed_until_, now_ + latency);
   }
   last = std::max(last + 1, now_ + latency);
@@ -71,10 +81,11 @@ void World::read_torn(LinkId link, bool at_worker, const Frame& frame) {
 }
 
 bool World::cut(Process& process, const Frame& frame, bool to_worker) {
-  if (!hits(network_, 800)) return false;
+  const bool by_script = ends_here("cut");
+  if (!hits(network_, 800) && !by_script) return false;
   // One side may learn of it much later than the other, or only when another connection takes its place.
-  const bool half_open = network_.chance(300'000);
-  if (!meets(half_open ? "link_half_open" : "link_cut")) return false;
+  const bool half_open = network_.chance(300'000) && !by_script;
+  if (!by_script && !meets(half_open ? "link_half_open" : "link_cut")) return false;
   at(arrival(to_worker ? process.to_worker_at : process.to_orchestrator_at),
      [this, link = process.link, to_worker, frame] { read_torn(link, to_worker, frame); });
   process.link_up = false;

@@ -24,7 +24,8 @@ using Occurrence = std::pair<std::string, std::uint64_t>;
 ///
 /// where  orchestrator: its process, before an effect; power, kept, lost: its machine, at the end of a call that
 ///        changes the disk, and of what was not synced some, all or nothing is left; worker_0, worker_1: that process,
-///        before an effect
+///        before an effect; cut, delayed: nobody ends, but the link breaks with that message of either side, or the
+///        message comes late
 struct Crash {
   std::string where;
   std::uint64_t number = 0;
