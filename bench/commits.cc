@@ -164,7 +164,7 @@ class Services {
     Change change;
     const model::Residency* residency = model::residency(tables_.model, held->second, worker_name);
     if (residency == nullptr) return fail(ErrorCode::internal, "a decision without its rows");
-    undo_load(tables_, *residency, "measured", change);
+    undo_load(tables_, *residency, TransactionEvent::acknowledged, "measured", change);
     held_.erase(held);
     return take(std::move(change));
   }

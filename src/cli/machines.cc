@@ -12,13 +12,14 @@
 #include "domains/processing/lifecycle.h"
 #include "events/json_write.h"
 #include "liveness/worker_record.h"
+#include "transactions/participant.h"
 #include "transactions/two_phase_commit.h"
 
 namespace lockstep::cli {
 
 namespace {
 
-/// A state that no row leaves is an end.
+/// A state that no row leaves for another is an end.
 template <class Table>
 std::string section(std::string_view title, std::string_view code, const Table& machine) {
   std::string diagram = cat("## ", title, "\n\n`", code, "`\n\n```mermaid\nstateDiagram-v2\n");
@@ -29,7 +30,7 @@ std::string section(std::string_view title, std::string_view code, const Table& 
     const std::string from = json::enum_name(row.from);
     const std::string event = json::enum_name(row.event);
     const std::string to = json::enum_name(row.to);
-    left.insert(from);
+    if (row.from != row.to) left.insert(from);
     entered.insert(to);
     diagram += cat("  ", from, " --> ", to, ": ", event, "\n");
     table += cat("| `", from, "` | `", event, "` | `", to, "` |\n");
@@ -48,6 +49,7 @@ std::string machines_document() {
       "changes "
       "in no other way.\nAn event that a state does not list is `invalid_transition`.\n\n";
   out += section("A transaction (§3.5)", "src/transactions/two_phase_commit.h", two_phase_commit);
+  out += section("A transaction at its participant (§3.5)", "src/transactions/participant.h", participant_lifecycle);
   out += section("A saga (§3.6)", "src/transactions/saga.h", saga_lifecycle);
   out += section("A worker", "src/liveness/worker_record.h", worker_lifecycle);
   out += section("A device", "src/domains/device/lifecycle.h", device::device_lifecycle);

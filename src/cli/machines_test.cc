@@ -19,6 +19,7 @@ TEST(Machines, an_end_is_shown_as_one) {
   EXPECT_NE(page.find("  preparing --> committing: vote_commit\n"), std::string::npos);
   EXPECT_NE(page.find("  aborted --> [*]\n"), std::string::npos);
   EXPECT_EQ(page.find("  queued --> [*]\n"), std::string::npos);
+  EXPECT_NE(page.find("  aborted --> aborted: vote_commit\n"), std::string::npos) << "what comes late is no way out";
 }
 
 }  // namespace

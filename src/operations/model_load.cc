@@ -41,22 +41,26 @@ void move_on(const Tables& tables, const model::Residency& residency, model::Res
 }
 
 /// The reverse of decide_load, for whichever of its rows are still there.
-void forget_residency(const Tables& tables, const model::Residency& residency, Change& change) {
+void forget_residency(const Tables& tables, const model::Residency& residency, TransactionEvent how, Change& change) {
   change.erase(tables.memory.allocations, residency.allocation_id.str());
   change.erase(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id));
   const device::Reservation* lane = tables.device.reservations.find(residency.device_id.str());
   if (lane != nullptr && lane->transaction_id == residency.transaction_id) {
     change.erase(tables.device.reservations, residency.device_id.str());
   }
-  if (tables.transactions.decisions.contains(residency.transaction_id.str())) {
-    change.erase(tables.transactions.decisions, residency.transaction_id.str());
-  }
+  end_transaction(tables, residency.transaction_id, how, change);
 }
 
 }  // namespace
 
 AllocationId allocation_of_load(const TransactionId& transaction) {
   return AllocationId(cat("alloc_", transaction.str()));
+}
+
+TransactionState state_of(const Tables& tables, const LoadIntents& intents, const TransactionId& transaction) {
+  if (const auto intent = intents.find(transaction); intent != intents.end()) return intent->second.state;
+  const Decision* decision = tables.transactions.decisions.find(transaction.str());
+  return decision == nullptr ? TransactionState::aborted : decision->state;
 }
 
 Bytes promised_on(const LoadIntents& intents, const DeviceId& device) {
@@ -116,9 +120,9 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
 
 void decide_load(const Tables& tables, const LoadIntent& intent, Change& change) {
   const ModelId& model = intent.plan.model_id;
-  change.put(
-      tables.transactions.decisions, intent.transaction_id.str(),
-      Decision{intent.transaction_id, TransactionState::committing, intent.worker_id, intent.incarnation, model});
+  change.put(tables.transactions.decisions, intent.transaction_id.str(),
+             Decision{intent.transaction_id, after(intent.state, TransactionEvent::vote_commit), intent.worker_id,
+                      intent.incarnation, model});
   change.put(tables.device.reservations, intent.device_id.str(),
              device::Reservation{intent.device_id, intent.transaction_id, "model_loading", model});
   const AllocationId allocation = allocation_of_load(intent.transaction_id);
@@ -138,8 +142,11 @@ void decide_load(const Tables& tables, const LoadIntent& intent, Change& change)
                ModelEvent{model, intent.worker_id, intent.device_id, intent.plan.bytes, intent.transaction_id.str()});
 }
 
-void end_transaction(const Tables& tables, const TransactionId& transaction, Change& change) {
-  if (tables.transactions.decisions.contains(transaction.str())) {
+void end_transaction(const Tables& tables, const TransactionId& transaction, TransactionEvent event, Change& change) {
+  const Decision* decision = tables.transactions.decisions.find(transaction.str());
+  const TransactionState before = decision == nullptr ? TransactionState::committed : decision->state;
+  LOCKSTEP_CHECK(after(before, event) == TransactionState::committed);
+  if (decision != nullptr) {
     change.erase(tables.transactions.decisions, transaction.str());
   }
 }
@@ -147,7 +154,8 @@ void end_transaction(const Tables& tables, const TransactionId& transaction, Cha
 void finish_load(const Tables& tables, const model::Residency& residency, WallTime now, Change& change) {
   move_on(tables, residency, model::ResidencyEvent::copied, memory::AllocationEvent::reported, change);
   change.erase(tables.device.reservations, residency.device_id.str());
-  end_transaction(tables, residency.transaction_id, change);  // it did the work, so it knows the decision
+  // It did the work, so it knows the decision.
+  end_transaction(tables, residency.transaction_id, TransactionEvent::acknowledged, change);
   const model::Usage usage = model::usage_of(tables.model, residency.model_id);
   change.put(tables.model.usages, residency.model_id.str(), model::loaded_once_more(usage, now));
   announce(tables, residency, "model_loaded", "", change);
@@ -174,8 +182,9 @@ void unloads_end_with(const Tables& tables, const WorkerRecord& worker, Change& 
   }
 }
 
-void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change) {
-  forget_residency(tables, residency, change);
+void undo_load(const Tables& tables, const model::Residency& residency, TransactionEvent how, const std::string& why,
+               Change& change) {
+  forget_residency(tables, residency, how, change);
   announce(tables, residency, "model_load_undone", why, change);
 }
 
@@ -184,7 +193,7 @@ void begin_release(const Tables& tables, const model::Residency& residency, Chan
 }
 
 void finish_release(const Tables& tables, const model::Residency& residency, Change& change) {
-  forget_residency(tables, residency, change);
+  forget_residency(tables, residency, TransactionEvent::acknowledged, change);
   announce(tables, residency, "model_released", "", change);
 }
 

@@ -13,6 +13,7 @@
 #include "events/model_events.h"
 #include "operations/tables.h"
 #include "transactions/saga.h"
+#include "transactions/two_phase_commit.h"
 
 namespace lockstep {
 
@@ -28,6 +29,7 @@ static_assert(well_formed(model_loading));
 /// A load that prepares: what the coordinator asked the worker to promise. In memory only (presumed abort).
 struct LoadIntent {
   TransactionId transaction_id;
+  TransactionState state = TransactionState::preparing;
   WorkerId worker_id;
   Incarnation incarnation;
   DeviceId device_id;
@@ -35,6 +37,9 @@ struct LoadIntent {
   JobId wanted_by;
 };
 using LoadIntents = std::map<TransactionId, LoadIntent>;
+
+/// Of any transaction: what is neither an intent nor a decision was aborted (presumed), or is over and was told so.
+TransactionState state_of(const Tables& tables, const LoadIntents& intents, const TransactionId& transaction);
 
 /// The ledger's row of a load.
 AllocationId allocation_of_load(const TransactionId& transaction);
@@ -53,11 +58,12 @@ Bytes promised_on(const LoadIntents& intents, const DeviceId& device);
 Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
                                 const ModelId& model, const JobId& wanted_by, const TransactionId& transaction);
 
-/// The decision: everything the load holds, in one commit with the commit record itself.
+/// The decision, on the participant's yes: everything the load holds, in one commit with the commit record itself.
 void decide_load(const Tables& tables, const LoadIntent& intent, Change& change);
 
-/// The worker has acknowledged the decision: it may be forgotten.
-void end_transaction(const Tables& tables, const TransactionId& transaction, Change& change);
+/// The participant knows the decision, or is lost: it may be forgotten. Nothing for one that was forgotten before.
+/// event: acknowledged, participant_lost
+void end_transaction(const Tables& tables, const TransactionId& transaction, TransactionEvent event, Change& change);
 
 /// The copy is complete: the device is free for the next load, the memory is in use, the model is loaded.
 void finish_load(const Tables& tables, const model::Residency& residency, WallTime now, Change& change);
@@ -69,8 +75,10 @@ void await_unload(const Tables& tables, const model::Residency& residency, const
 /// The end of a worker proves that what it was to unload is gone.
 void unloads_end_with(const Tables& tables, const WorkerRecord& worker, Change& change);
 
-/// Compensation in reverse order: memory, then the pin, then the device.
-void undo_load(const Tables& tables, const model::Residency& residency, const std::string& why, Change& change);
+/// Compensation in reverse order: memory, then the pin, then the device. how: its part in the transaction ended, if it
+/// had not before.
+void undo_load(const Tables& tables, const model::Residency& residency, TransactionEvent how, const std::string& why,
+               Change& change);
 
 /// Eviction in two steps: told to release (bytes still count), then gone.
 void begin_release(const Tables& tables, const model::Residency& residency, Change& change);

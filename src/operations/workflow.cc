@@ -176,7 +176,7 @@ void worker_gone(const Tables& tables, const WorkerRecord& worker, const std::st
         hurt.emplace(job->job_id.str(), *job);
       }
     }
-    undo_load(tables, residency, how, change);
+    undo_load(tables, residency, TransactionEvent::participant_lost, how, change);
   }
   unloads_end_with(tables, worker, change);
   for (const auto& [key, entry] : tables.processing.jobs.entries()) {

@@ -119,26 +119,29 @@ Status on_ready(Turn& turn, Arrival& arrival) {
 
 Status on_vote(Turn& turn, Arrival& arrival) {
   const TransactionVote vote = LOCKSTEP_TRY(body_of<TransactionVote>(turn, arrival));
-  const auto place = turn.live.intents.find(vote.transaction_id);
-  if (place == turn.live.intents.end()) {
+  const TransactionState state = state_of(turn.tables, turn.live.intents, vote.transaction_id);
+  const TransactionEvent event =
+      vote.prepare_result == Vote::vote_commit ? TransactionEvent::vote_commit : TransactionEvent::vote_abort;
+  const TransactionState next = after(state, event);
+  if (next == state) {  // late, or said again
     // Unknown means aborted (presumed): the worker may forget its promise. The replay is over, so silence is final.
-    if (!turn.tables.transactions.decisions.contains(vote.transaction_id.str())) {
+    if (state == TransactionState::aborted) {
       send(turn, arrival.worker, FrameType::transaction_abort, TransactionDecision{vote.transaction_id},
            transaction_operation(vote.transaction_id));
     }
     return {};
   }
-  const LoadIntent intent = place->second;
+  const LoadIntent intent = turn.live.intents.at(vote.transaction_id);
   if (intent.worker_id != arrival.worker.worker_id || intent.incarnation != arrival.worker.incarnation) {
     return fail(ErrorCode::not_owner, cat("a vote on ", vote.transaction_id.str(), " of another worker"));
   }
-  if (vote.prepare_result == Vote::vote_abort) {
-    abort_load(turn, intent.transaction_id, vote.reason,
+  if (next == TransactionState::aborted) {
+    abort_load(turn, intent.transaction_id, event, vote.reason,
                fail(ErrorCode::resource_exhausted, cat(intent.worker_id.str(), " cannot load ",
                                                        intent.plan.model_id.str(), ": ", shortened(vote.reason, 500))));
     return {};
   }
-  turn.live.intents.erase(place);
+  turn.live.intents.erase(intent.transaction_id);
   turn.effect(out::DisarmTimer{cat("prepare:", vote.transaction_id.str())});
   decide_load(turn.tables, intent, turn.change);
   send(turn, arrival.worker, FrameType::transaction_commit, TransactionDecision{intent.transaction_id},
@@ -253,7 +256,7 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   if (residency != nullptr) {
     load_fails(turn, residency->transaction_id, why.message);
     await_unload(turn.tables, *residency, why.message, turn.wall, turn.change);
-    undo_load(turn.tables, *residency, why.message, turn.change);
+    undo_load(turn.tables, *residency, TransactionEvent::acknowledged, why.message, turn.change);
     blame_load(turn, residency->wanted_by, why);
     return {};
   }
@@ -312,7 +315,7 @@ Status dispatch(Turn& turn, FrameType type, Arrival& arrival) {
     case FrameType::transaction_vote: return on_vote(turn, arrival);
     case FrameType::transaction_ack: {
       const TransactionAck ack = LOCKSTEP_TRY(body_of<TransactionAck>(turn, arrival));
-      end_transaction(turn.tables, ack.transaction_id, turn.change);
+      end_transaction(turn.tables, ack.transaction_id, TransactionEvent::acknowledged, turn.change);
       return {};
     }
     case FrameType::model_loading_progress: return on_load_progress(turn, arrival);

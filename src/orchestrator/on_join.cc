@@ -266,17 +266,19 @@ class Reunion {
         case model::ResidencyState::loading:
           if (runs(load, 0)) {
             take_up(load, row.wanted_by);
-            end_transaction(turn_.tables, row.transaction_id, turn_.change);
+            end_transaction(turn_.tables, row.transaction_id, TransactionEvent::acknowledged, turn_.change);
           } else if (held != nullptr) {
             finish_load(turn_.tables, row, turn_.wall, turn_.change);
           } else {
             const std::string why = "its load failed while the orchestrator was away";
             load_fails(turn_, row.transaction_id, why);
             await_unload(turn_.tables, row, why, turn_.wall, turn_.change);
-            undo_load(turn_.tables, row, why, turn_.change);
+            undo_load(turn_.tables, row, TransactionEvent::acknowledged, why, turn_.change);
           }
           break;
-        case model::ResidencyState::loaded: end_transaction(turn_.tables, row.transaction_id, turn_.change); break;
+        case model::ResidencyState::loaded:
+          end_transaction(turn_.tables, row.transaction_id, TransactionEvent::acknowledged, turn_.change);
+          break;
         case model::ResidencyState::releasing:
           if (held == nullptr) {
             finish_release(turn_.tables, row, turn_.change);

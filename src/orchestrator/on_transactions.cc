@@ -555,15 +555,15 @@ void on_resolve_transaction(Turn& turn, const in::ResolveTransaction& input) {
   const WorkerId participant = decision != nullptr ? decision->participant : intent->second.worker_id;
   const TransactionOverride row{id,
                                 json::enum_name(body->decision),
-                                decision != nullptr ? "committing" : "preparing",
+                                json::enum_name(state_of(turn.tables, turn.live.intents, id)),
                                 participant,
                                 body->reason,
                                 turn.wall};
   const std::string why = cat("a person decided: ", row.reason);
   if (intent != turn.live.intents.end()) {
-    abort_load(turn, id, why, fail(ErrorCode::unavailable, why));
+    abort_load(turn, id, TransactionEvent::overruled, why, fail(ErrorCode::unavailable, why));
   } else if (commit) {
-    end_transaction(turn.tables, id, turn.change);  // as if its participant had acknowledged
+    end_transaction(turn.tables, id, TransactionEvent::acknowledged, turn.change);  // as if it had said so
   } else {
     // Decided means decided: the participant may hold what it promised, and only its end makes that untrue. Its end
     // undoes the load in the ledger too.

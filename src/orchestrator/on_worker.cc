@@ -93,12 +93,19 @@ bool forget_lost_segments(Turn& turn) {
   return any;
 }
 
+/// A load that will not be decided: nothing of it is durable, so it is forgotten (presumed abort).
+LoadIntents::iterator forget_intent(Turn& turn, LoadIntents::iterator intent, TransactionEvent event) {
+  LOCKSTEP_CHECK(after(intent->second.state, event) == TransactionState::aborted);
+  turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
+  return turn.live.intents.erase(intent);
+}
+
 }  // namespace
 
-void abort_load(Turn& turn, const TransactionId& id, const std::string& reason, const Error& why) {
+void abort_load(Turn& turn, const TransactionId& id, TransactionEvent event, const std::string& reason,
+                const Error& why) {
   const LoadIntent load = turn.live.intents.at(id);
-  turn.live.intents.erase(id);
-  turn.effect(out::DisarmTimer{cat("prepare:", id.str())});
+  forget_intent(turn, turn.live.intents.find(id), event);
   note_reason(turn, id, reason);
   task_over(turn, load.worker_id);
   send(turn, turn.tables.liveness.workers.at(load.worker_id.str()), FrameType::transaction_abort,
@@ -112,8 +119,7 @@ void drop_intents(Turn& turn, const WorkerId& worker) {
       ++intent;
       continue;
     }
-    turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
-    intent = turn.live.intents.erase(intent);
+    intent = forget_intent(turn, intent, TransactionEvent::participant_lost);
   }
 }
 
@@ -305,11 +311,12 @@ void on_timer(Turn& turn, const in::TimerFired& input) {
   if (on_session_timer(turn, what, subject)) return;
   const WorkerRecord* worker = turn.tables.liveness.workers.find(subject);
   if (what == "prepare") {
-    const auto intent = turn.live.intents.find(TransactionId(subject));
-    if (intent == turn.live.intents.end()) return;
-    const LoadIntent& load = intent->second;  // preparing + prepare_timeout -> aborted
+    const TransactionId id(subject);
+    const TransactionState state = state_of(turn.tables, turn.live.intents, id);
+    if (after(state, TransactionEvent::prepare_timeout) == state) return;  // the vote was faster
+    const LoadIntent& load = turn.live.intents.at(id);
     LOCKSTEP_CHECK(turn.live.workers[load.worker_id].task == cat("load:", subject));
-    abort_load(turn, load.transaction_id, cat(load.worker_id.str(), " did not vote in time"),
+    abort_load(turn, id, TransactionEvent::prepare_timeout, cat(load.worker_id.str(), " did not vote in time"),
                fail(ErrorCode::deadline_exceeded,
                     cat(load.worker_id.str(), " did not vote on loading ", load.plan.model_id.str(), " in time")));
   } else if (what == "request") {

@@ -138,7 +138,8 @@ void await_worker(Turn& turn, const WorkerRecord& worker);
 void end_worker(Turn& turn, const WorkerId& worker, const std::string& why);
 /// preparing -> aborted, and nothing was written: the worker is told, and the job that it was for pays. reason: for
 /// people who look at the transaction.
-void abort_load(Turn& turn, const TransactionId& id, const std::string& reason, const Error& why);
+void abort_load(Turn& turn, const TransactionId& id, TransactionEvent event, const std::string& reason,
+                const Error& why);
 /// preparing + participant_lost -> aborted, and nothing was written: what it promised over a link that ended.
 void drop_intents(Turn& turn, const WorkerId& worker);
 /// It is ready, can be told something now, and has nothing to do.

@@ -9,11 +9,38 @@
 #include <string>
 #include <vector>
 
+#include <boost/describe.hpp>
+
 #include "base/ids.h"
+#include "base/transition_table.h"
 #include "base/units.h"
 #include "events/link_messages.h"
 
 namespace lockstep {
+
+/// aborted: a tombstone. unknown: never heard of, refused, or forgotten since.
+enum class ParticipantState { unknown, promised, committed, aborted };
+BOOST_DESCRIBE_ENUM(ParticipantState, unknown, promised, committed, aborted)
+
+/// prepare   it was asked, and nothing stands against a promise
+/// objection it was asked, and cannot
+enum class ParticipantEvent { prepare, objection, commit, abort };
+BOOST_DESCRIBE_ENUM(ParticipantEvent, prepare, objection, commit, abort)
+
+inline constexpr auto participant_lifecycle = transition_table<ParticipantState, ParticipantEvent>({
+    {ParticipantState::unknown, ParticipantEvent::prepare, ParticipantState::promised},
+    {ParticipantState::unknown, ParticipantEvent::objection, ParticipantState::unknown},  // it votes no
+    {ParticipantState::unknown, ParticipantEvent::abort, ParticipantState::aborted},      // it overtook its prepare
+    {ParticipantState::promised, ParticipantEvent::prepare, ParticipantState::promised},  // the same vote again
+    {ParticipantState::promised, ParticipantEvent::commit, ParticipantState::committed},
+    {ParticipantState::promised, ParticipantEvent::abort, ParticipantState::aborted},
+    {ParticipantState::committed, ParticipantEvent::prepare, ParticipantState::committed},  // the same vote again
+    {ParticipantState::committed, ParticipantEvent::commit, ParticipantState::committed},
+    {ParticipantState::committed, ParticipantEvent::abort, ParticipantState::committed},  // decided means decided
+    {ParticipantState::aborted, ParticipantEvent::prepare, ParticipantState::aborted},    // anti-suspension: votes no
+    {ParticipantState::aborted, ParticipantEvent::abort, ParticipantState::aborted},
+});
+static_assert(participant_lifecycle.deterministic());
 
 /// The newest transactions of a kind. A frame of one that ended can only be behind frames that are on their way
 /// already, and a worker loads one model at a time: so many are far more than can be met again, and no life is too long
@@ -66,8 +93,12 @@ class Participant {
   const std::map<ModelId, LoadPlan>& holdings() const { return held_; }
   /// Transactions that it would know again.
   std::size_t remembered() const { return promised_.size() + committed_.size() + tombstones_.size(); }
+  ParticipantState state_of(const TransactionId& transaction) const;
 
  private:
+  /// Why what is asked cannot be promised; empty when it can.
+  std::string objection_to(const TransactionPrepare& prepare) const;
+
   Bytes budget_;
   std::map<TransactionId, LoadPlan> promised_;
   RecentTransactions committed_;

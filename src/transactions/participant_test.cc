@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "events/json_write.h"
 #include "transactions/two_phase_commit.h"
 
 namespace lockstep {
@@ -115,6 +116,41 @@ TEST(Participant, a_budget_below_what_is_used_leaves_nothing_free) {
   EXPECT_EQ(worker.prepare(prepare_of(tx2, upscaler, Bytes{1})).prepare_result, Vote::vote_abort);
 }
 
+// The table is what the code does: each row is walked from the state in which it begins.
+TEST(Participant, every_row_of_its_table_is_what_happens) {
+  for (const auto& row : participant_lifecycle.rows) {
+    SCOPED_TRACE(json::enum_name(row.from) + " " + json::enum_name(row.event));
+    Participant worker(8_GiB);
+    if (row.from == ParticipantState::promised || row.from == ParticipantState::committed) {
+      worker.prepare(prepare_of(tx1, sdxl, 6_GiB));
+    }
+    if (row.from == ParticipantState::committed) {
+      ASSERT_TRUE(worker.commit(tx1));
+    }
+    if (row.from == ParticipantState::aborted) worker.abort(tx1);
+    ASSERT_EQ(worker.state_of(tx1), row.from);
+    switch (row.event) {
+      case ParticipantEvent::prepare: worker.prepare(prepare_of(tx1, sdxl, 6_GiB)); break;
+      case ParticipantEvent::objection: worker.prepare(prepare_of(tx1, sdxl, 9_GiB)); break;
+      case ParticipantEvent::commit: EXPECT_TRUE(worker.commit(tx1)); break;
+      case ParticipantEvent::abort: worker.abort(tx1); break;
+    }
+    EXPECT_EQ(worker.state_of(tx1), row.to);
+    const bool counts = row.to == ParticipantState::promised || row.to == ParticipantState::committed;
+    EXPECT_EQ(worker.used(), counts ? 6_GiB : Bytes{});
+  }
+}
+
+TEST(Participant, what_its_table_does_not_list_is_refused) {
+  Participant worker(8_GiB);
+  ASSERT_EQ(participant_lifecycle.next(ParticipantState::unknown, ParticipantEvent::commit), std::nullopt);
+  EXPECT_FALSE(worker.commit(tx1));
+  worker.abort(tx1);
+  ASSERT_EQ(participant_lifecycle.next(ParticipantState::aborted, ParticipantEvent::commit), std::nullopt);
+  EXPECT_FALSE(worker.commit(tx1));
+  EXPECT_EQ(worker.state_of(tx1), ParticipantState::aborted);
+}
+
 // S23: a worker that lives for months remembers no more than one that lives for an hour.
 TEST(Participant, only_the_newest_transactions_are_remembered) {
   Participant worker(8_GiB);
@@ -139,18 +175,35 @@ TEST(TwoPhaseCommit, transaction_ids_of_two_epochs_or_counters_never_meet) {
   EXPECT_NE(transaction_id(Epoch{1}, 12), transaction_id(Epoch{11}, 2));
 }
 
+constexpr TransactionEvent transaction_events[] = {
+    TransactionEvent::vote_commit,      TransactionEvent::vote_abort, TransactionEvent::prepare_timeout,
+    TransactionEvent::participant_lost, TransactionEvent::overruled,  TransactionEvent::acknowledged};
+
 // §3.5: a decision is never taken twice and never taken back.
 TEST(TwoPhaseCommit, nothing_leads_out_of_a_decision_but_its_end) {
   using S = TransactionState;
   using E = TransactionEvent;
   for (const E event : {E::vote_commit, E::vote_abort, E::prepare_timeout}) {
-    EXPECT_EQ(two_phase_commit.next(S::committing, event), std::nullopt);
+    EXPECT_EQ(after(S::committing, event), S::committing);
+    EXPECT_EQ(after(S::aborted, event), S::aborted);
   }
-  EXPECT_EQ(two_phase_commit.next(S::committing, E::participant_lost), S::committed);
-  for (const E event : {E::vote_commit, E::vote_abort, E::prepare_timeout, E::participant_lost, E::acknowledged}) {
-    EXPECT_EQ(two_phase_commit.next(S::committed, event), std::nullopt);
-    EXPECT_EQ(two_phase_commit.next(S::aborted, event), std::nullopt);
+  EXPECT_EQ(after(S::committing, E::participant_lost), S::committed);
+  EXPECT_EQ(after(S::committing, E::acknowledged), S::committed);
+  EXPECT_EQ(two_phase_commit.next(S::committing, E::overruled), std::nullopt) << "decided means decided";
+  for (const E event : transaction_events) {
+    EXPECT_EQ(two_phase_commit.next(S::committed, event).value_or(S::committed), S::committed);
+    EXPECT_EQ(two_phase_commit.next(S::aborted, event).value_or(S::aborted), S::aborted);
   }
+}
+
+// §3.5 phase 1: commit has one way, and it is the yes.
+TEST(TwoPhaseCommit, only_a_yes_leads_to_the_decision_and_all_else_to_abort) {
+  using S = TransactionState;
+  for (const TransactionEvent event : transaction_events) {
+    if (event == TransactionEvent::acknowledged) continue;
+    EXPECT_EQ(after(S::preparing, event), event == TransactionEvent::vote_commit ? S::committing : S::aborted);
+  }
+  EXPECT_DEATH(after(S::preparing, TransactionEvent::acknowledged), "next.has_value");
 }
 
 }  // namespace

@@ -5,7 +5,8 @@
 // the one remote participant of a load is a worker, volatile: its promise lives as long as its incarnation.
 //
 // A transaction is in memory while it prepares, durable from the decision until the last acknowledgement, and is
-// never decided twice. An abort writes nothing: a coordinator that forgot it says abort (presumed).
+// never decided twice. An abort writes nothing: a coordinator that forgot it says abort (presumed). Every state that an
+// intent or a decision takes comes out of the table here, by after().
 
 #include <string>
 
@@ -22,19 +23,35 @@ namespace lockstep {
 enum class TransactionState { preparing, committing, committed, aborted };
 BOOST_DESCRIBE_ENUM(TransactionState, preparing, committing, committed, aborted)
 
-enum class TransactionEvent { vote_commit, vote_abort, prepare_timeout, participant_lost, acknowledged };
-BOOST_DESCRIBE_ENUM(TransactionEvent, vote_commit, vote_abort, prepare_timeout, participant_lost, acknowledged)
+/// overruled  a person took the abort in the participant's place
+enum class TransactionEvent { vote_commit, vote_abort, prepare_timeout, participant_lost, overruled, acknowledged };
+BOOST_DESCRIBE_ENUM(TransactionEvent, vote_commit, vote_abort, prepare_timeout, participant_lost, overruled,
+                    acknowledged)
 
 inline constexpr auto two_phase_commit = transition_table<TransactionState, TransactionEvent>({
     {TransactionState::preparing, TransactionEvent::vote_commit, TransactionState::committing},
     {TransactionState::preparing, TransactionEvent::vote_abort, TransactionState::aborted},
     {TransactionState::preparing, TransactionEvent::prepare_timeout, TransactionState::aborted},
     {TransactionState::preparing, TransactionEvent::participant_lost, TransactionState::aborted},
+    {TransactionState::preparing, TransactionEvent::overruled, TransactionState::aborted},
     // Decided means decided: a participant that dies now is repaired, the decision stays (docs/decisions/0006).
     {TransactionState::committing, TransactionEvent::acknowledged, TransactionState::committed},
     {TransactionState::committing, TransactionEvent::participant_lost, TransactionState::committed},
+    // Late or said twice: nothing is decided again, and no timer decides at all.
+    {TransactionState::committing, TransactionEvent::vote_commit, TransactionState::committing},
+    {TransactionState::committing, TransactionEvent::vote_abort, TransactionState::committing},
+    {TransactionState::committing, TransactionEvent::prepare_timeout, TransactionState::committing},
+    {TransactionState::committed, TransactionEvent::acknowledged, TransactionState::committed},
+    {TransactionState::committed, TransactionEvent::participant_lost, TransactionState::committed},
+    // Whatever is unknown was aborted (presumed): such a vote is answered with abort.
+    {TransactionState::aborted, TransactionEvent::vote_commit, TransactionState::aborted},
+    {TransactionState::aborted, TransactionEvent::vote_abort, TransactionState::aborted},
+    {TransactionState::aborted, TransactionEvent::prepare_timeout, TransactionState::aborted},
 });
 static_assert(two_phase_commit.deterministic());
+
+/// The state after an event; an event that it does not accept is a defect.
+TransactionState after(TransactionState state, TransactionEvent event);
 
 /// The durable decision: it exists from the commit record until the participant has acknowledged or died.
 struct Decision {

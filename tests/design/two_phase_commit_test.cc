@@ -30,7 +30,8 @@ TEST_F(Design_3_5_two_phase_commit, a_prepare_promises_nothing_durable) {
   ASSERT_EQ(prepare.load.components.size(), 2u);
   EXPECT_EQ(prepare.load.components[0].sha256, std::string(64, 'a'));
   stage.expect_no_trace_of_a_load();
-  EXPECT_EQ(stage.machine.live().intents.size(), 1u);
+  ASSERT_EQ(stage.machine.live().intents.size(), 1u);
+  EXPECT_EQ(stage.machine.live().intents.begin()->second.state, TransactionState::preparing);
   EXPECT_TRUE(stage.sent(FrameType::transaction_commit).empty());
 }
 
@@ -191,6 +192,16 @@ TEST_F(Design_3_5_two_phase_commit, a_repeated_vote_decides_nothing_twice) {
   stage.vote("w0", transaction, Vote::vote_abort, "changed my mind");
   EXPECT_EQ(stage.machine.rev(), rev);
   EXPECT_EQ(stage.sent(FrameType::transaction_commit).size(), 1u);
+  EXPECT_TRUE(stage.sent(FrameType::transaction_abort).empty());
+  stage.expect_one_load_held();
+}
+
+// A timer never resolves what is decided, and one that was on its way when the vote came is no exception.
+TEST_F(Design_3_5_two_phase_commit, a_timer_that_fires_after_the_decision_changes_nothing) {
+  stage.vote("w0", transaction, Vote::vote_commit);
+  const Rev rev = stage.machine.rev();
+  stage.input(in::TimerFired{cat("prepare:", transaction.str())});
+  EXPECT_EQ(stage.machine.rev(), rev);
   EXPECT_TRUE(stage.sent(FrameType::transaction_abort).empty());
   stage.expect_one_load_held();
 }
