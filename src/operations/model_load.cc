@@ -40,10 +40,11 @@ void move_on(const Tables& tables, const model::Residency& residency, model::Res
              model::after(residency, event));
 }
 
-/// The reverse of decide_load, for whichever of its rows are still there.
+/// The reverse of decide_load, for whichever of its rows are still there: model_loading_steps from the last to the
+/// first, and then the decision itself.
 void forget_residency(const Tables& tables, const model::Residency& residency, TransactionEvent how, Change& change) {
-  change.erase(tables.memory.allocations, residency.allocation_id.str());
   change.erase(tables.model.residencies, model::residency_key(residency.model_id, residency.worker_id));
+  change.erase(tables.memory.allocations, residency.allocation_id.str());
   const device::Reservation* lane = tables.device.reservations.find(residency.device_id.str());
   if (lane != nullptr && lane->transaction_id == residency.transaction_id) {
     change.erase(tables.device.reservations, residency.device_id.str());

@@ -75,8 +75,9 @@ void await_unload(const Tables& tables, const model::Residency& residency, const
 /// The end of a worker proves that what it was to unload is gone.
 void unloads_end_with(const Tables& tables, const WorkerRecord& worker, Change& change);
 
-/// Compensation in reverse order: memory, then the pin, then the device. how: its part in the transaction ended, if it
-/// had not before.
+/// The rows that the first three steps of the saga wrote go in reverse order, in one commit: the pin, then the memory,
+/// then the device. The fourth is the worker's to undo: await_unload, or its end. how: its part in the transaction
+/// ended, if it had not before.
 void undo_load(const Tables& tables, const model::Residency& residency, TransactionEvent how, const std::string& why,
                Change& change);
 

@@ -85,6 +85,33 @@ TEST_F(Design_3_2_model_load, a_failed_copy_is_compensated) {
   EXPECT_NE(stage.prepared(), transaction);  // the device takes the next load at once
 }
 
+// §3.6: compensation in reverse order. The rows go in one commit, and in it in the reverse of the order in which the
+// decision wrote them, which is the order of the saga's steps.
+TEST_F(Design_3_2_model_load, its_rows_are_taken_back_in_the_reverse_of_the_order_of_its_steps) {
+  const auto order = [&](bool written) {
+    std::vector<std::string> out;
+    for (const Record& record : stage.journal) {
+      std::vector<std::string> tables;
+      const Commit commit = decode_commit(record.body).value();
+      for (const FactChange& change : commit.changes) {
+        const bool of_load = change.table == "transactions.decisions" || change.table == "device.reservations" ||
+                             change.table == "memory.allocations" || change.table == "model.residencies";
+        if (of_load && change.value.has_value() == written) tables.push_back(change.table);
+      }
+      if (tables.size() == 4) out = std::move(tables);
+    }
+    return out;
+  };
+  const std::vector<std::string> forward = order(true);
+  EXPECT_EQ(forward, (std::vector<std::string>{"transactions.decisions", "device.reservations", "memory.allocations",
+                                               "model.residencies"}));
+  ASSERT_EQ(model_loading.steps[0].service, "device_service");
+  ASSERT_EQ(model_loading.steps[1].service, "memory_service");
+  ASSERT_EQ(model_loading.steps[2].service, "model_service");
+  fail_copy("resource_exhausted");
+  EXPECT_EQ(order(false), std::vector<std::string>(forward.rbegin(), forward.rend()));
+}
+
 TEST_F(Design_3_2_model_load, a_copy_that_cannot_succeed_fails_the_job_with_its_reason) {
   fail_copy("data_loss");
   stage.expect_no_trace_of_a_load();
