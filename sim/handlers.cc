@@ -8,7 +8,6 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "events/json_read.h"
-#include "orchestrator/on_memory.h"
 #include "worker/reports.h"
 
 namespace lockstep::sim {
@@ -126,7 +125,7 @@ void World::carry_out(Process& process, wout::StartTask& effect) {
 void World::fails_to_load(Process& process, const ModelId& model) {
   process.failed_loads.insert(model);
   const auto plan = process.machine.holdings().find(model);
-  if (scripted() || plan == process.machine.holdings().end() || plan->second.bytes <= leak_tolerance) return;
+  if (scripted() || plan == process.machine.holdings().end()) return;
   if (!process.alive || !strikes("unload_lies", sagas_, 500'000)) return;
   process.kept = plan->second.bytes;
   process.keeps = model;

@@ -570,8 +570,9 @@ struct RollbackCoordination {
 BOOST_DESCRIBE_STRUCT(RollbackCoordination, (), (rollback_order, rollback_sequence, consistency_validation))
 
 /// What verify_all_resources_released came to. ledger: no row is the transaction's. allocator: what the worker's own
-/// allocator counts is no more than the ledger says. driver: what the driver counts for its process beyond that has not
-/// grown since the load began; of a processor, the kernel's map. Absent: nothing was measured yet, or it does not tell.
+/// allocator counts, of a processor the kernel's map, leaves no room for what the load had. driver: what the driver
+/// counts for its process beyond that has not grown since the load began. Absent: nothing was measured yet, or it does
+/// not tell.
 struct ReleaseProof {
   bool ledger = false;
   std::optional<bool> allocator;

@@ -112,6 +112,11 @@ struct DeviceSamples {
   double step_seconds = 0;  // of the newest inference; 0 when none was measured
   Nanos busy_until = 0;     // by that measure
   Bytes used_max;           // high-water mark of what the worker reported
+  // None says when it was taken, and one at most waited in its lane: the second in a row that finds the worker idle and
+  // its models the same is of that time.
+  bool idle = false;                 // at the newest one, in this life of the worker
+  Bytes models;                      // what was in use at that one
+  std::optional<QuietSample> quiet;  // the newest of two such
 };
 
 /// RAM as it was sampled last, and what is done about it.

@@ -312,14 +312,33 @@ Bytes ram_of(const SystemRam& ram) {
   return ram.sample->group_limit ? std::min(ram.sample->total, *ram.sample->group_limit) : ram.sample->total;
 }
 
-bool holds_models_only(const Turn& turn, const DeviceId& device, Bytes used) {
+Bytes models_on(const Turn& turn, const DeviceId& device) {
   Bytes in_use;
   for (const auto& [key, entry] : turn.tables.memory.allocations.entries()) {
     const memory::Allocation& row = entry.row;
     if (row.device_id == device && row.state == memory::AllocationState::in_use) in_use += row.bytes;
   }
-  return used <= in_use + leak_tolerance;
+  return in_use;
 }
+
+Bytes released_at_most(Bytes models, Bytes bytes, const std::optional<QuietSample>& before) {
+  const QuietSample known = before.value_or(QuietSample{});
+  const Bytes tolerated = leak_tolerance_of(bytes);
+  // The same models as then: what they really take is known, be it less than their rows or more.
+  if (known.models == models) return std::min(models + leak_tolerance, known.used + tolerated);
+  // Others came or went, and their rows are all that is known of them; what was beyond the rows before is still there.
+  return models + std::min(leak_tolerance, (known.used - known.models) + tolerated);
+}
+
+namespace {
+
+void note_quiet_sample(DeviceSamples& samples, Bytes used, Bytes models, bool idle) {
+  if (idle && samples.idle && samples.models == models) samples.quiet = QuietSample{used, models};
+  samples.idle = idle;
+  samples.models = models;
+}
+
+}  // namespace
 
 void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate& update, bool first) {
   if (update.device_id != worker.device_id || !turn.tables.device.devices.contains(worker.device_id.str())) return;
@@ -337,8 +356,17 @@ void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate&
   // While it works it holds more than its models; what an idle worker holds beyond its ledger belongs to nobody.
   const bool idle = turn.live.workers[worker.worker_id].task.empty();
   const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
-  allocator_sampled(turn, worker, update.vram_metrics.used_vram);
-  unload_measured(turn, worker, update.vram_metrics.used_vram, ledger, idle);
+  if (first) {
+    samples.idle = false;
+    samples.models = {};
+    samples.quiet.reset();
+  }
+  const Bytes models = models_on(turn, worker.device_id);
+  // One that waited in its lane does not count what was loaded since: of models that grew it proves nothing yet.
+  const MemorySample sample{update.vram_metrics.used_vram, std::min(models, samples.models), ledger, idle};
+  allocator_sampled(turn, worker, sample);
+  unload_measured(turn, worker, sample);
+  note_quiet_sample(samples, sample.used, models, idle);
   const bool over = idle && update.vram_metrics.used_vram > ledger + leak_tolerance;
   samples.over_ledger = over ? samples.over_ledger + 1 : 0;
   if (!over) samples.leak_told = false;

@@ -3,6 +3,7 @@
 // The memory domain at the orchestrator (§1.2, §2.2): the ledger of RAM, policies, pressure and what is done about it,
 // and what workers ask for. Each function is called from one line of the file that owns the input.
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,9 +21,15 @@ Bytes ram_of(const SystemRam& ram);
 /// What a worker may hold beyond its ledger: a framework's own context and caches.
 inline constexpr Bytes leak_tolerance = 256_MiB;
 
-/// Whether the device's allocator, which counts `used`, holds no more than the models that are in use there. A load
-/// that copies and a grant may hold less than their rows say: what they leave proves nothing of anybody else's bytes.
-bool holds_models_only(const Turn& turn, const DeviceId& device, Bytes used);
+/// What is tolerated where all of `load` bytes must be gone: one that left everything must not pass for a framework.
+constexpr Bytes leak_tolerance_of(Bytes load) { return std::min(leak_tolerance, Bytes{load.value / 2}); }
+
+/// What models are in use on the device. A load that copies and a grant may hold less than their rows say: what they
+/// leave proves nothing of anybody else's bytes.
+Bytes models_on(const Turn& turn, const DeviceId& device);
+/// The most that a device's allocator may count when nothing of a failed load of `bytes` is left beside the models.
+/// before: what it counted when the load began; absent: it is not known to have held more than its models
+Bytes released_at_most(Bytes models, Bytes bytes, const std::optional<QuietSample>& before);
 
 /// A sample of a device's memory: pressure, high-water mark, and what its worker holds beyond its ledger.
 /// first: of this life of its worker.

@@ -86,20 +86,23 @@ void take_up_sagas(Turn& turn) {
   }
 }
 
-void unload_measured(Turn& turn, const WorkerRecord& worker, Bytes used, Bytes ledger, bool idle) {
-  const bool free = holds_models_only(turn, worker.device_id, used);
-  const bool over = idle && used > ledger + leak_tolerance;
+void unload_measured(Turn& turn, const WorkerRecord& worker, const MemorySample& sample) {
   for (const auto& [id, entry] : turn.tables.transactions.sagas.entries()) {
     const SagaRecord& record = entry.row;
     if (!record.load || record.load->worker_id != worker.worker_id) continue;
     if (record.load->incarnation != worker.incarnation) continue;
     const auto logged = turn.live.transactions.entries.find(record.transaction_id);
-    if (logged != turn.live.transactions.entries.end() && !may_show_release(logged->second)) continue;
-    if (free) {
+    const bool known = logged != turn.live.transactions.entries.end();
+    if (known && !may_show_release(logged->second)) continue;
+    const Bytes most =
+        released_at_most(sample.models, record.load->bytes, known ? logged->second.before : std::nullopt);
+    const Bytes others = sample.ledger - sample.models;  // a load that copies, or a grant
+    if (sample.used <= most) {
       put_saga(turn.tables, after(record, SagaEvent::undone), turn.change);
-    } else if (over && record.state == SagaStatus::compensating) {
-      const SagaRecord next = first_not_undone(record, cat(worker.worker_id.str(), " is idle and holds ", to_text(used),
-                                                           "; its ledger has ", to_text(ledger)));
+    } else if (sample.idle && sample.used > most + others && record.state == SagaStatus::compensating) {
+      const SagaRecord next =
+          first_not_undone(record, cat(worker.worker_id.str(), " is idle and holds ", to_text(sample.used),
+                                       "; its ledger has ", to_text(sample.ledger)));
       if (next.state == SagaStatus::parked) {
         park(turn, next);
       } else {

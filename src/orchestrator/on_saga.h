@@ -22,10 +22,10 @@ void saga_due(Turn& turn, const std::string& saga_id);
 /// After a start: what an earlier life began to undo. What is done already is found done.
 void take_up_sagas(Turn& turn);
 
-/// The worker's own allocator counts `used`; its ledger has `ledger`. A load that failed there is proven to be
-/// unloaded when it holds no more than its models, and fails the proof when it is idle and holds more than its ledger
-/// (a worker that works may). Between the two nothing is known yet.
-void unload_measured(Turn& turn, const WorkerRecord& worker, Bytes used, Bytes ledger, bool idle);
+/// The worker's own allocator has counted. A load that failed there is proven to be unloaded when it holds no more than
+/// released_at_most() says, and fails the proof when it is idle and holds more than that and the rest of its ledger (a
+/// worker that works may). Between the two nothing is known yet.
+void unload_measured(Turn& turn, const WorkerRecord& worker, const MemorySample& sample);
 
 /// A person decides of a saga that is parked: `retry` undoes it once more, for a load by ending the worker; `accept`
 /// says that it is gone, or may stay. The row that the caller keeps is written by the caller.

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/text.h"
-#include "domains/memory/rules.h"
 #include "domains/model/rules.h"
 #include "operations/model_load.h"
 #include "operations/sagas.h"
@@ -135,22 +134,23 @@ std::optional<Bytes> beyond_allocator(const Turn& turn, const WorkerId& worker) 
   return Bytes{told->process_memory->value - std::min(told->process_memory->value, told->allocator->reserved.value)};
 }
 
-/// Whether the driver agrees that a load is gone; nothing when it does not tell. What a processor's worker has mapped
-/// is its kernel's word already, and that is what was sampled as the allocator's.
-std::optional<bool> driver_agrees(const Turn& turn, const LoggedTransaction& load, bool allocator) {
+/// Whether the driver agrees that a load is gone; nothing when it does not tell, as that of a processor never does:
+/// what its worker has mapped is the kernel's word, and it was sampled as the allocator's. Of a small load a growth
+/// that is more than the load leaves room for, and less than a context may grow by with its use, says neither yes nor
+/// no.
+std::optional<bool> driver_agrees(const Turn& turn, const LoggedTransaction& load) {
   const auto now = beyond_allocator(turn, load.worker_id);
-  if (now) {
-    if (!load.beyond_allocator) return std::nullopt;
-    return *now <= *load.beyond_allocator + leak_tolerance;
-  }
-  const device::Device* device = turn.tables.device.devices.find(load.device_id.str());
-  if (device == nullptr || device->kind != device::Kind::cpu) return std::nullopt;
-  return allocator;
+  if (!now || !load.beyond_allocator) return std::nullopt;
+  if (*now <= *load.beyond_allocator + leak_tolerance_of(load.bytes)) return true;
+  if (*now > *load.beyond_allocator + leak_tolerance) return false;
+  return std::nullopt;
 }
 
 void began(Turn& turn, const LoadIntent& intent) {
   LoggedTransaction& load = open(turn, entry_of(intent));
   load.beyond_allocator = beyond_allocator(turn, intent.worker_id);
+  const auto samples = turn.live.samples.find(intent.device_id);
+  if (samples != turn.live.samples.end()) load.before = samples->second.quiet;
   write(turn, load, device_memory_document(turn, load));
   write(turn, load, model_memory_document(turn, load));
 }
@@ -358,8 +358,7 @@ void load_fails(Turn& turn, const TransactionId& id, const std::string& reason) 
   write(turn, *load, load_saga(*load, true));
 }
 
-void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
-  const Bytes ledger = memory::allocated_on(turn.tables.memory, worker.device_id);
+void allocator_sampled(Turn& turn, const WorkerRecord& worker, const MemorySample& sample) {
   for (auto& [id, load] : turn.live.transactions.entries) {
     const bool undoes = load.state == LoggedState::compensating || load.state == LoggedState::parked;
     if (!load.unproven || load.worker_id != worker.worker_id) continue;
@@ -368,16 +367,17 @@ void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used) {
     if (load.incarnation == worker.incarnation) {
       ++load.samples;
       if (!may_show_release(load)) continue;
-      if (holds_models_only(turn, worker.device_id, used)) {
+      const Bytes most = released_at_most(sample.models, load.bytes, load.before);
+      if (sample.used <= most) {
         proof.allocator = true;
-      } else if (used <= ledger + leak_tolerance) {
-        continue;  // another load copies, or something was granted: what is theirs is not known
+      } else if (!sample.idle || sample.used <= most + (sample.ledger - sample.models)) {
+        continue;  // it works, another load copies, or something was granted: what is theirs is not known
       } else {
         proof.allocator = false;
       }
-      proof.driver = driver_agrees(turn, load, *proof.allocator);
+      proof.driver = driver_agrees(turn, load);
       if (!*proof.allocator) {
-        proof.found = cat("the worker holds ", to_text(used), ", its ledger has ", to_text(ledger));
+        proof.found = cat("the worker holds ", to_text(sample.used), ", its ledger has ", to_text(sample.ledger));
       } else if (proof.driver == false) {
         proof.found =
             cat("the driver counts ", to_text(beyond_allocator(turn, load.worker_id).value()),

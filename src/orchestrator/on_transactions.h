@@ -22,7 +22,7 @@ void load_progressed(Turn& turn, const TransactionId& id, double progress);
 /// The load is about to be undone: while it still holds everything, what will be taken back, and in which order.
 void load_fails(Turn& turn, const TransactionId& id, const std::string& reason);
 /// What the worker's own allocator counts now: proof that what failed loads had there is free again (§3.8).
-void allocator_sampled(Turn& turn, const WorkerRecord& worker, Bytes used);
+void allocator_sampled(Turn& turn, const WorkerRecord& worker, const MemorySample& sample);
 
 /// After a start: loads of an earlier life whose copy may still run; their worker lives, or is to be proven gone.
 void take_up_loads(Turn& turn);

@@ -41,6 +41,23 @@ struct TransactionDocument {
 /// How far an image is; it never goes back: a further attempt is another transaction.
 enum class ImageStep { inferring, handed_over, postprocessing, storing };
 
+/// What a worker's allocator counted while its worker had nothing to do, and what the ledger had in use there then.
+struct QuietSample {
+  Bytes used;
+  Bytes models;
+};
+
+/// A sample of a worker's memory beside what is known here.
+/// models  what is in use there, and was when the sample before came
+/// ledger  all that is granted there: loads that copy and grants too
+/// idle    it does nothing, so what it holds beyond its ledger is nobody's
+struct MemorySample {
+  Bytes used;
+  Bytes models;
+  Bytes ledger;
+  bool idle = false;
+};
+
 struct LoggedTransaction {
   TransactionId transaction_id;
   TransactionKind kind = TransactionKind::model_load;
@@ -60,6 +77,7 @@ struct LoggedTransaction {
   WallTime changed;
   std::optional<WallTime> decided;
   std::optional<Bytes> beyond_allocator;  // what the driver counted for the worker when it began
+  std::optional<QuietSample> before;      // load: of its worker, when it began
   bool unproven = false;                  // nobody has measured yet that what it held is free
   std::uint32_t samples = 0;              // of its worker's memory since then
   std::vector<TransactionDocument> documents;
