@@ -814,7 +814,7 @@ export type PartialAllocation = "partial_resource_allocation_failure";
 
 export interface PartialAllocationFailure {
   failure_scenario: PartialAllocation;
-  failure_point: string;  // open: vram_allocation_failed, worker_lost, prepare_timeout, copy_failed
+  failure_point: string;  // open: vram_allocation_failed, worker_lost, prepare_timeout, overruled, copy_failed
   allocated_resources: AllocatedResource[];
   rollback_coordination: RollbackCoordination;
   transaction_id?: string | null;

@@ -960,7 +960,7 @@ PartialAllocation = Literal["partial_resource_allocation_failure"]
 @dataclass(kw_only=True)
 class PartialAllocationFailure:
     failure_scenario: PartialAllocation
-    failure_point: str  # open: vram_allocation_failed, worker_lost, prepare_timeout, copy_failed
+    failure_point: str  # open: vram_allocation_failed, worker_lost, prepare_timeout, overruled, copy_failed
     allocated_resources: list[AllocatedResource]
     rollback_coordination: RollbackCoordination
     transaction_id: Optional[str] = None

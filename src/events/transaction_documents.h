@@ -592,7 +592,8 @@ struct PartialAllocationFailure {
   std::optional<ReleaseProof> verified;
   Status check() const;
   static constexpr json::Rule rules[] = {
-      {.member = "failure_point", .words = "vram_allocation_failed, worker_lost, prepare_timeout, copy_failed"}};
+      {.member = "failure_point",
+       .words = "vram_allocation_failed, worker_lost, prepare_timeout, overruled, copy_failed"}};
 };
 BOOST_DESCRIBE_STRUCT(PartialAllocationFailure, (),
                       (failure_scenario, failure_point, allocated_resources, rollback_coordination, transaction_id,

@@ -254,7 +254,7 @@ Status on_task_failed(Turn& turn, Arrival& arrival) {
   const model::Residency* residency = residency_of_load(turn, arrival);
   run_over(turn, arrival.worker.worker_id, arrival.envelope.op_id);
   if (residency != nullptr) {
-    load_fails(turn, residency->transaction_id, why.message);
+    load_fails(turn, residency->transaction_id, "copy_failed", why.message);
     await_unload(turn.tables, *residency, why.message, turn.wall, turn.change);
     undo_load(turn.tables, *residency, TransactionEvent::acknowledged, why.message, turn.change);
     blame_load(turn, residency->wanted_by, why);

@@ -271,7 +271,7 @@ class Reunion {
             finish_load(turn_.tables, row, turn_.wall, turn_.change);
           } else {
             const std::string why = "its load failed while the orchestrator was away";
-            load_fails(turn_, row.transaction_id, why);
+            load_fails(turn_, row.transaction_id, "copy_failed", why);
             await_unload(turn_.tables, row, why, turn_.wall, turn_.change);
             undo_load(turn_.tables, row, TransactionEvent::acknowledged, why, turn_.change);
           }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "base/text.h"
 #include "domains/model/rules.h"
 #include "operations/model_load.h"
@@ -99,6 +100,7 @@ bool take_up_saga(Turn& turn) {
       entry.job_id = record.load->wanted_by;
       entry.decided = record.since;
       entry.unproven = true;
+      entry.failure_point = "copy_failed";  // only of such a load something is left to undo
     }
     if (record.request_id) entry.job_id = JobId(record.request_id->str());
     LoggedTransaction& kept = open(turn, std::move(entry));
@@ -169,13 +171,27 @@ void await_proof(LoggedTransaction& load) {
   load.samples = 0;
 }
 
+/// The words of §3.8 for what ended a load before it was decided.
+std::string_view failure_point_of(TransactionEvent event) {
+  switch (event) {
+    case TransactionEvent::vote_abort: return "vram_allocation_failed";
+    case TransactionEvent::prepare_timeout: return "prepare_timeout";
+    case TransactionEvent::participant_lost: return "worker_lost";
+    case TransactionEvent::overruled:
+    case TransactionEvent::vote_commit:
+    case TransactionEvent::acknowledged: break;
+  }
+  LOCKSTEP_CHECK(event == TransactionEvent::overruled);  // the others end nothing
+  return "overruled";
+}
+
 void aborted(Turn& turn, LoggedTransaction& load) {
   load.state = LoggedState::aborted;
   if (load.reason.empty()) load.reason = "its participant or the link to it was lost before it had voted";
   await_proof(load);
   write(turn, load, voting(load));
   write(turn, load, outcome(turn, load));
-  write(turn, load, partial_allocation(load, "vram_allocation_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
+  write(turn, load, partial_allocation(load, {ledger_is_free_of(turn, load), {}, {}, {}}));
   write(turn, load, device_memory_consistency(turn, load));
   end(turn, load);
 }
@@ -198,7 +214,7 @@ void undone(Turn& turn, LoggedTransaction& load) {
   const bool proven = saga_of(turn, load) == nullptr;
   load.state = proven ? LoggedState::compensated : LoggedState::compensating;
   await_proof(load);
-  write(turn, load, partial_allocation(load, "copy_failed", {ledger_is_free_of(turn, load), {}, {}, {}}));
+  write(turn, load, partial_allocation(load, {ledger_is_free_of(turn, load), {}, {}, {}}));
   write(turn, load, outcome(turn, load));
   write(turn, load, device_memory_consistency(turn, load));
   if (!proven) return;
@@ -350,10 +366,16 @@ void load_progressed(Turn& turn, const TransactionId& id, double progress) {
   write(turn, *load, loading_state(turn, *load, progress));
 }
 
-void load_fails(Turn& turn, const TransactionId& id, const std::string& reason) {
+void load_aborts(Turn& turn, const TransactionId& id, TransactionEvent event) {
+  LoggedTransaction* load = find(turn, id);
+  if (load != nullptr) load->failure_point = failure_point_of(event);
+}
+
+void load_fails(Turn& turn, const TransactionId& id, std::string_view point, const std::string& reason) {
   note_reason(turn, id, reason);
   LoggedTransaction* load = find(turn, id);
   if (load == nullptr || !turn.live.transactions.open.contains(id)) return;
+  load->failure_point = point;
   write(turn, *load, loading_failure(*load));
   write(turn, *load, load_saga(*load, true));
 }
@@ -386,13 +408,12 @@ void allocator_sampled(Turn& turn, const WorkerRecord& worker, const MemorySampl
     } else {
       proof.found = cat("incarnation ", load.incarnation.value, " of the worker is gone, and what it held with it");
     }
-    const std::string point = load.decided ? "copy_failed" : "vram_allocation_failed";
     load.unproven = proof.allocator == false || proof.driver == false;  // looked at again with the next sample
     if (load.unproven && !load.documents.empty() &&
         load.documents.back().name == PartialAllocationFailure::document_name) {
       load.documents.pop_back();
     }
-    write(turn, load, partial_allocation(load, point, std::move(proof)));
+    write(turn, load, partial_allocation(load, std::move(proof)));
   }
 }
 

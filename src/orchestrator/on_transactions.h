@@ -9,6 +9,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "orchestrator/turn.h"
 
@@ -19,8 +20,11 @@ void note_reason(Turn& turn, const TransactionId& id, const std::string& reason)
 
 /// A copy that runs: the newest state of it takes the place of the one before.
 void load_progressed(Turn& turn, const TransactionId& id, double progress);
+/// The load is not decided and will not be: what ended it.
+void load_aborts(Turn& turn, const TransactionId& id, TransactionEvent event);
 /// The load is about to be undone: while it still holds everything, what will be taken back, and in which order.
-void load_fails(Turn& turn, const TransactionId& id, const std::string& reason);
+/// point: copy_failed, worker_lost
+void load_fails(Turn& turn, const TransactionId& id, std::string_view point, const std::string& reason);
 /// What the worker's own allocator counts now: proof that what failed loads had there is free again (§3.8).
 void allocator_sampled(Turn& turn, const WorkerRecord& worker, const MemorySample& sample);
 

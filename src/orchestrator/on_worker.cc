@@ -96,6 +96,7 @@ bool forget_lost_segments(Turn& turn) {
 /// A load that will not be decided: nothing of it is durable, so it is forgotten (presumed abort).
 LoadIntents::iterator forget_intent(Turn& turn, LoadIntents::iterator intent, TransactionEvent event) {
   LOCKSTEP_CHECK(after(intent->second.state, event) == TransactionState::aborted);
+  load_aborts(turn, intent->first, event);
   turn.effect(out::DisarmTimer{cat("prepare:", intent->first.str())});
   return turn.live.intents.erase(intent);
 }
@@ -210,7 +211,7 @@ void on_worker_gone(Turn& turn, const in::WorkerGone& input) {
   for (const auto& [key, entry] : turn.tables.model.residencies.entries()) {
     const model::Residency& held = entry.row;
     if (held.worker_id != input.worker_id || held.state != model::ResidencyState::loading) continue;
-    load_fails(turn, held.transaction_id, how);
+    load_fails(turn, held.transaction_id, "worker_lost", how);
   }
   drop_intents(turn, input.worker_id);
   disarm(turn, input.worker_id, {"start", "silence", "progress", "freeze", "cancel", "rejoin"});

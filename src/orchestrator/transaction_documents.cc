@@ -303,10 +303,9 @@ bool ledger_is_free_of(const Turn& turn, const LoggedTransaction& load) {
          !prepares(turn, load) && !turn.tables.transactions.decisions.contains(load.transaction_id.str());
 }
 
-PartialAllocationFailure partial_allocation(const LoggedTransaction& load, std::string failure_point,
-                                            ReleaseProof proof) {
+PartialAllocationFailure partial_allocation(const LoggedTransaction& load, ReleaseProof proof) {
   PartialAllocationFailure out;
-  out.failure_point = std::move(failure_point);
+  out.failure_point = load.failure_point;
   // What the services held when the last participant failed, in the order in which they took it. Before the decision
   // the bytes on the device are the participant's to promise, and are what failed.
   out.allocated_resources = {{"device_reservation", "allocated", true}};

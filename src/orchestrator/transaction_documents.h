@@ -22,17 +22,16 @@ DeviceMemoryConsistency device_memory_consistency(const Turn& turn, const Logged
 AtomicModelMemory model_memory_document(const Turn& turn, const LoggedTransaction& load);
 /// progress: of the copy, 0 to 1.
 ModelLoadingStateUpdate loading_state(const Turn& turn, const LoggedTransaction& load, double progress);
-/// In the order in which undo_load takes it back.
+/// In the order of §3.2. What undo_load takes back, it takes back in one commit.
 ModelLoadingFailure loading_failure(const LoggedTransaction& load);
 TransactionVoting voting(const LoggedTransaction& load);
 TransactionOutcome outcome(const Turn& turn, const LoggedTransaction& load);
-/// back: it is being undone, and nothing is undone yet.
 /// Of what the log knows by its record alone: a rollback, a definition that this program does not have.
 Saga rollback_saga(const LoggedTransaction& entry);
+/// back: it is being undone, and nothing is undone yet.
 Saga load_saga(const LoggedTransaction& load, bool back = false);
 /// proof: what was found when it was measured whether all is free again.
-PartialAllocationFailure partial_allocation(const LoggedTransaction& load, std::string failure_point,
-                                            ReleaseProof proof);
+PartialAllocationFailure partial_allocation(const LoggedTransaction& load, ReleaseProof proof);
 /// Of the ledger alone: no row is the transaction's.
 bool ledger_is_free_of(const Turn& turn, const LoggedTransaction& load);
 

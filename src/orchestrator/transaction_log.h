@@ -71,8 +71,9 @@ struct LoggedTransaction {
   std::string run_id;  // image
   std::uint32_t attempt = 0;
   ImageStep step = ImageStep::inferring;
-  std::string reason;  // why it was aborted or undone
-  std::string saga;    // of a rollback, and of what an earlier life began to undo: the definition's name
+  std::string reason;         // why it was aborted or undone
+  std::string failure_point;  // load: where it failed, in the words of §3.8
+  std::string saga;           // of a rollback, and of what an earlier life began to undo: the definition's name
   WallTime began;
   WallTime changed;
   std::optional<WallTime> decided;

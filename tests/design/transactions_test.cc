@@ -156,6 +156,7 @@ TEST_F(Design_3_documents_of_runs, a_load_that_its_worker_votes_against) {
   const auto partial = last<PartialAllocationFailure>(load, "partial_resource_allocation_failure");
   EXPECT_EQ(partial.rollback_coordination.rollback_sequence,
             (Names{"release_ram_cache_space", "release_device_reservation"}));
+  EXPECT_EQ(partial.failure_point, "vram_allocation_failed");
   EXPECT_TRUE(partial.verified->ledger);
   EXPECT_FALSE(partial.verified->allocator.has_value()) << "nothing was measured yet";
   EXPECT_EQ(last<TransactionOutcome>(load, "transaction_outcome").transaction_status, "aborted");
@@ -165,6 +166,15 @@ TEST_F(Design_3_documents_of_runs, a_load_without_a_vote_in_time_says_why) {
   stage.input(in::TimerFired{cat("prepare:", load.str())});
   EXPECT_EQ(view(load).state, "aborted");
   EXPECT_EQ(view(load).reason, cat(worker, " did not vote in time"));
+  EXPECT_EQ(last_partial(stage, load).failure_point, "prepare_timeout");
+  expect_checked(load);
+}
+
+TEST_F(Design_3_documents_of_runs, a_load_whose_worker_dies_before_its_vote_says_so) {
+  stage.die(worker);
+  EXPECT_EQ(view(load).state, "aborted");
+  EXPECT_EQ(last_partial(stage, load).failure_point, "worker_lost");
+  expect_checked(load);
 }
 
 // §3.2 rollback, §3.6 compensation, §3.8: in the reverse order, and proven by ledger and allocator.
@@ -181,6 +191,7 @@ TEST_F(Design_3_documents_of_runs, a_load_whose_copy_fails_is_compensated) {
   expect_checked(load);
   EXPECT_EQ(last<Saga>(load, "saga").compensation_sequence, (Names{"unload_model_from_vram", "remove_model_from_cache",
                                                                    "deallocate_vram", "release_device_reservation"}));
+  EXPECT_EQ(last_partial(stage, load).failure_point, "copy_failed");
   const auto failure = last<ModelLoadingFailure>(load, "model_loading_failure");
   EXPECT_EQ(failure.reason, "CUDA out of memory");
   EXPECT_EQ(failure.rollback_sequence.at(0).action, "release_vram_reservation");
@@ -299,6 +310,7 @@ TEST_F(Design_3_documents_of_runs, a_load_whose_worker_dies_after_the_decision) 
   EXPECT_NE(view(load).reason.find("signal 11"), std::string::npos) << view(load).reason;
   EXPECT_EQ(last<TransactionOutcome>(load, "transaction_outcome").transaction_status, "committed_participant_lost")
       << "decided means decided";
+  EXPECT_EQ(last_partial(stage, load).failure_point, "worker_lost");
   expect_checked(load);
 }
 
@@ -387,6 +399,7 @@ TEST_F(Design_3_documents_of_runs, a_person_may_abort_what_prepares) {
   EXPECT_EQ(view(load).state, "aborted");
   EXPECT_EQ(view(load).reason, "a person decided: it hangs");
   EXPECT_EQ(view(load).resolved_by_hand->was, "preparing");
+  EXPECT_EQ(last_partial(stage, load).failure_point, "overruled");
   EXPECT_EQ(stage.sent(FrameType::transaction_abort).size(), 1u);
   stage.expect_no_trace_of_a_load();
   EXPECT_EQ(resolve(load, R"({"decision":"abort","reason":"again"})").status, 409) << "decided means decided";
