@@ -246,7 +246,11 @@ bool follow_load(Turn& turn, LoggedTransaction& load) {
 
 void finish_image_log(Turn& turn, LoggedTransaction& image, LoggedState state, std::string reason) {
   if (image.reason.empty()) image.reason = std::move(reason);
-  if (state == LoggedState::compensated) write(turn, image, image_saga(image, true));
+  if (state == LoggedState::compensated) {
+    write(turn, image, image_saga(image, true));
+    // Of what was handed over, the inference is complete, whatever became of the image.
+    if (image.step == ImageStep::inferring) write(turn, image, session_sync(turn, image, "failed"));
+  }
   image.state = state;
   write(turn, image, pipeline_flow(turn, image));
   write(turn, image, image_saga(image));

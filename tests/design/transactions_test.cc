@@ -350,7 +350,21 @@ TEST_F(Design_3_documents_of_runs, an_image_that_fails_is_compensated_in_reverse
             stage.sent(FrameType::inference_request).back().envelope.attempt,
             stage.sent(FrameType::inference_request).back().envelope.op_id);
   EXPECT_EQ(view(id).state, "compensated");
+  const Names expected{"atomic_processing_inference",
+                       "session_inference_state_sync",
+                       "atomic_inference_postprocessing",
+                       "inference_postprocessing_pipeline",
+                       "saga",
+                       "saga",
+                       "session_inference_state_sync",
+                       "inference_postprocessing_pipeline",
+                       "saga"};
+  EXPECT_EQ(names(id), expected);
+  EXPECT_EQ(streamed(id), expected);
   expect_checked(id);
+  const auto sync = last<SessionInferenceSync>(id, "session_inference_state_sync");
+  EXPECT_EQ(sync.state_synchronization.at(1).data.inference_readiness, "failed");
+  EXPECT_EQ(sync.state_synchronization.at(0).data.resource_allocation, "released");
   const auto flow = last<InferencePostprocessingFlow>(id, "inference_postprocessing_pipeline");
   EXPECT_EQ(flow.flow_stages.at(1).consistent, false);
   EXPECT_EQ(flow.flow_stages.at(2).found, "a bad prompt");
