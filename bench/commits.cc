@@ -139,8 +139,9 @@ class Services {
   Result<TransactionPrepare> prepare(int slot) {
     const TransactionId id = transaction_id(epoch, ++made_);
     worker_.device_id = DeviceId(device_name(slot));
-    LoadIntent intent = LOCKSTEP_TRY(
-        prepare_load(tables_, intents_, worker_, ModelId(model_name(slot)), JobId("req_000003_000001/00"), id));
+    const ModelId model(model_name(slot));
+    LoadIntent intent = LOCKSTEP_TRY(prepare_load(tables_, worker_, model, JobId("req_000003_000001/00"), id,
+                                                  votes_on_load(tables_, intents_, worker_, model)));
     TransactionPrepare out{id, intent.plan};
     intents_.emplace(id, std::move(intent));
     return out;

@@ -87,18 +87,32 @@ bool is_being_measured(const Tables& tables, const DeviceId& device) {
   });
 }
 
-Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
-                                const ModelId& model_id, const JobId& wanted_by, const TransactionId& transaction) {
-  const model::Model& model = *LOCKSTEP_TRY(model::usable(tables.model, model_id));
-  LOCKSTEP_TRY_STATUS(device::may_reserve(tables.device, worker.device_id));
-  for (const auto& [id, intent] : intents) {
-    if (intent.device_id == worker.device_id) {
-      return fail(ErrorCode::resource_exhausted, cat("device ", worker.device_id.str(), " prepares another load"));
-    }
+ServiceVotes votes_on_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
+                           const ModelId& model_id) {
+  const auto promised = [&](const auto& each) { return each.second.device_id == worker.device_id; };
+  Status device = device::may_reserve(tables.device, worker.device_id);
+  if (device && std::ranges::any_of(intents, promised)) {
+    device = fail(ErrorCode::resource_exhausted, cat("device ", worker.device_id.str(), " prepares another load"));
   }
-  // Nothing else is promised there, so what is left to hold back is what failed loads may still occupy.
-  LOCKSTEP_TRY_STATUS(memory::may_reserve(tables.memory, worker.device_id, limit_on(tables, worker.device_id).bytes,
-                                          unproven_on(tables, worker.device_id), model.bytes));
+  // Where the device says yes nothing else is promised, so what is left to hold back is what failed loads may occupy.
+  const model::Model* row = tables.model.models.find(model_id.str());
+  Status memory = memory::may_reserve(tables.memory, worker.device_id, limit_on(tables, worker.device_id).bytes,
+                                      unproven_on(tables, worker.device_id), row == nullptr ? Bytes{} : row->bytes);
+  const auto usable = model::usable(tables.model, model_id);
+  Status model = usable ? Status() : Status(fail(usable.error().code, usable.error().message));
+  return {{model_loading.steps[0].service, std::move(device)},
+          {model_loading.steps[1].service, std::move(memory)},
+          {model_loading.steps[2].service, std::move(model)}};
+}
+
+ServiceVotes::const_iterator first_no(const ServiceVotes& votes) {
+  return std::ranges::find_if(votes, [](const ServiceVote& each) { return !each.vote; });
+}
+
+Result<LoadIntent> prepare_load(const Tables& tables, const WorkerRecord& worker, const ModelId& model_id,
+                                const JobId& wanted_by, const TransactionId& transaction, ServiceVotes votes) {
+  if (const auto no = first_no(votes); no != votes.end()) return no->vote.error();
+  const model::Model& model = tables.model.models.at(model_id.str());
   LoadIntent intent{.transaction_id = transaction,
                     .worker_id = worker.worker_id,
                     .incarnation = worker.incarnation,
@@ -108,7 +122,8 @@ Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents
                              .path = LOCKSTEP_TRY(model::configuration_of(tables.model, model))->path,
                              .bytes = model.bytes,
                              .components = {}},
-                    .wanted_by = wanted_by};
+                    .wanted_by = wanted_by,
+                    .votes = std::move(votes)};
   for (const model::Part& part : model::parts_of(tables.model, model)) {
     ComponentPlan& plan = intent.plan.components.emplace_back();
     plan.name = part.component.name;

@@ -7,6 +7,8 @@
 
 #include <map>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "events/link_messages.h"
@@ -26,6 +28,13 @@ inline constexpr StepDefinition model_loading_steps[] = {
 inline constexpr SagaDefinition model_loading{"cross_domain_model_loading", 1, model_loading_steps};
 static_assert(well_formed(model_loading));
 
+/// What one of the coordinator's own services votes on a load (§3.5 phase 1); of a no, why.
+struct ServiceVote {
+  std::string_view service;
+  Status vote;
+};
+using ServiceVotes = std::vector<ServiceVote>;
+
 /// A load that prepares: what the coordinator asked the worker to promise. In memory only (presumed abort).
 struct LoadIntent {
   TransactionId transaction_id;
@@ -35,6 +44,7 @@ struct LoadIntent {
   DeviceId device_id;
   LoadPlan plan;
   JobId wanted_by;
+  ServiceVotes votes;  // of device, memory and model
 };
 using LoadIntents = std::map<TransactionId, LoadIntent>;
 
@@ -53,10 +63,16 @@ bool is_being_measured(const Tables& tables, const DeviceId& device);
 /// Bytes that preparing loads have been promised on the device.
 Bytes promised_on(const LoadIntents& intents, const DeviceId& device);
 
-/// The local participants' votes (device, memory, model), without waiting for anybody.
+/// The services' votes: device, memory and model, as they are in the saga. Nobody is waited for, and nothing is held
+/// before all of them and the worker have said yes.
 /// unavailable or resource_exhausted: try later; not_found or data_loss: never.
-Result<LoadIntent> prepare_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
-                                const ModelId& model, const JobId& wanted_by, const TransactionId& transaction);
+ServiceVotes votes_on_load(const Tables& tables, const LoadIntents& intents, const WorkerRecord& worker,
+                           const ModelId& model);
+/// The first no; votes.end() when all say yes.
+ServiceVotes::const_iterator first_no(const ServiceVotes& votes);
+/// What the worker is asked to promise; the first no, where the services have not all said yes.
+Result<LoadIntent> prepare_load(const Tables& tables, const WorkerRecord& worker, const ModelId& model,
+                                const JobId& wanted_by, const TransactionId& transaction, ServiceVotes votes);
 
 /// The decision, on the participant's yes: everything the load holds, in one commit with the commit record itself.
 void decide_load(const Tables& tables, const LoadIntent& intent, Change& change);

@@ -123,6 +123,7 @@ LoggedTransaction entry_of(const LoadIntent& intent) {
   out.device_id = intent.device_id;
   out.bytes = intent.plan.bytes;
   out.job_id = intent.wanted_by;
+  out.votes = intent.votes;
   return out;
 }
 
@@ -149,6 +150,7 @@ std::optional<bool> driver_agrees(const Turn& turn, const LoggedTransaction& loa
 }
 
 void began(Turn& turn, const LoadIntent& intent) {
+  turn.live.transactions.refused.erase({intent.worker_id, intent.plan.model_id});
   LoggedTransaction& load = open(turn, entry_of(intent));
   load.beyond_allocator = beyond_allocator(turn, intent.worker_id);
   const auto samples = turn.live.samples.find(intent.device_id);
@@ -368,6 +370,43 @@ void load_progressed(Turn& turn, const TransactionId& id, double progress) {
   if (!load->documents.empty() && load->documents.back().name == ModelLoadingStateUpdate::document_name)
     load->documents.pop_back();
   write(turn, *load, loading_state(turn, *load, progress));
+}
+
+TransactionId next_transaction(Turn& turn) { return transaction_id(turn.live.epoch, ++turn.live.transactions_made); }
+
+void load_refused(Turn& turn, const WorkerRecord& worker, const ModelId& model, const JobId& wanted_by,
+                  const ServiceVotes& votes) {
+  const auto no = first_no(votes);
+  LOCKSTEP_CHECK(no != votes.end());
+  auto& refused = turn.live.transactions.refused;
+  const std::pair place(worker.worker_id, model);
+  if (!refused.contains(place) && refused.size() >= TransactionLog::ended_max) {
+    std::erase_if(refused, [&](const auto& each) {
+      const WorkerRecord* known = turn.tables.liveness.workers.find(each.first.first.str());
+      return known == nullptr || known->state == WorkerState::gone;
+    });
+    if (refused.size() >= TransactionLog::ended_max) return;
+  }
+  if (std::exchange(refused[place], no->service) == no->service) return;
+  LoggedTransaction entry;
+  entry.transaction_id = next_transaction(turn);
+  entry.state = LoggedState::aborted;
+  entry.model_id = model;
+  entry.worker_id = worker.worker_id;
+  entry.incarnation = worker.incarnation;
+  entry.device_id = worker.device_id;
+  if (const auto* row = turn.tables.model.models.find(model.str())) entry.bytes = row->bytes;
+  entry.job_id = wanted_by;
+  entry.votes = votes;
+  entry.asked = false;
+  entry.reason = shortened(cat(no->service, ": ", no->vote.error().message), 500);
+  LoggedTransaction& load = open(turn, std::move(entry));
+  write(turn, load, device_memory_document(turn, load));
+  write(turn, load, model_memory_document(turn, load));
+  write(turn, load, voting(load));
+  write(turn, load, outcome(turn, load));
+  write(turn, load, device_memory_consistency(turn, load));
+  end(turn, load);
 }
 
 void load_aborts(Turn& turn, const TransactionId& id, TransactionEvent event) {

@@ -20,6 +20,12 @@ void note_reason(Turn& turn, const TransactionId& id, const std::string& reason)
 
 /// A copy that runs: the newest state of it takes the place of the one before.
 void load_progressed(Turn& turn, const TransactionId& id, double progress);
+/// The next transaction of a load.
+TransactionId next_transaction(Turn& turn);
+/// A service of the coordinator said no, so the worker was not asked: a transaction that is aborted at once, with the
+/// votes. Told once for a model and a worker, until it is prepared there or another service says no.
+void load_refused(Turn& turn, const WorkerRecord& worker, const ModelId& model, const JobId& wanted_by,
+                  const ServiceVotes& votes);
 /// The load is not decided and will not be: what ended it.
 void load_aborts(Turn& turn, const TransactionId& id, TransactionEvent event);
 /// The load is about to be undone: while it still holds everything, what will be taken back, and in which order.

@@ -256,10 +256,16 @@ Outcome load(Turn& turn, Pass& pass, const JobId& wanted_by, const WorkerRecord&
   // One more copy in RAM would pin what an earlier one waits for: with enough workers it would never be free.
   const auto kind = turn.tables.device.devices.at(worker.device_id.str()).kind;
   if (pass.cache_blocked && kind == device::Kind::cpu) return Outcome::waits;
-  if (wanted.bytes > free_on(turn, worker)) return make_room(turn, worker, needed);
-  const TransactionId transaction = transaction_id(turn.live.epoch, ++turn.live.transactions_made);
-  const auto intent = prepare_load(turn.tables, turn.live.intents, worker, wanted.model_id, wanted_by, transaction);
-  if (!intent) return Outcome::waits;  // a local participant voted no: the device's lane is taken
+  const bool lacks_room = wanted.bytes > free_on(turn, worker);
+  if (lacks_room && make_room(turn, worker, needed) == Outcome::decided) return Outcome::decided;
+  ServiceVotes votes = votes_on_load(turn.tables, turn.live.intents, worker, wanted.model_id);
+  if (first_no(votes) != votes.end()) {
+    load_refused(turn, worker, wanted.model_id, wanted_by, votes);
+    return Outcome::waits;
+  }
+  const TransactionId transaction = next_transaction(turn);
+  const auto intent = prepare_load(turn.tables, worker, wanted.model_id, wanted_by, transaction, std::move(votes));
+  LOCKSTEP_CHECK(intent.has_value());
   turn.live.intents.emplace(transaction, *intent);
   turn.live.counters.cache_hits += intent->plan.components.size();  // each is there now, filled for it or before
   give_task(turn, worker, cat("load:", transaction.str()), wanted_by);

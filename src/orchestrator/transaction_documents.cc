@@ -225,6 +225,16 @@ ModelLoadingFailure loading_failure(const LoggedTransaction& load) {
   return out;
 }
 
+namespace {
+
+std::string lock_of(const LoggedTransaction& load, std::string_view service) {
+  if (service == "device_service") return cat(load.device_id.str(), "_allocation");
+  if (service == "memory_service") return cat("vram_allocation_", bytes_text(load.bytes));
+  return cat("cache_pin_", load.model_id.str());
+}
+
+}  // namespace
+
 TransactionVoting voting(const LoggedTransaction& load) {
   const bool all = load.state != LoggedState::aborted;
   PrepareVote worker{"python_model_worker", all ? Vote::vote_commit : Vote::vote_abort, {}, "confirmed", {}};
@@ -235,12 +245,19 @@ TransactionVoting voting(const LoggedTransaction& load) {
   }
   TransactionVoting out;
   out.transaction_id = load.transaction_id;
-  // The services share the coordinator's journal: they had voted before anybody else was asked.
-  out.participants = {
-      {"device_service", Vote::vote_commit, {cat(load.device_id.str(), "_allocation")}, "confirmed", {}},
-      {"memory_service", Vote::vote_commit, {cat("vram_allocation_", bytes_text(load.bytes))}, "confirmed", {}},
-      {"model_service", Vote::vote_commit, {cat("cache_pin_", load.model_id.str())}, "confirmed", {}},
-      std::move(worker)};
+  // The services share the coordinator's journal: they have voted before anybody else is asked.
+  for (const ServiceVote& each : load.votes) {
+    PrepareVote& vote = out.participants.emplace_back();
+    vote.participant = each.service;
+    vote.prepare_result = each.vote ? Vote::vote_commit : Vote::vote_abort;
+    vote.rollback_capability = each.vote ? "confirmed" : "not_needed";
+    if (each.vote) {
+      vote.resource_locks.push_back(lock_of(load, each.service));
+    } else {
+      vote.reason = each.vote.error().message;
+    }
+  }
+  if (load.asked) out.participants.push_back(std::move(worker));
   out.coordinator_decision = all ? CoordinatorDecision::proceed_to_commit : CoordinatorDecision::abort;
   return out;
 }
@@ -277,7 +294,7 @@ TransactionOutcome outcome(const Turn& turn, const LoggedTransaction& load) {
     worker.commit_result = CommitResult::committed;
   }
   const CommitResult answer = worker.commit_result;
-  out.participant_responses.push_back(std::move(worker));
+  if (load.asked) out.participant_responses.push_back(std::move(worker));
   out.transaction_status = !commit                             ? "aborted"
                            : answer == CommitResult::committed ? "committed_successfully"
                            : answer == CommitResult::lost      ? "committed_participant_lost"

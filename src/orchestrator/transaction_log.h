@@ -9,6 +9,8 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <boost/describe.hpp>
@@ -16,6 +18,7 @@
 #include "base/ids.h"
 #include "base/units.h"
 #include "events/json_write.h"
+#include "operations/model_load.h"
 
 namespace lockstep {
 
@@ -68,6 +71,8 @@ struct LoggedTransaction {
   DeviceId device_id;
   Bytes bytes;         // load: of the model
   JobId job_id;        // image; load: the job or order that wants it
+  ServiceVotes votes;  // load
+  bool asked = true;   // load: the worker was, since all services had said yes
   std::string run_id;  // image
   std::uint32_t attempt = 0;
   ImageStep step = ImageStep::inferring;
@@ -103,6 +108,10 @@ struct TransactionLog {
   std::set<TransactionId> open;
   std::deque<TransactionId> ended;  // the oldest is forgotten first
   std::vector<BegunImage> begun;
+  // The service that said no, of loads that were refused before a worker was asked: each is told once, not with every
+  // look at what waits. Gone when the load is prepared there. When there are too many, those of workers that are gone
+  // go, and else no more are told.
+  std::map<std::pair<WorkerId, ModelId>, std::string_view> refused;
 };
 
 }  // namespace lockstep

@@ -376,6 +376,58 @@ TEST_F(Design_3_6_failed_load, a_worker_that_keeps_no_more_than_the_load_itself_
   EXPECT_EQ(prepares(), 1u);
 }
 
+/// The transactions whose worker was never asked, by the documents of their votes.
+std::vector<TransactionView> refused(Stage& stage) {
+  stage.input(in::View{900, "transactions"});
+  const std::string body = stage.all<out::Reply>().back().body;
+  const auto all = json::from_text<TransactionsView>(body, nullptr, {.size_max = 1 << 24, .depth_max = 40}).value();
+  std::vector<TransactionView> out;
+  for (const TransactionView& each : all.transactions) {
+    if (each.state == "aborted") out.push_back(view(stage, each.transaction_id));
+  }
+  return out;
+}
+
+// §3.5 phase 1: the coordinator's own services vote too, and a no of theirs is seen: once, not with every look.
+TEST_F(Design_3_6_failed_load, what_memory_refuses_meanwhile_is_an_aborted_transaction_that_says_so_once) {
+  EXPECT_TRUE(refused(stage).empty());
+  fail_copy();
+  stage.generate(2);
+  sample(700_MiB);
+  sample(700_MiB);
+  ASSERT_EQ(refused(stage).size(), 1u) << "of one model on one worker, whoever wants it";
+  const TransactionView shown = refused(stage).front();
+  EXPECT_EQ(shown.reason, "memory_service: device gpu_0 has 50MB of 200MB free, 150MB are needed");
+  std::vector<std::string> names;
+  for (const DocumentView& each : shown.documents.value()) names.push_back(each.name);
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"atomic_device_memory_allocation", "atomic_model_memory_loading",
+                                      "transaction_voting", "transaction_outcome", "device_memory_consistency"}));
+  const auto voting = json::from_text<TransactionVoting>(shown.documents->at(2).body.text).value();
+  ASSERT_EQ(voting.participants.size(), 3u) << "the worker was not asked";
+  EXPECT_EQ(voting.participants[0].prepare_result, Vote::vote_commit);
+  EXPECT_EQ(voting.participants[1].participant, "memory_service");
+  EXPECT_EQ(voting.participants[1].prepare_result, Vote::vote_abort);
+  EXPECT_EQ(voting.participants[1].reason, "device gpu_0 has 50MB of 200MB free, 150MB are needed");
+  EXPECT_TRUE(voting.participants[1].resource_locks.empty());
+  EXPECT_EQ(voting.participants[2].prepare_result, Vote::vote_commit);
+  EXPECT_EQ(voting.coordinator_decision, CoordinatorDecision::abort);
+  const auto outcome = json::from_text<TransactionOutcome>(shown.documents->at(3).body.text).value();
+  EXPECT_EQ(outcome.participant_responses.size(), 3u);
+  EXPECT_EQ(outcome.transaction_status, "aborted");
+  const auto chain = json::from_text<AtomicModelMemory>(shown.documents->at(1).body.text).value().dependency_chain;
+  EXPECT_EQ(chain, (std::vector<std::string>{"ram_cache_available"})) << "no VRAM was reserved";
+  EXPECT_EQ(prepares(), 1u);
+
+  // Once it was prepared there, the next refusal is news again.
+  sample(0_MiB);
+  ASSERT_EQ(prepares(), 2u);
+  load = stage.prepared();
+  stage.vote("w0", load, Vote::vote_commit);
+  fail_copy();
+  EXPECT_EQ(refused(stage).size(), 2u);
+}
+
 TEST_F(Design_3_6_failed_load, half_of_what_it_was_is_the_most_that_may_be_left) {
   fail_copy();
   sample(75_MiB + Bytes{1});
