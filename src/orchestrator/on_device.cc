@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "domains/device/rules.h"
 #include "domains/model/rules.h"
+#include "domains/processing/rules.h"
 #include "orchestrator/deliver.h"
 #include "orchestrator/on_calibration.h"
 #include "orchestrator/set.h"
@@ -16,8 +17,7 @@ namespace {
 
 constexpr std::string_view config_suffix = "/config";
 constexpr std::string_view devices_prefix = "devices/";
-constexpr std::string_view default_class = "interactive";  // of an image that belongs to no session
-constexpr double unknown_seconds = 1e6;                    // a busy device that told nothing: later than an idle one
+constexpr double unknown_seconds = 1e6;  // a busy device that told nothing: later than an idle one
 
 struct HealthChanged {
   DeviceId device_id;
@@ -123,18 +123,28 @@ void set_routing(Turn& turn, const in::Set& input) {
       json::to_text(RoutingView{turn.live.rev.next(), routing.revision, routing.routing_table, routing.confirmed_by})});
 }
 
+/// What an image asks of its device, in the words of device::Access.
+struct Use {
+  std::string_view work;
+  std::string session_class;
+};
+
 std::string_view work_of(const processing::Request& request, const processing::Job& job) {
   if (request.kind == processing::RequestKind::check) return "check";
   return job.stage == processing::JobStage::queued ? "inference" : "postprocessing";
 }
 
+Use use_of(const Turn& turn, const processing::Request& request, const processing::Job& job) {
+  return {work_of(request, job), json::enum_name(processing::class_of(turn.tables.processing, request))};
+}
+
 /// A check is routed as postprocessing: it is the same work without an image before it.
 std::string_view route_name(std::string_view work) { return work == "check" ? "postprocessing" : work; }
 
-/// "" when the device may do the work, whatever the routes say.
-std::string refused_because(const Turn& turn, const DeviceId& device, std::string_view work) {
+/// "" when the device may be used so, whatever the routes say.
+std::string refused_because(const Turn& turn, const DeviceId& device, const Use& use) {
   const device::Config config = turn.tables.device.config_of(device);
-  const std::string access = device::refused_because(config, work, default_class);
+  const std::string access = device::refused_because(config, use.work, use.session_class);
   if (!access.empty()) return access;
   const device::Health* health = turn.tables.device.health.find(device.str());
   if (health != nullptr && health->level == device::HealthLevel::critical &&
@@ -158,14 +168,14 @@ double load_seconds(const Turn& turn) {
 }
 
 /// The device as its route sees it: whether it can be used, and when it could begin.
-device::RouteTarget target(const Turn& turn, const std::optional<DeviceId>& id, std::string_view work,
+device::RouteTarget target(const Turn& turn, const std::optional<DeviceId>& id, const Use& use,
                            const std::vector<ModelId>& needed, const WaitSeconds& waiting) {
   device::RouteTarget out;
   if (!id) return out;
   const WorkerRecord* worker = worker_of(turn, *id);
   if (worker == nullptr || !hears(turn, *worker)) return out;
   const WorkerLive& live = turn.live.workers.at(worker->worker_id);
-  if (live.silent || live.kill_sent || !refused_because(turn, *id, work).empty()) return out;
+  if (live.silent || live.kill_sent || !refused_because(turn, *id, use).empty()) return out;
   out.usable = true;
   out.healthy = turn.tables.device.level_of(*id) == device::HealthLevel::ok;
   if (!live.task.empty()) {
@@ -352,12 +362,12 @@ void step_measured(Turn& turn, const WorkerRecord& worker, const ExecutionMetric
 
 void keep_allowed(const Turn& turn, const processing::Request& request, const processing::Job& job,
                   const std::vector<ModelId>& needed, WaitSeconds& waiting, std::vector<WorkerRecord>& workers) {
-  const std::string_view work = work_of(request, job);
-  const FrameType start = work == "inference" ? FrameType::inference_request : FrameType::postprocessing_request;
+  const Use use = use_of(turn, request, job);
+  const FrameType start = use.work == "inference" ? FrameType::inference_request : FrameType::postprocessing_request;
   std::erase_if(workers, [&](const WorkerRecord& worker) {
-    return !refused_because(turn, worker.device_id, work).empty() || !may_begin(turn, worker, start);
+    return !refused_because(turn, worker.device_id, use).empty() || !may_begin(turn, worker, start);
   });
-  const device::Route route = device::route_of(turn.tables.device.routes(), route_name(work));
+  const device::Route route = device::route_of(turn.tables.device.routes(), route_name(use.work));
   if (route.any()) {
     // Without a route every device may; a healthy one is better.
     std::ranges::stable_partition(workers, [&](const WorkerRecord& worker) {
@@ -366,8 +376,8 @@ void keep_allowed(const Turn& turn, const processing::Request& request, const pr
     return;
   }
   const auto chosen = [&]() -> std::optional<DeviceId> {
-    switch (device::choose(target(turn, route.primary, work, needed, waiting),
-                           target(turn, route.secondary, work, needed, waiting))) {
+    switch (device::choose(target(turn, route.primary, use, needed, waiting),
+                           target(turn, route.secondary, use, needed, waiting))) {
       case device::Choice::primary: return route.primary;
       case device::Choice::secondary: return route.secondary;
       case device::Choice::nobody: return std::nullopt;
@@ -379,18 +389,18 @@ void keep_allowed(const Turn& turn, const processing::Request& request, const pr
 }
 
 std::string no_device_because(const Turn& turn, const processing::Request& request, const processing::Job& job) {
-  const std::string_view work = work_of(request, job);
-  const device::Route route = device::route_of(turn.tables.device.routes(), route_name(work));
+  const Use use = use_of(turn, request, job);
+  const device::Route route = device::route_of(turn.tables.device.routes(), route_name(use.work));
   std::string why;
   for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
     const DeviceId& id = entry.row.device_id;
     if (!route.any() && route.primary != id && route.secondary != id) continue;
     const WorkerRecord* worker = worker_of(turn, id);
-    const std::string refused = refused_because(turn, id, work);
+    const std::string refused = refused_because(turn, id, use);
     if (refused.empty() && (route.any() || (worker != nullptr && hears(turn, *worker)))) return "";
     why += cat(why.empty() ? "" : "; ", refused.empty() ? cat(id.str(), " is not online") : refused);
   }
-  if (why.empty() && !route.any()) why = cat("the routes of ", work, " name no device that is there");
+  if (why.empty() && !route.any()) why = cat("the routes of ", use.work, " name no device that is there");
   return why;
 }
 

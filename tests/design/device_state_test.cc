@@ -39,6 +39,14 @@ class Design_2_1_device : public testing::Test {
     stage.applied(told.back(), std::move(rejected));
   }
   device::Config config(const DeviceId& device = gpu_0) const { return stage.tables().device.config_of(device); }
+  /// An image of a session of its own.
+  void image_of(std::string_view session_class) {
+    stage.input(command_at(++replies, "sessions", cat(R"({"session_class":")", session_class, R"("})")));
+    GenerateBody body;
+    body.session_id = stage.tables().processing.sessions.entries().rbegin()->first;
+    stage.generate_with(++replies, body, false);
+    stage.fill_segments();
+  }
   /// Where the newest load was prepared.
   std::string prepared_on() const {
     const auto sent = stage.sent(FrameType::transaction_prepare);
@@ -161,6 +169,31 @@ TEST_F(Design_2_1_device, a_device_does_only_the_work_it_is_given_access_for) {
   set("devices/gpu_0/config", R"({"access":{"work":["postprocessing"],"session_classes":[]}})");
   stage.generate(1);
   stage.fill_segments();
+  EXPECT_EQ(prepared_on(), "w1");
+}
+
+// §1.1 access control: the class is that of the image's session; an image without one is interactive.
+TEST_F(Design_2_1_device, a_device_for_one_class_of_sessions_does_images_of_that_class_only) {
+  const std::string batch_only = R"({"access":{"work":[],"session_classes":["batch"]}})";
+  set("devices/gpu_0/config", batch_only);
+  stage.generate(1);
+  stage.fill_segments();
+  EXPECT_EQ(prepared_on(), "w1");
+  image_of("batch");
+  ASSERT_EQ(stage.sent(FrameType::transaction_prepare).size(), 2u);
+  EXPECT_EQ(prepared_on(), "w0");
+  set("devices/gpu_1/config", batch_only);
+  stage.generate(2, false);
+  stage.input(in::View{3, "requests/req_000001_000003"});
+  EXPECT_NE(stage.all<out::Reply>().back().body.find("gpu_0 is not for interactive sessions (access/session_classes)"),
+            std::string::npos)
+      << stage.all<out::Reply>().back().body;
+}
+
+TEST_F(Design_2_1_device, a_route_leads_to_its_secondary_where_the_primary_is_not_for_the_sessions_class) {
+  route(R"({"inference_primary":"gpu_0","inference_secondary":"gpu_1"})");
+  set("devices/gpu_0/config", R"({"access":{"work":[],"session_classes":["interactive"]}})");
+  image_of("batch");
   EXPECT_EQ(prepared_on(), "w1");
 }
 

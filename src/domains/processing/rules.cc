@@ -144,6 +144,10 @@ bool may_start(const Tables& tables, const Request& request) {
   return state == SessionState::active || state == SessionState::completing;
 }
 
+SessionClass class_of(const Tables& tables, const Request& request) {
+  return request.session_id ? tables.sessions.at(*request.session_id).session_class : SessionClass::interactive;
+}
+
 Result<Percent> read_resume_condition(const std::string& text) {
   constexpr std::string_view before = "memory_usage_below_";
   constexpr std::string_view behind = "_percent";

@@ -61,6 +61,9 @@ OperationCount count_operations(const Tables& tables, const Session& session);
 /// Whether an operation of a job may start: its session, if it has one, is active or completing.
 bool may_start(const Tables& tables, const Request& request);
 
+/// Of its session; a request without one is interactive.
+SessionClass class_of(const Tables& tables, const Request& request);
+
 /// "memory_usage_below_80_percent" as 80; invalid_argument when it is another sentence or above 100.
 Result<Percent> read_resume_condition(const std::string& text);
 
