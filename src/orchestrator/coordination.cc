@@ -68,14 +68,6 @@ bool is_there(const Turn& turn, const ModelId& model, const WorkerId& worker) {
   return held != nullptr && held->state == model::ResidencyState::loaded;
 }
 
-Bytes held_for(const Turn& turn, const std::string& session, const DeviceId& device) {
-  Bytes sum;
-  for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
-    if (entry.row.session_id == session && entry.row.device_id == device) sum += entry.row.bytes;
-  }
-  return sum;
-}
-
 /// What is to be said now. Limits first: a demand above one is never queued.
 Judgement judge(const Turn& turn, const Wish& wish) {
   const DeviceId& device = wish.worker->device_id;
@@ -101,7 +93,7 @@ Judgement judge(const Turn& turn, const Wish& wish) {
                     to_text(cache_limit(turn))));
     }
   }
-  const Bytes all = wish.memory() + model_bytes + held_for(turn, session->session_id, device);
+  const Bytes all = wish.memory() + model_bytes + memory::granted_to(turn.tables.memory, session->session_id, device);
   if (const Status within = memory::within_limit(all, session->max_memory, "max_memory"); !within) {
     return no(cat(within.error().message, " in session ", session->session_id));
   }

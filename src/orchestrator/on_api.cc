@@ -148,6 +148,9 @@ void take_in(Turn& turn, ReplyId reply, bool wait, bool as_url, Result<processin
   if (const std::string why = nothing_new_because(turn); !why.empty()) {
     return refuse(turn, reply, fail(ErrorCode::unavailable, why));
   }
+  for (const auto stage : {processing::JobStage::queued, processing::JobStage::generated}) {
+    if (const Status room = session_has_room(turn, *request, stage); !room) return refuse(turn, reply, room.error());
+  }
   accept(turn.tables, *request, turn.wall, turn.change);
   if (wait) {
     turn.live.waiting.emplace(request->request_id, Waiting{reply, as_url});

@@ -4,10 +4,13 @@
 #include <charconv>
 
 #include "base/check.h"
+#include "domains/memory/rules.h"
+#include "domains/model/rules.h"
 #include "domains/processing/rules.h"
 #include "operations/sessions.h"
 #include "operations/workflow.h"
 #include "orchestrator/coordination.h"
+#include "orchestrator/costs.h"
 #include "orchestrator/deliver.h"
 
 namespace lockstep {
@@ -320,6 +323,41 @@ bool session_allows(const Turn& turn, const processing::Request& request, const 
   if (!request.session_id) return true;
   const auto& allowed = turn.tables.processing.sessions.at(*request.session_id).gpu_allocation;
   return allowed.empty() || std::ranges::find(allowed, device) != allowed.end();
+}
+
+Status session_has_room(const Turn& turn, const processing::Request& request, const DeviceId& device, Bytes models,
+                        Bytes beside) {
+  if (!request.session_id) return {};
+  const Session& session = turn.tables.processing.sessions.at(*request.session_id);
+  if (!session.max_memory) return {};
+  const Bytes granted = memory::granted_to(turn.tables.memory, session.session_id, device);
+  const Bytes all = models + beside + granted;
+  if (all <= session.max_memory->bytes().value_or(Bytes{})) return {};
+  return fail(ErrorCode::resource_exhausted,
+              cat("the request needs ", to_text(all), " on ", device.str(), " (", to_text(models), " for its models, ",
+                  to_text(beside), " beside them, as a run of its size took before, and ", to_text(granted),
+                  " were granted for its session); session ", session.session_id, " has a max_memory of ",
+                  session.max_memory->text));
+}
+
+Status session_has_room(const Turn& turn, const processing::Request& request, processing::JobStage stage) {
+  processing::Job job;
+  job.stage = stage;
+  Bytes models;
+  for (const ModelId& id : models_needed(request, job)) {
+    if (const auto model = model::usable(turn.tables.model, id)) models += (*model)->bytes;
+  }
+  Status out;
+  for (const auto& [key, entry] : turn.tables.device.devices.entries()) {
+    const DeviceId& device = entry.row.device_id;
+    if (!session_allows(turn, request, device)) continue;
+    const bool infers = stage == processing::JobStage::queued;
+    const Bytes beside = infers ? predicted_beyond(turn, request.inference, device) : Bytes{};
+    const Status here = session_has_room(turn, request, device, models, beside);
+    if (here) return {};
+    if (out) out = here;
+  }
+  return out;
 }
 
 namespace {

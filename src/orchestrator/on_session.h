@@ -48,6 +48,14 @@ void arm_session_timers(Turn& turn);
 /// Whether the request's session lets its operations run on this device.
 bool session_allows(const Turn& turn, const processing::Request& request, const DeviceId& device);
 
+/// Whether `max_memory` of the request's session, where it has one, allows a run on this device: its models, what it is
+/// expected to take beside them, and what was granted for the session there. resource_exhausted names each, and the
+/// limit. §2.4
+Status session_has_room(const Turn& turn, const processing::Request& request, const DeviceId& device, Bytes models,
+                        Bytes beside);
+/// The same on any of the session's devices, for an image of the request in this stage.
+Status session_has_room(const Turn& turn, const processing::Request& request, processing::JobStage stage);
+
 /// Before a run of the request goes to the worker: the worker hears of the session, if there is one, and the run gets
 /// its deadline: the inference's timeout, the session's operation_timeout.
 /// Returns the deadline for the job's row.

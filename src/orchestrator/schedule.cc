@@ -340,7 +340,8 @@ std::vector<Job> batch_of(const Turn& turn, const Request& request, const Job& j
   const auto fits = [&](std::size_t images) {
     const Bytes beside =
         predicted_beyond(turn, request.inference, worker.device_id, static_cast<std::uint32_t>(images));
-    return beside <= free_on(turn, worker) && models + beside <= limit;
+    return beside <= free_on(turn, worker) && models + beside <= limit &&
+           session_has_room(turn, request, worker.device_id, models, beside);
   };
   for (const Job& other : processing::jobs_of(turn.tables.processing, request.request_id)) {
     if (out.size() >= request.batch->size || !fits(out.size() + 1)) break;
@@ -413,9 +414,13 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
     const Status allowed = memory::within_limit(least, request.batch->vram_limit, "vram_limit");
     if (!devices.empty() && !allowed) return give_up(turn, job, allowed.error());
   }
+  if (const Status allowed = session_has_room(turn, request, job.stage); !allowed) {
+    return give_up(turn, job, allowed.error());
+  }
   std::erase_if(workers, [&](const WorkerRecord& worker) {
     const Bytes room = infers && request.batch ? vram_limit(turn, request, worker) : budget_of(turn, worker);
-    return need + beside(worker.device_id) > room || !session_allows(turn, request, worker.device_id);
+    return need + beside(worker.device_id) > room || !session_allows(turn, request, worker.device_id) ||
+           !session_has_room(turn, request, worker.device_id, need, beside(worker.device_id));
   });
   keep_allowed(turn, request, job, needed, pass.waiting, workers);
   if (workers.empty()) return Outcome::waits;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "operations/coordination.h"
 #include "operations/sessions.h"
 
 namespace lockstep::design {
@@ -43,6 +44,27 @@ class SessionStage : public Stage {
   }
   processing::Failure failure_of(const std::string& job) const {
     return tables().processing.jobs.at(job).failure.value_or(processing::Failure{});
+  }
+  /// The answer to one more image.
+  out::Reply answer_in(const std::string& session, std::optional<std::string> size = {}) {
+    GenerateBody body;
+    body.prompt = "a lighthouse";
+    body.size = std::move(size);
+    body.session_id = session;
+    input(in::Generate{++replies_, body, 7, false});
+    for (const out::Reply& each : all<out::Reply>()) {
+      if (each.reply == replies_) return each;
+    }
+    return {};
+  }
+  /// The inference that runs is done, and its device held so much at most.
+  void inference_took(Bytes peak) {
+    const Sent request = sent(FrameType::inference_request).back();
+    InferenceCompleted done;
+    done.request_id = request.envelope.op_id;
+    done.result = picture("rgb8");
+    done.result_metadata.final_vram_usage = SizeText::of(peak);
+    say("w0", FrameType::inference_completed, done, request.envelope.attempt, done.request_id, {100});
   }
   std::size_t sent_count(FrameType type) const { return sent(type).size(); }
 
@@ -301,6 +323,71 @@ TEST(Design_2_4_limits, a_request_above_max_memory_is_refused_and_names_the_limi
   ASSERT_FALSE(stage.all<out::Reply>().empty());
   EXPECT_EQ(stage.all<out::Reply>().back().status, 429);
   EXPECT_NE(stage.all<out::Reply>().back().body.find("max_memory of 100MB"), std::string::npos);
+}
+
+// What a run takes beside its models counts from when it was measured: for what comes, and for what waits.
+TEST(Design_2_4_limits, a_run_that_took_more_than_max_memory_before_is_refused_and_names_the_limit) {
+  SessionStage stage(settings_of(1));
+  stage.ready();
+  const std::string id = stage.create(R"({"max_memory":"500MB"})");
+  stage.request_in(id);
+  const std::string waiting = stage.request_in(id);
+  stage.until_inferring();
+  stage.inference_took(600_MiB);  // 450 MiB beside the model
+  stage.postprocessing_done("w0", 101);
+  stage.stored();
+  ASSERT_EQ(stage.stage_of(waiting + "/00"), JobStage::failed);
+  EXPECT_EQ(stage.failure_of(waiting + "/00").code, "resource_exhausted");
+  const out::Reply reply = stage.answer_in(id);
+  EXPECT_EQ(reply.status, 429);
+  for (const std::string& said : {stage.failure_of(waiting + "/00").message, reply.body}) {
+    EXPECT_NE(
+        said.find(cat("the request needs 600MB on gpu_0 (150MB for its models, 450MB beside them, as a run of its "
+                      "size took before, and 0B were granted for its session); session ",
+                      id, " has a max_memory of 500MB")),
+        std::string::npos)
+        << said;
+  }
+  EXPECT_EQ(stage.answer_in(id, "256x256").status, 202) << "of that size nothing is known";
+  EXPECT_EQ(stage.answer_in(stage.create(R"({"max_memory":"600MB"})")).status, 202);
+}
+
+TEST(Design_2_4_limits, what_was_granted_for_a_session_counts_against_its_max_memory) {
+  SessionStage stage(settings_of(1));
+  stage.ready();
+  const std::string id = stage.create(R"({"max_memory":"500MB"})");
+  stage.request_in(id);
+  stage.until_inferring();
+  CrossDomainCoordination wish;
+  wish.session_id = id;
+  wish.coordination_request.requires_memory_allocation = SizeText{"400MB"};
+  wish.dependent_operations = {"upscaling"};
+  stage.say("w0", FrameType::cross_domain_coordination, wish, 0, coordination_id(wish));
+  const auto granted = stage.sent(FrameType::request_answer).back().body<RequestAnswer>();
+  ASSERT_TRUE(granted.reservation.has_value());
+  const out::Reply refused = stage.answer_in(id);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_NE(refused.body.find("400MB were granted for its session"), std::string::npos) << refused.body;
+  EXPECT_EQ(stage.answer_in(stage.create(R"({"max_memory":"500MB"})")).status, 202) << "another session's grant";
+  stage.say("w0", FrameType::reservation_update, ReservationUpdate{granted.reservation->allocation_id, std::nullopt});
+  EXPECT_EQ(stage.answer_in(id).status, 202);
+}
+
+// A batch is as large as the session's limit allows, not as the device would.
+TEST(Design_2_4_limits, a_batch_takes_no_more_than_max_memory) {
+  SessionStage stage(settings_of(1));
+  stage.ready();
+  stage.generate(1, false);
+  stage.until_inferring();
+  stage.inference_took(250_MiB);  // 100 MiB beside the model
+  stage.postprocessing_done("w0", 101);
+  stage.stored();
+  GenerateBody body;
+  body.n = 4;
+  body.batch_size = 4;
+  body.session_id = stage.create(R"({"max_memory":"400MB"})");
+  stage.generate_with(2, body, false);
+  EXPECT_EQ(stage.sent_count(FrameType::inference_request), 1u + 2u);
 }
 
 TEST(Design_2_4_limits, its_operations_run_on_its_devices_only) {

@@ -29,6 +29,14 @@ Bytes granted_for(const Tables& tables, const DeviceId& device, std::string_view
   return sum;
 }
 
+Bytes granted_to(const Tables& tables, const std::string& session, const DeviceId& device) {
+  Bytes sum;
+  for (const auto& [key, entry] : tables.grants.entries()) {
+    if (entry.row.session_id == session && entry.row.device_id == device) sum += entry.row.bytes;
+  }
+  return sum;
+}
+
 Status may_reserve(const Tables& tables, const DeviceId& device, Bytes budget, Bytes promised, Bytes wanted) {
   const Bytes taken = allocated_on(tables, device) + promised;
   const Bytes free = budget - taken;

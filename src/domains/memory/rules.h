@@ -12,6 +12,9 @@ Bytes allocated_on(const Tables& tables, const DeviceId& device);
 Bytes granted_on(const Tables& tables, const DeviceId& device);
 Bytes granted_for(const Tables& tables, const DeviceId& device, std::string_view purpose);
 
+/// What was granted on the device for one session.
+Bytes granted_to(const Tables& tables, const std::string& session, const DeviceId& device);
+
 /// Whether `wanted` more bytes fit beside what is allocated and promised (§3.1, preparation).
 /// resource_exhausted names the numbers.
 Status may_reserve(const Tables& tables, const DeviceId& device, Bytes budget, Bytes promised, Bytes wanted);

@@ -90,7 +90,7 @@ struct WorkflowTemplate {
 BOOST_DESCRIBE_STRUCT(WorkflowTemplate, (), (name, version, operations))
 
 /// Limits that are not set are absent: none of them has a silent default.
-/// max_memory           of the models that one operation of it needs on its device
+/// max_memory           of what one operation of it needs on its device, and what was granted for it there
 /// gpu_allocation       the devices its operations may use; empty: any
 /// operation_timeout    for one run on a worker
 /// session_timeout      from its start; `deadline` is its end on the wall clock, armed again after a restart
