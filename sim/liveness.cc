@@ -43,7 +43,21 @@ bool World::at_rest() {
   // What is in the cache is told when no segment is on its way to it.
   const auto filling = [](const auto& each) { return each.second.state == SegmentState::filling; };
   if (std::ranges::any_of(machine_->live().segments, filling)) return false;
-  return machine_->tables().transactions.decisions.entries().empty() && machine_->live().intents.empty() && all_told();
+  return machine_->tables().transactions.decisions.entries().empty() && machine_->live().intents.empty() &&
+         all_told() && all_answered();
+}
+
+/// Every request of a worker that lives has its one final answer, and the worker has heard it.
+bool World::all_answered() {
+  for (const auto& [key, entry] : machine_->tables().requests.requests.entries()) {
+    if (!is_final(entry.row.answer.outcome)) return false;
+    Process* process = living(entry.row.worker_id, entry.row.incarnation);
+    if (process == nullptr) continue;
+    const auto& answers = process->machine.request_answers();
+    const auto heard = answers.find(entry.row.request_id);
+    if (heard == answers.end() || !is_final(heard->second.outcome)) return false;
+  }
+  return true;
 }
 
 std::string World::unkept() {
@@ -58,7 +72,7 @@ std::string World::unkept() {
   name(!live.open_jobs.empty() || undoes(machine_->tables()) ||
            std::ranges::any_of(machine_->tables().model.residencies.entries(), unsettled),
        "L2");
-  name(!waiting_replies_.empty() || !live.calibrations.empty(), "L5");
+  name(!waiting_replies_.empty() || !live.calibrations.empty() || !all_answered(), "L5");
   return out.empty() ? "" : cat(out, ": ");
 }
 
@@ -71,6 +85,9 @@ std::string World::unrest() {
     const auto live = machine_->live().workers.find(entry.row.worker_id);
     out += cat(", ", key, " ", json::enum_name(entry.row.state), " task \"",
                live == machine_->live().workers.end() ? "" : live->second.task, "\"");
+  }
+  for (const OpenRequest& request : open_requests(machine_->tables().requests)) {
+    out += cat(", ", request_key(request), " has no answer");
   }
   for (const auto& [id, calibration] : machine_->live().calibrations) {
     out += cat(", calibration of ", id.str(), calibration.begun ? " begun" : "");
@@ -94,27 +111,30 @@ bool World::is_whole() {
          std::ranges::none_of(processes_, paused);
 }
 
-/// L1, while it lasts: what waits too long is no rest that comes late.
+/// L1, and L5 of workers' requests, while it lasts: what waits too long is no rest that comes late.
 void World::check_decided() {
   if (!is_whole()) return undecided_.clear();
   std::map<std::string, Nanos> limits;
-  for (const auto& [id, intent] : machine_->live().intents) limits[cat(id.str(), " is not decided")] = 0;
+  for (const auto& [id, intent] : machine_->live().intents) limits[cat("L1: ", id.str(), " is not decided")] = 0;
   for (auto& [what, limit] : limits) limit = 2 * settings_.prepare_deadline;
   for (const auto& [key, entry] : machine_->tables().transactions.decisions.entries()) {
     const Process* process = living(entry.row.participant, entry.row.incarnation);
     if (process == nullptr || !process->link_up) continue;
-    limits[cat(key, " is decided, and its participant has not said that it knows")] = in_doubt_max;
+    limits[cat("L1: ", key, " is decided, and its participant has not said that it knows")] = in_doubt_max;
   }
   std::erase_if(in_doubt_, [this](const auto& each) { return living(each.second) == nullptr; });
   for (const auto& [key, pid] : in_doubt_) {
     const Process* process = living(pid);
     if (process->link_up && process->accepted)
-      limits[cat(process->worker_id.str(), " is in doubt of ", key)] = in_doubt_max;
+      limits[cat("L1: ", process->worker_id.str(), " is in doubt of ", key)] = in_doubt_max;
+  }
+  for (const OpenRequest& request : open_requests(machine_->tables().requests)) {
+    limits[cat("L5: ", request_key(request), " has no answer")] = request.answer_within;
   }
   std::erase_if(undecided_, [&](const auto& each) { return !limits.contains(each.first); });
   for (const auto& [what, limit] : limits) {
     const Nanos since = undecided_.try_emplace(what, now_).first->second;
-    if (now_ - since > limit) violation(cat("L1: ", what, " after ", limit / seconds(1), " s"));
+    if (now_ - since > limit) violation(cat(what, " after ", limit / seconds(1), " s"));
   }
 }
 

@@ -387,6 +387,7 @@ class World {
   // ---- sim/liveness.cc
 
   bool at_rest();
+  bool all_answered();
   std::string unrest();
   /// The names of the sentences that a world without rest does not keep: "L1, L2: ".
   std::string unkept();

@@ -23,7 +23,7 @@ namespace lockstep {
 /// body           the event itself, for whoever answers it later
 /// fingerprint    digest of the event's body: the same id with another body is another request
 /// answer         what the requester was told last; final unless its outcome is queued
-/// answer_within  from its arrival, or from a start of the orchestrator while it is open
+/// answer_within  from `asked` on, however often the orchestrator starts meanwhile
 struct OpenRequest {
   WorkerId worker_id;
   Incarnation incarnation;

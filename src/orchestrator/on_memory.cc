@@ -153,6 +153,13 @@ void grant(Turn& turn, const OpenRequest& request, const WorkerRecord& worker, c
   answer_request(turn, request, granted(request, reserve_memory(turn, request, worker, demand)));
 }
 
+/// Its time begins, or begins anew.
+void begin_grant(Turn& turn, memory::Grant& row) {
+  if (row.lasts <= 0) return;
+  row.until = WallTime{turn.wall.ms + row.lasts / milliseconds(1)};
+  turn.effect(out::ArmTimer{cat("grant:", row.allocation_id.str()), turn.now + row.lasts});
+}
+
 void give_back(Turn& turn, const std::string& allocation, std::string_view how) {
   const memory::Grant& row = turn.tables.memory.grants.at(allocation);
   turn.change.event("memory_released", row.worker_id.str(), row);
@@ -396,13 +403,9 @@ GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const 
   row.bytes = demand.bytes;
   row.lasts = demand.lasts;
   row.session_id = demand.session_id;
+  begin_grant(turn, row);
   turn.change.put(turn.tables.memory.grants, row.allocation_id.str(), row);
-  std::optional<Timestamp> until;
-  if (row.lasts > 0) {
-    until = Timestamp::of(WallTime{turn.wall.ms + row.lasts / milliseconds(1)});
-    turn.effect(out::ArmTimer{cat("grant:", row.allocation_id.str()), turn.now + row.lasts});
-  }
-  return {row.allocation_id, row.bytes, until};
+  return {row.allocation_id, row.bytes, row.until ? std::optional(Timestamp::of(*row.until)) : std::nullopt};
 }
 
 std::optional<WallTime> first_release(const Turn& turn) {
@@ -466,8 +469,8 @@ Status reservation_updated(Turn& turn, const WorkerRecord& worker, const Reserva
   if (!lasts || *lasts == 0) return fail(ErrorCode::invalid_argument, "lasts must be above 0", "/lasts");
   memory::Grant longer = *row;
   longer.lasts = *lasts;
+  begin_grant(turn, longer);
   turn.change.put(turn.tables.memory.grants, longer.allocation_id.str(), longer);
-  turn.effect(out::ArmTimer{cat("grant:", longer.allocation_id.str()), turn.now + longer.lasts});
   return {};
 }
 
@@ -483,7 +486,13 @@ void grants_lost(Turn& turn, const WorkerId& worker) {
 
 void rearm_memory(Turn& turn) {
   for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
-    if (entry.row.lasts > 0) turn.effect(out::ArmTimer{cat("grant:", key), turn.now + entry.row.lasts});
+    if (entry.row.lasts <= 0) continue;
+    const Nanos left = entry.row.until ? time_left(turn, *entry.row.until, entry.row.lasts) : entry.row.lasts;
+    if (left == 0) {
+      give_back(turn, key, "its time is over");
+    } else {
+      turn.effect(out::ArmTimer{cat("grant:", key), turn.now + left});
+    }
   }
   if (turn.tables.memory.policy().idle_segment_seconds) {
     turn.effect(out::ArmTimer{"collect:", turn.now + collect_every});

@@ -57,7 +57,7 @@ Status reservation_updated(Turn& turn, const WorkerRecord& worker, const Reserva
 void grant_lapsed(Turn& turn, const std::string& allocation);
 /// The worker is proven gone: what it was granted is free.
 void grants_lost(Turn& turn, const WorkerId& worker);
-/// After a start: grants and the collection of idle segments count from now.
+/// After a start: grants count on, and what has lapsed is free; the collection of idle segments counts from now.
 void rearm_memory(Turn& turn);
 /// "collect:" fired: segments that lie idle for too long are dropped.
 void collect_idle(Turn& turn);

@@ -1,5 +1,7 @@
 #include "orchestrator/requests.h"
 
+#include <algorithm>
+
 #include "base/text.h"
 
 namespace lockstep {
@@ -62,9 +64,21 @@ void request_timed_out(Turn& turn, const std::string& key) {
                                       reason.empty() ? "" : cat("; it waited because ", reason))));
 }
 
+Nanos time_left(const Turn& turn, WallTime until, Nanos limit) {
+  const std::int64_t most = limit / milliseconds(1);
+  return milliseconds(std::clamp<std::int64_t>(until.ms - turn.wall.ms, 0, most));
+}
+
 void rearm_requests(Turn& turn) {
   for (const OpenRequest& request : open_requests(turn.tables.requests)) {
-    turn.effect(out::ArmTimer{timer_of(request), turn.now + request.answer_within});
+    const WallTime until{request.asked.ms + request.answer_within / milliseconds(1)};
+    const Nanos left = time_left(turn, until, request.answer_within);
+    if (left == 0) {
+      // Now, and not by a timer: before that it could be granted.
+      request_timed_out(turn, request_key(request));
+    } else {
+      turn.effect(out::ArmTimer{timer_of(request), turn.now + left});
+    }
   }
 }
 

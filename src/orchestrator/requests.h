@@ -29,7 +29,11 @@ void answer_request(Turn& turn, const OpenRequest& request, RequestAnswer answer
 /// "request:<key>" fired: an open request is denied.
 void request_timed_out(Turn& turn, const std::string& key);
 
-/// After a start: deadlines of what is open count from now.
+/// What is left of a limit that ends at `until`: none when it is past, and never more than the limit, whatever was done
+/// to the wall clock meanwhile.
+Nanos time_left(const Turn& turn, WallTime until, Nanos limit);
+
+/// After a start: deadlines of what is open count on, and what is past them is denied.
 void rearm_requests(Turn& turn);
 
 /// The requester is gone. What was granted is released by the domain that granted it.

@@ -619,7 +619,7 @@ template <class Request>
 void Machine::ask(Turn& turn, const std::string& id, const Request& request) {
   const auto known = request_answers_.find(id);
   const bool answered = known != request_answers_.end() && known->second.outcome != RequestOutcome::queued;
-  if (!answered) asked_.insert_or_assign(id, request);
+  if (!answered) asked_.try_emplace(id, request);  // of two with one id the first is due; the other is refused
   send(turn, type_of(request), request, request_operation(id, request));
 }
 

@@ -3,6 +3,9 @@
 
 #include "tests/design/fixture.h"
 
+#include <memory>
+#include <regex>
+
 #include "domains/memory/rules.h"
 
 namespace lockstep::design {
@@ -170,6 +173,71 @@ TEST_F(Design_2_2_memory, a_queued_request_survives_a_restart) {
   next.input(in::TimerFired{"grant:" + next.tables().memory.grants.entries().begin()->first});
   ASSERT_EQ(next.tables().memory.grants.size(), 1u);
   EXPECT_EQ(next.tables().memory.grants.entries().begin()->second.row.request_id, "r2");
+}
+
+// Its limit is of the request and not of a life of the orchestrator: the rest counts on.
+TEST_F(Design_2_2_memory, a_deadline_counts_on_after_a_restart_and_a_grants_end_too) {
+  ask("r1", 600_MiB);  // for 5 minutes
+  ask("r2", 600_MiB);  // to be answered within 60 s
+  const auto restarted = [&](Nanos after, std::int64_t wall_set_ms = 0) {
+    auto next = std::make_unique<Stage>(settings_of(1), stage.journal);
+    next->now = stage.now + after;
+    next->wall_offset_ms = wall_set_ms;
+    next->start();
+    return next;
+  };
+  const auto left = [&](const Stage& next, std::string_view timer) {
+    for (const out::ArmTimer& each : next.all<out::ArmTimer>()) {
+      if (each.name.starts_with(timer)) return each.deadline - next.now;
+    }
+    return Nanos{-1};
+  };
+  const auto soon = restarted(seconds(20));
+  EXPECT_EQ(left(*soon, "request:w0/memory_allocation_request/r2"), seconds(40));
+  EXPECT_EQ(left(*soon, "grant:"), seconds(280));
+  // A clock that was set back meanwhile makes no limit longer than it was.
+  const auto back = restarted(seconds(20), -3'600'000);
+  EXPECT_EQ(left(*back, "request:w0/memory_allocation_request/r2"), seconds(60));
+  EXPECT_EQ(left(*back, "grant:"), seconds(300));
+}
+
+TEST_F(Design_2_2_memory, what_is_past_its_deadline_at_a_start_ends_at_once_with_its_one_answer) {
+  ask("r1", 600_MiB, "inference", AllocationPriority::normal, "30s");
+  ask("r2", 600_MiB);
+  Stage next(settings_of(1), stage.journal);
+  next.now = stage.now + seconds(61);
+  next.start();
+  EXPECT_EQ(next.tables().memory.grants.size(), 0u) << "what was held is free, and what waited for it is too late";
+  const OpenRequest& row = next.tables().requests.requests.at("w0/memory_allocation_request/r2");
+  EXPECT_EQ(row.answer.outcome, RequestOutcome::denied);
+  EXPECT_NE(row.answer.reason.value_or("").find("its limit of 60000 ms has passed"), std::string::npos);
+  EXPECT_EQ(next.sent(FrameType::request_answer).size(), 1u);
+  const auto timers = next.all<out::ArmTimer>();
+  EXPECT_TRUE(std::ranges::none_of(
+      timers, [](const auto& each) { return each.name.starts_with("request:") || each.name.starts_with("grant:"); }));
+}
+
+TEST_F(Design_2_2_memory, a_renewed_grant_ends_later_in_the_next_life_too) {
+  ask("r1", 100_MiB);
+  const AllocationId allocation = answers("r1")[0].reservation->allocation_id;
+  stage.now += seconds(100);
+  stage.say("w0", FrameType::reservation_update, ReservationUpdate{allocation, DurationText{"10min"}});
+  EXPECT_EQ(stage.tables().memory.grants.at(allocation.str()).until, WallTime{stage.wall().ms + 600'000});
+}
+
+// Rows of earlier versions do not say when a grant ends: there it counts from the start.
+TEST_F(Design_2_2_memory, a_grant_of_an_earlier_version_lasts_from_the_start) {
+  ask("r1", 100_MiB);
+  std::vector<Record> journal = stage.journal;
+  for (Record& record : journal) record.body = std::regex_replace(record.body, std::regex(R"(,"until":\d+)"), "");
+  Stage next(settings_of(1), journal);
+  next.now = stage.now + seconds(100);
+  next.start();
+  EXPECT_FALSE(next.tables().memory.grants.entries().begin()->second.row.until.has_value());
+  const auto timers = next.all<out::ArmTimer>();
+  const auto armed = std::ranges::find_if(timers, [](const auto& each) { return each.name.starts_with("grant:"); });
+  ASSERT_NE(armed, timers.end());
+  EXPECT_EQ(armed->deadline, next.now + seconds(300));
 }
 
 TEST_F(Design_2_2_memory, the_most_wanted_request_is_granted_first) {

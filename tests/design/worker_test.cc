@@ -538,6 +538,21 @@ TEST_F(Design_3_7_rejoin, an_answer_without_a_link_follows_the_next_welcome) {
   EXPECT_TRUE(told().tasks.empty());
 }
 
+// What is asked again is the request that is due; another one under its id was refused.
+TEST_F(Design_3_7_rejoin, of_two_requests_with_one_id_the_first_is_asked_again) {
+  join();
+  for (const Bytes bytes : {100_MiB, 200_MiB}) {
+    input(in::AskMemory{{"r1", bytes, "inference", AllocationPriority::normal, DurationText{"5min"}}});
+  }
+  lose_link();
+  find_orchestrator();
+  welcome();
+  const auto asked = said<MemoryAllocationRequest>(FrameType::memory_allocation_request);
+  ASSERT_EQ(asked.size(), 3u);
+  EXPECT_EQ(asked[1].requested_bytes, 200_MiB);
+  EXPECT_EQ(asked[2].requested_bytes, 100_MiB);
+}
+
 TEST_F(Design_3_7_rejoin, nothing_is_said_between_the_hello_and_the_welcome) {
   join();
   lose_link();

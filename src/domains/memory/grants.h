@@ -20,8 +20,10 @@
 namespace lockstep::memory {
 
 /// device_id  empty: system RAM
-/// lasts      from its grant, its renewal, or a start of the orchestrator
+/// lasts      from its grant or its renewal
 /// session_id it goes with this session's end, where it was asked for one (§2.4)
+/// until      its end on the wall clock, armed again after a start; rows of earlier versions lack it, and a grant
+///            without an end
 struct Grant {
   AllocationId allocation_id;
   std::string request_id;
@@ -32,9 +34,11 @@ struct Grant {
   Bytes bytes;
   Nanos lasts = 0;
   std::optional<std::string> session_id;
+  std::optional<WallTime> until;
 };
 BOOST_DESCRIBE_STRUCT(Grant, (),
-                      (allocation_id, request_id, worker_id, incarnation, device_id, purpose, bytes, lasts, session_id))
+                      (allocation_id, request_id, worker_id, incarnation, device_id, purpose, bytes, lasts, session_id,
+                       until))
 
 /// One pool as an admission sees it. reserved: what is kept for others (a policy's share, the system's reserve).
 struct PoolState {
