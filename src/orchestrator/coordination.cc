@@ -119,10 +119,13 @@ double load_seconds(const Turn& turn) {
   return loads.count() == 0 ? 0 : static_cast<double>(loads.sum()) / static_cast<double>(loads.count()) / 1e9;
 }
 
-/// When it may be granted: after what its worker runs and the load, or with the first grant that lapses. Absent where
+/// When it may be granted: after what its worker runs and the load, or with what is released until then. Absent where
 /// nothing was measured yet.
 std::optional<WallTime> estimate(const Turn& turn, const Wish& wish, const Judgement& now) {
-  if (!now.loads) return first_release(turn);
+  if (!now.loads) {
+    const processing::Session& session = turn.tables.processing.sessions.at(wish.message.session_id);
+    return room_expected(turn, *wish.worker, wish.demand(session));
+  }
   const double load = load_seconds(turn);
   if (load <= 0) return std::nullopt;
   const auto samples = turn.live.samples.find(wish.worker->device_id);

@@ -148,6 +148,16 @@ memory::PoolState pool_of(const Turn& turn, const WorkerRecord& worker, const st
   return pool;
 }
 
+/// When its worker has nothing to do, by the speed that it told last; absent where it told none. A release takes
+/// milliseconds then.
+std::optional<WallTime> idle_from(const Turn& turn, const WorkerRecord& worker) {
+  const auto live = turn.live.workers.find(worker.worker_id);
+  if (live == turn.live.workers.end() || live->second.task.empty()) return turn.wall;
+  const auto samples = turn.live.samples.find(worker.device_id);
+  if (samples == turn.live.samples.end() || samples->second.busy_until <= turn.now) return std::nullopt;
+  return WallTime{turn.wall.ms + (samples->second.busy_until - turn.now) / milliseconds(1)};
+}
+
 void grant(Turn& turn, const OpenRequest& request, const WorkerRecord& worker, const MemoryDemand& demand) {
   ++turn.live.counters.requests_answered["granted"];
   answer_request(turn, request, granted(request, reserve_memory(turn, request, worker, demand)));
@@ -408,13 +418,34 @@ GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const 
   return {row.allocation_id, row.bytes, row.until ? std::optional(Timestamp::of(*row.until)) : std::nullopt};
 }
 
-std::optional<WallTime> first_release(const Turn& turn) {
-  std::optional<Nanos> first;
+std::optional<WallTime> room_expected(const Turn& turn, const WorkerRecord& worker, const MemoryDemand& demand) {
+  struct Release {
+    WallTime at;
+    Bytes bytes;
+    bool of_purpose = false;
+  };
+  const DeviceId device = memory::is_device_purpose(demand.purpose) ? worker.device_id : DeviceId();
+  std::vector<Release> releases;
   for (const auto& [key, entry] : turn.tables.memory.grants.entries()) {
-    if (entry.row.lasts > 0) first = std::min(first.value_or(entry.row.lasts), entry.row.lasts);
+    const memory::Grant& row = entry.row;
+    if (row.device_id != device || row.lasts <= 0) continue;
+    const WallTime until = row.until.value_or(WallTime{turn.wall.ms + row.lasts / milliseconds(1)});
+    releases.push_back({std::max(until, turn.wall), row.bytes, row.purpose == demand.purpose});
   }
-  if (!first) return std::nullopt;
-  return WallTime{turn.wall.ms + *first / milliseconds(1)};
+  if (const auto idle = device.empty() ? std::nullopt : idle_from(turn, worker)) {
+    const Bytes models =
+        memory::allocated_on(turn.tables.memory, device) - memory::granted_on(turn.tables.memory, device);
+    releases.push_back({*idle, models});
+  }
+  std::ranges::stable_sort(releases, {}, &Release::at);
+  const memory::Policy policy = turn.tables.memory.policy();
+  memory::PoolState pool = pool_of(turn, worker, demand.purpose);
+  for (const Release& each : releases) {
+    pool.used = pool.used - each.bytes;
+    if (each.of_purpose) pool.held_for_purpose = pool.held_for_purpose - each.bytes;
+    if (memory::admit(pool, demand.bytes, demand.purpose, policy).granted) return each.at;
+  }
+  return std::nullopt;
 }
 
 void release_grants_of(Turn& turn, const std::string& session) {
@@ -450,7 +481,8 @@ Status memory_asked(Turn& turn, const WorkerRecord& worker, const MemoryAllocati
     deny(admission.reason);
   } else {
     ++turn.live.counters.requests_answered["queued"];
-    answer_request(turn, *request, queued(*request, first_release(turn), admission.reason));
+    const MemoryDemand demand{asked.requested_bytes, asked.allocation_purpose, *lasts, {}};
+    answer_request(turn, *request, queued(*request, room_expected(turn, worker, demand), admission.reason));
   }
   return {};
 }

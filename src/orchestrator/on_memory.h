@@ -48,8 +48,9 @@ memory::Admission admission_of(const Turn& turn, const WorkerRecord& worker, con
 /// Writes the grant of a demand that was admitted.
 GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const WorkerRecord& worker,
                                   const MemoryDemand& demand);
-/// When memory may become free: the first grant that lapses. Nothing is known of others.
-std::optional<WallTime> first_release(const Turn& turn);
+/// When the demand may be granted, by what will be released until then: grants when they lapse, and idle models when
+/// what the worker runs is done. Absent where that is not enough, or not known.
+std::optional<WallTime> room_expected(const Turn& turn, const WorkerRecord& worker, const MemoryDemand& demand);
 /// The session has ended.
 void release_grants_of(Turn& turn, const std::string& session);
 Status reservation_updated(Turn& turn, const WorkerRecord& worker, const ReservationUpdate& update);

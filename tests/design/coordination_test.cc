@@ -128,10 +128,11 @@ TEST_F(Design_2_4_coordination, dependents_start_only_after_it_was_granted) {
   ASSERT_EQ(last(session + "/postprocessing").outcome, RequestOutcome::granted);
   CrossDomainCoordination second = wish(session, "800MB", {"postprocessing"});
   second.request_id = "again";
+  const Timestamp lapses = Timestamp::of(WallTime{stage.wall().ms + 3'600'000});
   stage.now += milliseconds(1);
   ask(second);
   ASSERT_EQ(last("again").outcome, RequestOutcome::queued);
-  EXPECT_TRUE(last("again").estimated_start.has_value());
+  EXPECT_EQ(last("again").estimated_start, lapses);
   stage.inference_done("w0", 100);
   EXPECT_EQ(stage.stage_of(request + "/00"), JobStage::generated);
   EXPECT_TRUE(stage.sent(FrameType::postprocessing_request).empty());

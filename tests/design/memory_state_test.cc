@@ -40,6 +40,12 @@ class Design_2_2_memory : public testing::Test {
     }
     return out;
   }
+  /// When it may be granted, as the first answer says.
+  std::optional<WallTime> estimate(const std::string& id) const {
+    const auto all = answers(id);
+    if (all.empty() || !all[0].estimated_start) return std::nullopt;
+    return wall_from_rfc3339(all[0].estimated_start->text).value();
+  }
   RequestOutcome last(const std::string& id) const {
     const auto all = answers(id);
     EXPECT_FALSE(all.empty());
@@ -121,6 +127,41 @@ TEST_F(Design_2_2_memory, another_request_under_a_taken_id_is_refused_and_the_fi
   EXPECT_EQ(answers("r1").back().conflict, true);
   EXPECT_EQ(last("r1"), RequestOutcome::denied);
   EXPECT_EQ(granted(), 100_MiB);
+}
+
+// The estimate is what is left of the grants that have to lapse first, on this device and for so many bytes.
+TEST_F(Design_2_2_memory, a_queued_request_is_told_when_there_will_be_room) {
+  ask("long", 300_MiB, "inference", AllocationPriority::normal, "10min");
+  ask("short", 300_MiB, "postprocessing", AllocationPriority::normal, "5min");
+  ask("ram", 1_MiB, "scratch", AllocationPriority::normal, "1s");  // in the system's RAM: another pool
+  const std::int64_t granted_at = stage.wall().ms;
+  stage.now += seconds(100);
+  ask("r1", 600_MiB);
+  ask("r2", 900_MiB);
+  EXPECT_EQ(estimate("r1"), WallTime{granted_at + 300'000});
+  EXPECT_EQ(estimate("r2"), WallTime{granted_at + 600'000});
+}
+
+TEST_F(Design_2_2_memory, what_waits_for_a_quota_is_told_when_its_purpose_has_room) {
+  ask("long", 200_MiB, "inference", AllocationPriority::normal, "10min");
+  ask("short", 300_MiB, "postprocessing", AllocationPriority::normal, "5min");
+  set(R"({"quotas":{"inference":"256MB"}})");
+  ask("r1", 100_MiB);
+  EXPECT_EQ(estimate("r1"), WallTime{stage.wall().ms + 600'000});
+}
+
+// Where models fill the device they go when what runs there is done; nothing is told where nobody knows when that is.
+TEST_F(Design_2_2_memory, a_request_behind_models_is_told_when_the_image_is_done) {
+  fill_cache();
+  stage.until_inferring();
+  ask("r1", 1000_MiB);
+  EXPECT_EQ(last("r1"), RequestOutcome::queued);
+  EXPECT_EQ(estimate("r1"), std::nullopt);
+  const std::string run = stage.sent(FrameType::inference_request).back().envelope.op_id;
+  stage.say("w0", FrameType::inference_progress,
+            InferenceProgress{run, {5, 20, 2.0, Timestamp{}}, {SizeText{"0B"}, Percent{0}}}, 1, run);
+  ask("r2", 1000_MiB);
+  EXPECT_EQ(estimate("r2"), WallTime{stage.wall().ms + 30'000});
 }
 
 // Exactly one final answer before the deadline: what is still queued then is denied.
