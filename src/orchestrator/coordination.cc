@@ -247,13 +247,14 @@ void coordination_load_failed(Turn& turn, const std::string& request_key, const 
 
 void coordination_over(Turn& turn, const std::string& session) { release_grants_of(turn, session); }
 
-std::optional<RoomWanted> room_wanted(const Turn& turn) {
+std::vector<RoomWanted> rooms_wanted(const Turn& turn) {
+  std::vector<RoomWanted> out;
   for (const Wish& wish : open_wishes(turn)) {
-    if (judge(turn, wish).room) {
-      return RoomWanted{wish.worker->worker_id, wish.needs().requires_model_loading.value_or(ModelId())};
-    }
+    if (!judge(turn, wish).room) continue;
+    out.push_back({wish.worker->worker_id, wish.needs().requires_model_loading.value_or(ModelId())});
   }
-  return std::nullopt;
+  for (const WorkerId& worker : short_of_room(turn)) out.push_back({worker, ModelId()});
+  return out;
 }
 
 }  // namespace lockstep

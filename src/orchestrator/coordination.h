@@ -4,8 +4,8 @@
 // and for memory there, for operations of a session. The model comes by an order as a person's does, the memory as a
 // grant; both are there when the answer is granted. Requests are durable, so the next life goes on with them.
 
-#include <optional>
 #include <string>
+#include <vector>
 
 #include "orchestrator/turn.h"
 
@@ -28,11 +28,12 @@ void coordination_load_failed(Turn& turn, const std::string& request_key, const 
 /// The session has ended: what was granted for it is free.
 void coordination_over(Turn& turn, const std::string& session);
 
-/// A worker whose idle models are in the way of memory that was asked for, and the model that may not go.
+/// Workers whose idle models are in the way of memory that was asked for, and the model that may not go: for operations
+/// of sessions first, then what programs asked for by themselves (§2.2).
 struct RoomWanted {
   WorkerId worker_id;
   ModelId spared;
 };
-std::optional<RoomWanted> room_wanted(const Turn& turn);
+std::vector<RoomWanted> rooms_wanted(const Turn& turn);
 
 }  // namespace lockstep

@@ -178,33 +178,43 @@ void give_back(Turn& turn, const std::string& allocation, std::string_view how) 
   turn.log(cat(allocation, " of ", row.worker_id.str(), ", ", to_text(row.bytes), " for ", row.purpose, ": ", how));
 }
 
-/// A queued request that fits now: by priority, or in order of arrival, as the policy says. One a call.
-bool grant_one_queued(Turn& turn) {
-  const memory::Policy policy = turn.tables.memory.policy();
-  const OpenRequest* best = nullptr;
-  MemoryAllocationRequest best_wish;
-  std::vector<OpenRequest> open = open_requests(turn.tables.requests);
-  for (const OpenRequest& request : open) {
-    if (request.request_type != MemoryAllocationRequest::event_type) continue;
-    const auto wish = json::from_text<MemoryAllocationRequest>(request.body.text);
-    LOCKSTEP_CHECK(wish.has_value());  // read when it arrived
-    const WorkerRecord& worker = turn.tables.liveness.workers.at(request.worker_id.str());
-    const MemoryAllocationRequest& asked = *wish;
-    const memory::PoolState pool = pool_of(turn, worker, asked.allocation_purpose);
-    if (!memory::admit(pool, asked.requested_bytes, asked.allocation_purpose, policy).granted) continue;
-    const bool by_priority = policy.grant_order == memory::GrantOrder::priority;
-    const bool earlier = best != nullptr && request.asked < best->asked;
-    if (best == nullptr || (by_priority && asked.priority < best_wish.priority) ||
-        ((!by_priority || asked.priority == best_wish.priority) && earlier)) {
-      best = &request;
-      best_wish = asked;
-    }
+/// An open request with what it asks for.
+struct QueuedDemand {
+  OpenRequest request;
+  const WorkerRecord* worker = nullptr;
+  MemoryAllocationRequest asked;
+
+  MemoryDemand demand() const {
+    return {asked.requested_bytes, asked.allocation_purpose, asked.estimated_duration.nanos().value_or(0), {}};
   }
-  if (best == nullptr) return false;
-  grant(
-      turn, *best, turn.tables.liveness.workers.at(best->worker_id.str()),
-      {best_wish.requested_bytes, best_wish.allocation_purpose, best_wish.estimated_duration.nanos().value_or(0), {}});
-  return true;
+};
+
+/// Requests that wait for memory: by priority, or in order of arrival, as the policy says.
+std::vector<QueuedDemand> queued_demands(const Turn& turn) {
+  std::vector<QueuedDemand> out;
+  for (OpenRequest& request : open_requests(turn.tables.requests)) {
+    if (request.request_type != MemoryAllocationRequest::event_type) continue;
+    const auto asked = json::from_text<MemoryAllocationRequest>(request.body.text);
+    LOCKSTEP_CHECK(asked.has_value());  // read when it arrived
+    const WorkerRecord& worker = turn.tables.liveness.workers.at(request.worker_id.str());
+    out.push_back({std::move(request), &worker, *asked});
+  }
+  const bool by_priority = turn.tables.memory.policy().grant_order == memory::GrantOrder::priority;
+  std::ranges::stable_sort(out, {}, [&](const QueuedDemand& each) {
+    return std::pair(by_priority ? each.asked.priority : AllocationPriority{}, each.request.asked.ms);
+  });
+  return out;
+}
+
+/// The first of them that fits now. One a call.
+bool grant_one_queued(Turn& turn) {
+  for (const QueuedDemand& each : queued_demands(turn)) {
+    const MemoryDemand demand = each.demand();
+    if (!admission_of(turn, *each.worker, demand).granted) continue;
+    grant(turn, each.request, *each.worker, demand);
+    return true;
+  }
+  return false;
 }
 
 MemoryPolicyUpdate policy_message(const memory::Policy& policy) {
@@ -399,6 +409,28 @@ void vram_sampled(Turn& turn, const WorkerRecord& worker, const VramUsageUpdate&
 memory::Admission admission_of(const Turn& turn, const WorkerRecord& worker, const MemoryDemand& demand) {
   return memory::admit(pool_of(turn, worker, demand.purpose), demand.bytes, demand.purpose,
                        turn.tables.memory.policy());
+}
+
+std::vector<WorkerId> short_of_room(const Turn& turn) {
+  std::vector<WorkerId> out;
+  // An image that was begun is finished first: what it needs next could not be loaded beside the grant.
+  const bool begun = std::ranges::any_of(turn.live.open_jobs, [&](const JobId& id) {
+    const processing::Job& job = turn.tables.processing.jobs.at(id.str());
+    return job.stage == processing::JobStage::generated &&
+           processing::may_start(turn.tables.processing, turn.tables.processing.requests.at(job.request_id.str()));
+  });
+  if (begun) return out;
+  for (const QueuedDemand& each : queued_demands(turn)) {
+    const MemoryDemand demand = each.demand();
+    const DeviceId& device = each.worker->device_id;
+    if (!memory::is_device_purpose(demand.purpose) || admission_of(turn, *each.worker, demand).granted) continue;
+    memory::PoolState without = pool_of(turn, *each.worker, demand.purpose);
+    without.used = without.used -
+                   (memory::allocated_on(turn.tables.memory, device) - memory::granted_on(turn.tables.memory, device));
+    const memory::Policy policy = turn.tables.memory.policy();
+    if (memory::admit(without, demand.bytes, demand.purpose, policy).granted) out.push_back(each.worker->worker_id);
+  }
+  return out;
 }
 
 GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const WorkerRecord& worker,

@@ -45,6 +45,8 @@ struct MemoryDemand {
 };
 /// Whether it may be granted now, and if not, whether waiting helps.
 memory::Admission admission_of(const Turn& turn, const WorkerRecord& worker, const MemoryDemand& demand);
+/// Workers whose models alone are in the way of memory of their device that they asked for, in the order of grants.
+std::vector<WorkerId> short_of_room(const Turn& turn);
 /// Writes the grant of a demand that was admitted.
 GrantedReservation reserve_memory(Turn& turn, const OpenRequest& request, const WorkerRecord& worker,
                                   const MemoryDemand& demand);

@@ -598,9 +598,9 @@ bool settle_models(Turn& turn) {
   }
   if (drop_stale(turn)) return true;
   Pass pass;
-  if (const auto wanted = room_wanted(turn)) {
-    const WorkerRecord& worker = turn.tables.liveness.workers.at(wanted->worker_id.str());
-    if (is_idle(turn, worker) && evict_one(turn, worker, {wanted->spared}) == Outcome::decided) return true;
+  for (const RoomWanted& wanted : rooms_wanted(turn)) {
+    const WorkerRecord& worker = turn.tables.liveness.workers.at(wanted.worker_id.str());
+    if (is_idle(turn, worker) && evict_one(turn, worker, {wanted.spared}) == Outcome::decided) return true;
   }
   const bool short_of_memory = step_is_on(turn, memory::EmergencyStep::stop_background_loads);
   for (const JobId& id : orders_in_turn(turn)) {

@@ -129,6 +129,35 @@ TEST_F(Design_2_2_memory, another_request_under_a_taken_id_is_refused_and_the_fi
   EXPECT_EQ(granted(), 100_MiB);
 }
 
+// §2.2: what nobody works with gives way, as it does to an image.
+TEST_F(Design_2_2_memory, an_idle_model_in_the_way_of_a_queued_request_is_released) {
+  fill_cache();
+  stage.until_inferring();
+  ask("r1", 1000_MiB);
+  EXPECT_EQ(last("r1"), RequestOutcome::queued);
+  EXPECT_TRUE(stage.sent(FrameType::model_release).empty()) << "an image is made with it";
+  stage.finish_image();
+  ASSERT_EQ(stage.sent(FrameType::model_release).size(), 1u);
+  EXPECT_EQ(last("r1"), RequestOutcome::queued);
+  stage.say("w0", FrameType::model_released, ModelReleased{tiny, Bytes{}}, 0, "release:tiny");
+  EXPECT_EQ(last("r1"), RequestOutcome::granted);
+  EXPECT_EQ(granted(), 1000_MiB);
+}
+
+TEST_F(Design_2_2_memory, a_model_stays_where_its_release_would_not_help) {
+  fill_cache();
+  stage.until_inferring();
+  stage.finish_image();
+  ask("r1", 800_MiB);
+  ask("r2", 300_MiB);  // the grant is in the way, and the model too, but not alone
+  EXPECT_EQ(last("r2"), RequestOutcome::queued);
+  set(R"({"quotas":{"postprocessing":"50MB"}})");
+  ask("r3", 40_MiB, "postprocessing");
+  ask("r4", 40_MiB, "postprocessing");
+  EXPECT_EQ(last("r4"), RequestOutcome::queued) << "for its quota";
+  EXPECT_TRUE(stage.sent(FrameType::model_release).empty());
+}
+
 // The estimate is what is left of the grants that have to lapse first, on this device and for so many bytes.
 TEST_F(Design_2_2_memory, a_queued_request_is_told_when_there_will_be_room) {
   ask("long", 300_MiB, "inference", AllocationPriority::normal, "10min");
