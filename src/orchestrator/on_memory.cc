@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
+#include "domains/processing/rules.h"
 #include "operations/limits.h"
 #include "operations/model_load.h"
 #include "orchestrator/on_saga.h"
@@ -703,7 +704,14 @@ std::string no_admission_because(const Turn& turn) {
 }
 
 bool is_paused(const Turn& turn, const processing::Job& job) {
-  return job.index > 0 && job.stage == processing::JobStage::queued && step_is_on(turn, EmergencyStep::pause_batch);
+  if (job.stage != processing::JobStage::queued || !step_is_on(turn, EmergencyStep::pause_batch)) return false;
+  const processing::Request& request = turn.tables.processing.requests.at(job.request_id.str());
+  return job.index > 0 || processing::class_of(turn.tables.processing, request) >= processing::SessionClass::batch;
+}
+
+bool loads_nothing(const Turn& turn, const processing::Request& request) {
+  return step_is_on(turn, EmergencyStep::stop_background_loads) &&
+         processing::class_of(turn.tables.processing, request) == processing::SessionClass::background;
 }
 
 bool settle_memory(Turn& turn) {

@@ -81,5 +81,7 @@ bool step_is_on(const Turn& turn, memory::EmergencyStep step);
 std::string no_admission_because(const Turn& turn);
 /// Whether this image waits because batches are paused.
 bool is_paused(const Turn& turn, const processing::Job& job);
+/// Whether no model is brought in for the request's images, however long they wait, because memory is short.
+bool loads_nothing(const Turn& turn, const processing::Request& request);
 
 }  // namespace lockstep

@@ -436,7 +436,8 @@ Outcome advance(Turn& turn, Pass& pass, const Job& job) {
   const WorkerRecord& worker = workers.front();
   for (const ModelId& id : needed) {
     if (!is_loaded(turn, id, worker.worker_id)) {
-      if (pass.waited > 0 && step_is_on(turn, memory::EmergencyStep::stop_background_loads)) return Outcome::waits;
+      const bool in_background = pass.waited > 0 || loads_nothing(turn, request);
+      if (in_background && step_is_on(turn, memory::EmergencyStep::stop_background_loads)) return Outcome::waits;
       return load(turn, pass, job.job_id, worker, turn.tables.model.models.at(id.str()), needed);
     }
   }

@@ -147,7 +147,18 @@ std::string waits_for(const Turn& turn, const processing::Job& job) {
       usable = true;
     }
   }
-  if (is_paused(turn, job)) return "images after the first of a request wait until memory has been released";
+  if (is_paused(turn, job)) {
+    return "images after the first of a request, and those of batch and background sessions, "
+           "wait until memory has been released";
+  }
+  const auto nowhere = [&](const ModelId& id) {
+    return std::ranges::none_of(turn.tables.model.residencies.entries(), [&](const auto& each) {
+      return each.second.row.model_id == id && each.second.row.state == model::ResidencyState::loaded;
+    });
+  };
+  if (loads_nothing(turn, request) && std::ranges::any_of(models_needed(request, job), nowhere)) {
+    return "memory is short: no model is loaded for background sessions";
+  }
   if (const std::string no_device = no_device_because(turn, request, job); usable && !no_device.empty()) {
     return no_device;
   }

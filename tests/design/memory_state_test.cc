@@ -56,6 +56,14 @@ class Design_2_2_memory : public testing::Test {
               ReservationUpdate{answers(id).back().reservation->allocation_id, std::nullopt});
   }
   Bytes granted() const { return memory::granted_on(stage.tables().memory, DeviceId("gpu_0")); }
+  /// An image of a session of its own.
+  std::string image_of(std::string_view session_class) {
+    stage.input(command_at(++replies, "sessions", cat(R"({"session_class":")", session_class, R"("})")));
+    GenerateBody body;
+    body.session_id = stage.tables().processing.sessions.entries().rbegin()->first;
+    stage.generate_with(++replies, body, false);
+    return stage.tables().processing.requests.entries().rbegin()->first;
+  }
   void fill_cache() {
     stage.generate(1);
     stage.fill_segments();
@@ -443,6 +451,39 @@ TEST_F(Design_2_2_memory, an_emergency_pauses_batches_after_their_first_image) {
   EXPECT_NE(view("requests/req_000001_000001").find("wait until memory has been released"), std::string::npos);
   sample(0.5);
   EXPECT_EQ(stage.stage_of("req_000001_000001/01"), processing::JobStage::inferring);
+}
+
+// Decision 0045: whose class is batch or background is a batch, whatever it asks for; an interactive one goes on.
+TEST_F(Design_2_2_memory, an_emergency_pauses_batch_and_background_sessions) {
+  stage.generate(1, false);
+  const std::string batch = image_of("batch");
+  const std::string background = image_of("background");
+  const std::string interactive = image_of("interactive");
+  stage.fill_segments();
+  sample(0.97);
+  stage.until_inferring();
+  for (const std::string& done : {std::string("req_000001_000001"), interactive}) {
+    ASSERT_EQ(stage.stage_of(done + "/00"), processing::JobStage::inferring);
+    stage.finish_image();
+  }
+  for (const std::string& paused : {batch, background}) {
+    EXPECT_EQ(stage.stage_of(paused + "/00"), processing::JobStage::queued);
+    EXPECT_NE(view("requests/" + paused).find("wait until memory has been released"), std::string::npos);
+  }
+  sample(0.5);
+  EXPECT_EQ(stage.stage_of(batch + "/00"), processing::JobStage::inferring);
+}
+
+TEST_F(Design_2_2_memory, while_memory_is_short_no_model_is_loaded_for_a_background_session) {
+  sample(0.92);  // high: only the first step
+  const std::string background = image_of("background");
+  stage.fill_segments();
+  EXPECT_TRUE(stage.sent(FrameType::transaction_prepare).empty());
+  EXPECT_NE(view("requests/" + background).find("no model is loaded for background sessions"), std::string::npos);
+  image_of("batch");  // the first in the queue has its model loaded
+  stage.until_inferring();
+  stage.finish_image();
+  EXPECT_EQ(stage.stage_of(background + "/00"), processing::JobStage::inferring) << "the model is there";
 }
 
 TEST_F(Design_2_2_memory, an_emergency_gives_up_unpinned_cache) {

@@ -87,9 +87,9 @@ Status within_limit(Bytes demand, const std::optional<SizeText>& limit, std::str
 
 /// What is done under pressure in RAM, in this order; undone in reverse, each when its limit is clearly left.
 enum class EmergencyStep {
-  stop_background_loads,  // only the oldest waiting image may bring models in
+  stop_background_loads,  // only the oldest waiting image may bring models in, and none of a background session
   evict_unpinned_cache,
-  pause_batch,  // of a request with several images only the first goes on
+  pause_batch,  // of a request with several images only the first goes on; none of a batch or background session
   refuse_admissions,
   alert,
 };
