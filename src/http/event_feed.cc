@@ -117,10 +117,7 @@ std::string EventFeed::opening() const { return cat("retry: 2000\nid: ", told_.v
 bool EventFeed::wants(const CommitEvent& event) const {
   if (query_.subject && event.subject != *query_.subject) return false;
   if (query_.type_prefix && !event.type.starts_with(*query_.type_prefix)) return false;
-  if (query_.session && event.subject != *query_.session &&
-      event.body.text.find(cat("\"session_id\":", json::to_text(*query_.session))) == std::string::npos) {
-    return false;
-  }
+  if (query_.session && event.subject != *query_.session && event.session != query_.session) return false;
   if (!query_.domain && !query_.urgency) return true;
   const EventFacts facts = event_facts(event.type, event.body.text);
   if (query_.domain && facts.domain != query_.domain) return false;

@@ -23,7 +23,7 @@ struct EventQuery {
   std::optional<std::string> type_prefix;  // "inference_"
   std::optional<Domain> domain;
   std::optional<Urgency> urgency;      // this urgent, or more
-  std::optional<std::string> session;  // the body names it, or it is the subject
+  std::optional<std::string> session;  // whose work it tells of, or it is the subject
   std::optional<Rev> after;
   std::optional<std::size_t> last;
   bool follow = true;  // false: the stream ends when the history is told

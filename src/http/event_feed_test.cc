@@ -165,7 +165,7 @@ TEST_F(HttpEventFeed, filters_by_domain_urgency_and_session) {
       {"worker_gone", "w0", RawJson{"{}"}},
       {"request_accepted", "req_1", RawJson{"{}"}},
       {"session_progress_update", "s1", RawJson{R"({"session_id":"s1"})"}},
-      {"processing_session_created", "x", RawJson{R"({"session_id":"s2"})"}},
+      {"inference_progress", "req_2", RawJson{R"({"prompt":"\"session_id\":\"s1\""})"}, "s2"},
       {"device_health_update", "gpu_0",
        RawJson{R"({"event_type":"device_health_update","device_id":"gpu_0","health_metrics":{"temperature":95,)"
                R"("utilization":1,"memory_usage":0.1,"error_count":0},)"
@@ -187,10 +187,10 @@ TEST_F(HttpEventFeed, filters_by_domain_urgency_and_session) {
     return out;
   };
   EXPECT_EQ(shown("domain=device"), "worker device");
-  EXPECT_EQ(shown("domain=processing"), "reques sessio proces");
+  EXPECT_EQ(shown("domain=processing"), "reques sessio");
   EXPECT_EQ(shown("urgency=p0"), "device");
   EXPECT_EQ(shown("urgency=p1"), "worker device");
-  EXPECT_EQ(shown("session=s2"), "proces");
+  EXPECT_EQ(shown("session=s2"), "infere");
   EXPECT_EQ(shown("session=s1"), "sessio");
   EXPECT_EQ(shown("session=s"), "");
   EXPECT_EQ(shown("domain=memory"), "");

@@ -11,7 +11,8 @@ namespace {
 std::size_t bytes_of(const out::Publish& entry) {
   std::size_t bytes = 0;
   for (const CommitEvent& event : entry.events) {
-    bytes += sizeof event + event.type.size() + event.subject.size() + event.body.text.size();
+    bytes += sizeof event + event.type.size() + event.subject.size() + event.body.text.size() +
+             event.session.value_or("").size();
   }
   return bytes;
 }

@@ -451,7 +451,7 @@ std::string images_text(const out::ReplyImages& reply, const std::string& base_u
 }
 
 std::string event_text(Rev rev, WallTime time, const CommitEvent& event, bool last_of_rev) {
-  EventLine line{std::nullopt, to_rfc3339(time), event.type, event.subject, event.body, {}, {}};
+  EventLine line{std::nullopt, to_rfc3339(time), event.type, event.subject, event.body, {}, {}, event.session};
   if (const EventFacts facts = event_facts(event.type, event.body.text); facts.domain) {
     line.urgency = facts.urgency;
     line.domain = facts.domain;

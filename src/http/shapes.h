@@ -127,8 +127,9 @@ struct EventLine {
   RawJson body{"{}"};
   std::optional<Urgency> urgency;  // absent for a note of the stream itself, as is the domain
   std::optional<Domain> domain;
+  std::optional<std::string> session;  // whose work it tells of
 };
-BOOST_DESCRIBE_STRUCT(EventLine, (), (rev, time, type, subject, body, urgency, domain))
+BOOST_DESCRIBE_STRUCT(EventLine, (), (rev, time, type, subject, body, urgency, domain, session))
 
 /// One server-sent event, with its closing empty line. `id` is there for a durable event that is the last of its rev.
 std::string event_text(Rev rev, WallTime time, const CommitEvent& event, bool last_of_rev = true);

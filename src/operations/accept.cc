@@ -183,7 +183,7 @@ void accept(const Tables& tables, processing::Request request, WallTime now, Cha
     session.requests.push_back(request.request_id);
     change.put(tables.processing.sessions, session.session_id, session);
   }
-  change.event("request_accepted", request.request_id.str(), request);
+  change.event("request_accepted", request.request_id.str(), request, request.session_id);
 }
 
 RequestId request_id(Epoch epoch, std::uint64_t counter) {

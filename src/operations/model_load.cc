@@ -7,6 +7,7 @@
 #include "domains/device/rules.h"
 #include "domains/memory/rules.h"
 #include "domains/model/rules.h"
+#include "domains/processing/rules.h"
 #include "operations/limits.h"
 #include "operations/sagas.h"
 
@@ -23,12 +24,14 @@ struct ModelEvent {
 };
 BOOST_DESCRIBE_STRUCT(ModelEvent, (), (model_id, worker_id, device_id, bytes, reason))
 
+/// wanted_by: of a load, whose session then has it among its events.
 void announce(const Tables& tables, const model::Residency& residency, std::string type, std::string reason,
-              Change& change) {
+              Change& change, const JobId& wanted_by = {}) {
   const memory::Allocation* held = tables.memory.allocations.find(residency.allocation_id.str());
   change.event(std::move(type), residency.model_id.str(),
                ModelEvent{residency.model_id, residency.worker_id, residency.device_id,
-                          held == nullptr ? Bytes{} : held->bytes, std::move(reason)});
+                          held == nullptr ? Bytes{} : held->bytes, std::move(reason)},
+               processing::session_of(tables.processing, wanted_by));
 }
 
 /// Residency and its allocation change together, or the ledger would disagree with itself.
@@ -155,7 +158,8 @@ void decide_load(const Tables& tables, const LoadIntent& intent, Change& change)
                                    intent.wanted_by};
   change.put(tables.model.residencies, model::residency_key(model, intent.worker_id), residency);
   change.event("model_load_committed", model.str(),
-               ModelEvent{model, intent.worker_id, intent.device_id, intent.plan.bytes, intent.transaction_id.str()});
+               ModelEvent{model, intent.worker_id, intent.device_id, intent.plan.bytes, intent.transaction_id.str()},
+               processing::session_of(tables.processing, intent.wanted_by));
 }
 
 void end_transaction(const Tables& tables, const TransactionId& transaction, TransactionEvent event, Change& change) {
@@ -174,7 +178,7 @@ void finish_load(const Tables& tables, const model::Residency& residency, WallTi
   end_transaction(tables, residency.transaction_id, TransactionEvent::acknowledged, change);
   const model::Usage usage = model::usage_of(tables.model, residency.model_id);
   change.put(tables.model.usages, residency.model_id.str(), model::loaded_once_more(usage, now));
-  announce(tables, residency, "model_loaded", "", change);
+  announce(tables, residency, "model_loaded", "", change, residency.wanted_by);
 }
 
 void await_unload(const Tables& tables, const model::Residency& residency, const std::string& why, WallTime now,
@@ -201,7 +205,7 @@ void unloads_end_with(const Tables& tables, const WorkerRecord& worker, Change& 
 void undo_load(const Tables& tables, const model::Residency& residency, TransactionEvent how, const std::string& why,
                Change& change) {
   forget_residency(tables, residency, how, change);
-  announce(tables, residency, "model_load_undone", why, change);
+  announce(tables, residency, "model_load_undone", why, change, residency.wanted_by);
 }
 
 void begin_release(const Tables& tables, const model::Residency& residency, Change& change) {

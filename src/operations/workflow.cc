@@ -35,7 +35,7 @@ void put_job(const Tables& tables, const Job& job, WallTime now, Change& change)
   if (request.state == before.state) return;
   change.put(tables.processing.requests, request.request_id.str(), request);
   change.event(request.state == processing::RequestState::completed ? "request_completed" : "request_failed",
-               request.request_id.str(), request);
+               request.request_id.str(), request, request.session_id);
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ InferenceRequest start_inference(const Tables& tables, const Request& request, J
   change.put(tables.inference.runs, job.job_id.str(),
              inference::Run{message.request_id, job.job_id, job.attempt, message.model_configuration.base_model,
                             worker.worker_id, worker.incarnation, inference::RunState::executing, std::nullopt});
-  change.event(std::string(InferenceRequest::event_type), request.request_id.str(), message);
+  change.event(std::string(InferenceRequest::event_type), request.request_id.str(), message, request.session_id);
   return message;
 }
 
@@ -94,7 +94,7 @@ PostprocessingRequest start_postprocessing(const Tables& tables, const Request& 
   change.put(tables.postprocessing.runs, job.job_id.str(),
              postprocessing::Run{message.request_id, job.job_id, job.attempt, worker.worker_id, worker.incarnation,
                                  postprocessing::RunState::executing, std::nullopt, std::nullopt});
-  change.event(std::string(PostprocessingRequest::event_type), request.request_id.str(), message);
+  change.event(std::string(PostprocessingRequest::event_type), request.request_id.str(), message, request.session_id);
   return message;
 }
 
@@ -104,7 +104,8 @@ void finish_inference(const Tables& tables, const Job& job, const InferenceCompl
   run.result = message.result_metadata;
   change.put(tables.inference.runs, job.job_id.str(), run);
   change.put(tables.processing.jobs, job.job_id.str(), processing::after(job, JobEvent::inference_completed));
-  change.event(std::string(InferenceCompleted::event_type), job.request_id.str(), message);
+  change.event(std::string(InferenceCompleted::event_type), job.request_id.str(), message,
+               processing::session_of(tables.processing, job.job_id));
 }
 
 PipelineEnd finish_postprocessing(const Tables& tables, const Request& request, const Job& job,
@@ -114,7 +115,7 @@ PipelineEnd finish_postprocessing(const Tables& tables, const Request& request, 
   run.results = message.final_results;
   run.operations = message.operations;
   change.put(tables.postprocessing.runs, job.job_id.str(), run);
-  change.event(std::string(PostprocessingCompleted::event_type), job.request_id.str(), message);
+  change.event(std::string(PostprocessingCompleted::event_type), job.request_id.str(), message, request.session_id);
   if (request.kind == processing::RequestKind::check) {
     // The verdict is the result, whatever it says.
     put_job(tables, processing::after(job, JobEvent::verdict_only), now, change);

@@ -78,7 +78,7 @@ void show_progress(Turn& turn, const Arrival& arrival, std::string what, double 
   turn.live.progress[job] = {std::move(what), percent};
   const Job* row = turn.tables.processing.jobs.find(job.str());
   const std::string subject = row == nullptr ? job.str() : row->request_id.str();
-  turn.publish(std::string(Body::event_type), subject, body);
+  turn.publish(std::string(Body::event_type), subject, body, processing::session_of(turn.tables.processing, job));
 }
 
 Status on_hello(Turn& turn, Arrival& arrival) {
@@ -172,7 +172,8 @@ Status on_load_progress(Turn& turn, Arrival& arrival) {
   turn.live.residency_used[{residency->model_id, residency->worker_id}] = ++turn.live.uses;
   turn.log(cat(residency->model_id.str(), " is loaded on ", residency->worker_id.str()));
   finish_load(turn.tables, *residency, turn.wall, turn.change);
-  turn.change.event(std::string(ModelLoadingProgress::event_type), progress.model_id.str(), progress);
+  turn.change.event(std::string(ModelLoadingProgress::event_type), progress.model_id.str(), progress,
+                    processing::session_of(turn.tables.processing, residency->wanted_by));
   task_over(turn, arrival.worker.worker_id);
   return {};
 }

@@ -173,7 +173,7 @@ void begin_grant(Turn& turn, memory::Grant& row) {
 
 void give_back(Turn& turn, const std::string& allocation, std::string_view how) {
   const memory::Grant& row = turn.tables.memory.grants.at(allocation);
-  turn.change.event("memory_released", row.worker_id.str(), row);
+  turn.change.event("memory_released", row.worker_id.str(), row, row.session_id);
   turn.change.erase(turn.tables.memory.grants, allocation);
   turn.effect(out::DisarmTimer{cat("grant:", allocation)});
   turn.log(cat(allocation, " of ", row.worker_id.str(), ", ", to_text(row.bytes), " for ", row.purpose, ": ", how));

@@ -426,7 +426,7 @@ void fail_request(Turn& turn, processing::Request request, const Failure& why) {
   request.finished = turn.wall;
   request.failure = why;
   turn.change.put(turn.tables.processing.requests, request.request_id.str(), request);
-  turn.change.event("request_failed", request.request_id.str(), request);
+  turn.change.event("request_failed", request.request_id.str(), request, request.session_id);
 }
 
 void end_request(Turn& turn, const processing::Request& request, const Failure& why) {

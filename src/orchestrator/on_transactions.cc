@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "domains/model/rules.h"
+#include "domains/processing/rules.h"
 #include "operations/model_load.h"
 #include "operations/sagas.h"
 #include "orchestrator/on_memory.h"
@@ -28,7 +29,7 @@ void write(Turn& turn, LoggedTransaction& entry, const Document& document) {
   const RawJson body{json::to_text(document)};
   entry.changed = turn.wall;
   entry.documents.push_back({turn.wall, name, body});
-  turn.publish(name, entry.transaction_id.str(), body);
+  turn.publish(name, entry.transaction_id.str(), body, processing::session_of(turn.tables.processing, entry.job_id));
 }
 
 LoggedTransaction& open(Turn& turn, LoggedTransaction entry) {

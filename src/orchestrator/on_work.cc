@@ -164,7 +164,8 @@ void roll_back(Turn& turn, const processing::Job& delivered, const processing::F
   const postprocessing::Output* output = turn.tables.postprocessing.outputs.find(job.job_id.str());
   if (output == nullptr) return;
   turn.change.erase(turn.tables.postprocessing.outputs, job.job_id.str());
-  turn.change.event("output_rolled_back", job.request_id.str(), *output);
+  turn.change.event("output_rolled_back", job.request_id.str(), *output,
+                    processing::session_of(turn.tables.processing, job.job_id));
   outputs.push_back(*output);
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "events/json_read.h"
+#include "events/processing_events.h"
 
 namespace lockstep {
 
@@ -14,6 +16,13 @@ void tell(Turn& turn, const OpenRequest& request, const RequestAnswer& answer) {
   const WorkerRecord* worker = turn.tables.liveness.workers.find(request.worker_id.str());
   if (worker == nullptr || worker->incarnation != request.incarnation || worker->state == WorkerState::gone) return;
   send(turn, *worker, FrameType::request_answer, answer, Operation{request.request_id, 0, {}});
+}
+
+/// The session that it is about; none, where it is about none or was not worth keeping.
+std::optional<std::string> session_of(const OpenRequest& request) {
+  if (request.request_type != CrossDomainCoordination::event_type) return std::nullopt;
+  const auto asked = json::from_text<CrossDomainCoordination>(request.body.text);
+  return asked ? std::optional(asked->session_id) : std::nullopt;
 }
 
 }  // namespace
@@ -49,7 +58,7 @@ void answer_request(Turn& turn, const OpenRequest& request, RequestAnswer answer
   const bool first = !turn.tables.requests.requests.contains(request_key(request));
   const bool final = is_final(answer.outcome);
   put_answer(turn.tables.requests, request, answer, turn.change);
-  turn.change.event("request_answered", request.worker_id.str(), answer);
+  turn.change.event("request_answered", request.worker_id.str(), answer, session_of(request));
   tell(turn, request, answer);
   if (!final && first) turn.effect(out::ArmTimer{timer_of(request), turn.now + request.answer_within});
   if (final && !first) turn.effect(out::DisarmTimer{timer_of(request)});

@@ -296,7 +296,8 @@ void dispatch_batch(Turn& turn, const Request& request, const std::vector<Job>& 
   const InferenceOrchestration order{id,
                                      {size, size > 1, size > 1 ? "throughput" : "latency"},
                                      {{cat(vram_limit(turn, request, worker).value, "B")}, request.inference.priority}};
-  turn.change.event(std::string(InferenceOrchestration::event_type), request.request_id.str(), order);
+  turn.change.event(std::string(InferenceOrchestration::event_type), request.request_id.str(), order,
+                    request.session_id);
   give_task(turn, worker, id, {});
   turn.live.workers[worker.worker_id].batch_size = size;
   send(turn, worker, FrameType::inference_orchestration, order, operation_of(request, id, 0));

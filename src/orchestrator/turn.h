@@ -33,10 +33,11 @@ struct Turn {
   }
   void log(std::string text) { effect(out::Log{false, std::move(text)}); }
   void warn(std::string text) { effect(out::Log{true, std::move(text)}); }
-  /// Something people may watch that is not durable.
+  /// Something people may watch that is not durable. session: see CommitEvent.
   template <class Body>
-  void publish(std::string type, std::string subject, const Body& body) {
-    effect(out::Publish{Rev{}, wall, {{std::move(type), std::move(subject), RawJson{json::to_text(body)}}}});
+  void publish(std::string type, std::string subject, const Body& body, std::optional<std::string> session = {}) {
+    CommitEvent event{std::move(type), std::move(subject), RawJson{json::to_text(body)}, std::move(session)};
+    effect(out::Publish{Rev{}, wall, {std::move(event)}});
   }
 };
 

@@ -26,12 +26,14 @@ BOOST_DESCRIBE_STRUCT(FactChange, (), (table, key, value))
 
 /// type     an event type of §2 or a name of ours in the same style
 /// subject  what it is about: a request, a model, a worker
+/// session  the processing session whose work it tells of; absent: of none, or of the one that is its subject
 struct CommitEvent {
   std::string type;
   std::string subject;
   RawJson body{"{}"};
+  std::optional<std::string> session;
 };
-BOOST_DESCRIBE_STRUCT(CommitEvent, (), (type, subject, body))
+BOOST_DESCRIBE_STRUCT(CommitEvent, (), (type, subject, body, session))
 
 struct Commit {
   Rev rev;  // given by the loop when it applies the commit

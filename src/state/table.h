@@ -4,6 +4,7 @@
 // Change (which becomes a Commit) and comes back by apply, so that memory, journal and replay cannot disagree.
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -86,10 +87,10 @@ class Change {
   void erase(const Table<Row>& table, const std::string& key) {
     commit_.changes.push_back({std::string(table.name()), key, std::nullopt});
   }
-  /// What streams will show for this commit. A message type of §2 names itself.
+  /// What streams will show for this commit. A message type of §2 names itself. session: see CommitEvent.
   template <class Body>
-  void event(std::string type, std::string subject, const Body& body) {
-    commit_.events.push_back({std::move(type), std::move(subject), RawJson{json::to_text(body)}});
+  void event(std::string type, std::string subject, const Body& body, std::optional<std::string> session = {}) {
+    commit_.events.push_back({std::move(type), std::move(subject), RawJson{json::to_text(body)}, std::move(session)});
   }
 
   bool empty() const { return commit_.empty(); }

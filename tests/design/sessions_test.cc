@@ -3,6 +3,7 @@
 #include "tests/design/fixture.h"
 
 #include <algorithm>
+#include <set>
 
 #include "operations/coordination.h"
 #include "operations/sessions.h"
@@ -433,6 +434,45 @@ TEST(Design_2_4_session_created, a_worker_hears_of_a_session_once_before_its_fir
            frames.begin();
   };
   EXPECT_LT(place(FrameType::processing_session_created), place(FrameType::inference_request));
+}
+
+// A stream of one session shows all that is done for its requests, whatever the events are about, and nothing else.
+TEST(Design_2_7_session_events, what_is_done_for_a_session_names_it) {
+  SessionStage stage(settings_of(1));
+  stage.ready();
+  const std::string id = stage.create("{}");
+  stage.request_in(id);
+  stage.fill_segments();
+  const TransactionId transaction = stage.prepared();
+  stage.vote("w0", transaction, Vote::vote_commit);
+  stage.say("w0", FrameType::model_loading_progress,
+            ModelLoadingProgress{tiny, "loading", Percent{50}, 75_MiB, Timestamp{}, {}}, 0,
+            cat("load:", transaction.str()));
+  stage.loaded("w0", transaction);
+  const std::string run = stage.sent(FrameType::inference_request).back().envelope.op_id;
+  stage.say("w0", FrameType::inference_progress,
+            InferenceProgress{run, {5, 20, 2.0, Timestamp{}}, {SizeText{"0B"}, Percent{0}}}, 1, run);
+  stage.finish_image();
+  std::set<std::string> types;
+  for (const out::Publish& each : stage.all<out::Publish>()) {
+    for (const CommitEvent& event : each.events) {
+      if (event.session == id) types.insert(event.type);
+    }
+  }
+  for (const std::string type :
+       {"request_accepted", "model_load_committed", "model_loading_progress", "model_loaded", "inference_request",
+        "inference_progress", "inference_completed", "postprocessing_request", "postprocessing_completed",
+        "request_completed", "transaction_voting", "transaction_outcome"}) {
+    EXPECT_TRUE(types.contains(type)) << type;
+  }
+  const std::size_t before = stage.all<out::Publish>().size();
+  stage.generate(1);
+  stage.finish_image();
+  const auto all = stage.all<out::Publish>();
+  ASSERT_GT(all.size(), before);
+  for (std::size_t i = before; i < all.size(); ++i) {
+    for (const CommitEvent& event : all[i].events) EXPECT_EQ(event.session, std::nullopt) << event.type;
+  }
 }
 
 TEST(Design_2_4_session_progress, a_report_of_a_worker_that_was_not_told_changes_nothing) {

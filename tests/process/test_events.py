@@ -106,6 +106,23 @@ def test_resume_is_exact_at_every_rev_and_bad_places_are_named(server):
     assert wrong.returncode != 0 and "domain is \"memry\"" in wrong.stderr
 
 
+def test_a_stream_of_one_session_has_all_that_is_done_for_its_requests(server):
+    server.start()
+    made = server.request("POST", "/api/v1/sessions", {})[1]["session"]["session_id"]
+    mine = server.submit(prompt="a session's", session_id=made)
+    other = server.submit(prompt="nobody's")
+    assert server.finished(mine)["state"] == "completed" and server.finished(other)["state"] == "completed"
+    told = [e for e in data_of(stream(server, f"follow=false&session={made}")) if "rev" in e]
+    assert {e["type"] for e in told} >= {
+        "session_created", "session_started", "processing_session_created", "request_accepted", "model_load_committed",
+        "model_loaded", "inference_request", "inference_completed", "postprocessing_request",
+        "postprocessing_completed", "request_completed"}, told
+    assert all(made in (e.get("session"), e["subject"]) for e in told)
+    assert {e["subject"] for e in told if e["subject"].startswith("req_")} == {mine}
+    whole = [e for e in data_of(stream(server, "follow=false")) if "rev" in e]
+    assert told == [e for e in whole if made in (e.get("session"), e["subject"])]
+
+
 def test_what_is_older_than_the_history_is_told(server):
     server.config = "[http]\nhistory_events = 3\n"
     server.start()

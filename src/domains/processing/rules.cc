@@ -148,6 +148,11 @@ SessionClass class_of(const Tables& tables, const Request& request) {
   return request.session_id ? tables.sessions.at(*request.session_id).session_class : SessionClass::interactive;
 }
 
+std::optional<std::string> session_of(const Tables& tables, const JobId& job) {
+  const Job* row = tables.jobs.find(job.str());
+  return row == nullptr ? std::nullopt : tables.requests.at(row->request_id.str()).session_id;
+}
+
 Result<Percent> read_resume_condition(const std::string& text) {
   constexpr std::string_view before = "memory_usage_below_";
   constexpr std::string_view behind = "_percent";

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -63,6 +65,9 @@ bool may_start(const Tables& tables, const Request& request);
 
 /// Of its session; a request without one is interactive.
 SessionClass class_of(const Tables& tables, const Request& request);
+
+/// The session of the job's request; none, where it has none, or where there is no such job.
+std::optional<std::string> session_of(const Tables& tables, const JobId& job);
 
 /// "memory_usage_below_80_percent" as 80; invalid_argument when it is another sentence or above 100.
 Result<Percent> read_resume_condition(const std::string& text);
