@@ -71,6 +71,7 @@ Status set_safety_policy(const Tables& tables, const SafetyPolicyUpdate& policy,
                 cat("policy_version is \"", shortened(policy.policy_version), "\"; it must be a new one"),
                 "/policy_version");
   }
+  LOCKSTEP_TRY_STATUS(postprocessing::validate(policy));
   change.put(tables.postprocessing.policies, "safety", policy);
   change.event(std::string(SafetyPolicyUpdate::event_type), policy.policy_version, policy);
   return {};

@@ -21,12 +21,12 @@ class PolicyStage : public Stage {
     return 0;
   }
   int set_policy(const std::string& version, double safety, const std::string& below_safety, double quality,
-                 const std::string& below_quality) {
-    return command("policies/safety",
-                   cat(R"({"event_type":"safety_policy_update","policy_version":")", version,
-                       R"(","safety_thresholds":{"content_safety_minimum":)", safety, R"(,"quality_minimum":)", quality,
-                       R"(,"technical_compliance":"strict"},"enforcement_actions":)", R"({"below_safety_threshold":")",
-                       below_safety, R"(","below_quality_threshold":")", below_quality, R"("}})"));
+                 const std::string& below_quality, const std::string& compliance = "strict") {
+    return command("policies/safety", cat(R"({"event_type":"safety_policy_update","policy_version":")", version,
+                                          R"(","safety_thresholds":{"content_safety_minimum":)", safety,
+                                          R"(,"quality_minimum":)", quality, R"(,"technical_compliance":")", compliance,
+                                          R"("},"enforcement_actions":{"below_safety_threshold":")", below_safety,
+                                          R"(","below_quality_threshold":")", below_quality, R"("}})"));
   }
   /// One image whose postprocessing ends with these scores; returns its job.
   std::string image_with(double safety, double quality) {
@@ -64,6 +64,22 @@ TEST(Design_2_6_safety_policy, below_the_minimum_nothing_is_delivered_and_the_an
   EXPECT_EQ(stage.tables().postprocessing.outputs.size(), 0u);
   EXPECT_TRUE(stage.all<out::StorePixels>().empty());  // not even its file
   EXPECT_EQ(stage.stage_of(stage.image_with(0.8, 9)), JobStage::completed);
+}
+
+// A word without effect would be a promise that nobody keeps.
+TEST(Design_2_6_safety_policy, a_technical_compliance_that_nothing_follows_from_is_refused_by_name) {
+  PolicyStage stage(settings_of(1));
+  stage.ready();
+  for (const std::string word : {"relaxed", ""}) {
+    EXPECT_EQ(stage.set_policy("v2", 0.8, "reject", 0, "reject", word), 501);
+    const std::string body = stage.all<out::Reply>().back().body;
+    EXPECT_NE(body.find(cat(R"(technical_compliance is \")", word, R"(\"; this version knows strict only)")),
+              std::string::npos)
+        << body;
+    EXPECT_NE(body.find("safety_thresholds/technical_compliance"), std::string::npos) << body;
+  }
+  EXPECT_EQ(stage.tables().postprocessing.policies.size(), 0u);
+  EXPECT_EQ(stage.set_policy("v2", 0.8, "reject", 0, "reject", "strict"), 200);
 }
 
 TEST(Design_2_6_safety_policy, a_flagged_output_is_delivered_and_listed_for_review_until_a_person_looked) {

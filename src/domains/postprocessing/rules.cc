@@ -44,6 +44,16 @@ Status may_deliver(const std::vector<PipelineOperation>& pipeline, const Postpro
                   verdict->content_safety_score, "; flagged: ", flags.empty() ? "none" : flags, ")"));
 }
 
+Status validate(const SafetyPolicyUpdate& policy) {
+  const std::string& word = policy.safety_thresholds.technical_compliance;
+  if (word == "strict") return {};
+  return fail(
+      ErrorCode::not_yet,
+      cat("technical_compliance is \"", shortened(word),
+          "\"; this version knows strict only: what a worker delivers is the format and size that were ordered"),
+      "/safety_thresholds/technical_compliance");
+}
+
 Enforcement enforce(const SafetyPolicyUpdate& policy, const FinalResults& results) {
   Enforcement out;
   const auto below = [&](EnforcementAction action, std::string why) {

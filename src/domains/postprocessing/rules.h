@@ -15,6 +15,11 @@ Status validate(const std::vector<PipelineOperation>& pipeline);
 /// safety check was ordered and no verdict came (silence is never a pass).
 Status may_deliver(const std::vector<PipelineOperation>& pipeline, const PostprocessingCompleted& completed);
 
+/// A policy of which every word has an effect. technical_compliance knows one: "strict", by which what a worker
+/// delivers is stored only when its bytes are the format and size that were ordered; that is always so. Another is
+/// not_yet and names it. §2.6
+Status validate(const SafetyPolicyUpdate& policy);
+
 /// What a policy says of results. `delivery` is safety_blocked with score and limit when they are rejected; `review`
 /// says why a person should look, where the action is flag_for_review. A policy with a content_safety_minimum above 0
 /// rejects results without a verdict: silence is never a pass. §2.6

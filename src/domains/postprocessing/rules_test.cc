@@ -72,7 +72,7 @@ TEST(PostprocessingRules, a_pipeline_without_a_check_delivers) {
 
 TEST(PostprocessingRules, a_bad_operation_is_refused_with_its_place) {
   EXPECT_TRUE(validate({upscaling, check}).has_value());
-  EXPECT_TRUE(validate({}).has_value());
+  EXPECT_TRUE(validate(std::vector<PipelineOperation>{}).has_value());
   const auto place = [](PipelineOperation second) { return validate({upscaling, std::move(second)}).error().pointer; };
   PipelineOperation unknown = check;
   unknown.operation = "colorize";
