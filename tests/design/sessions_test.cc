@@ -427,6 +427,10 @@ TEST(Design_2_4_session_created, a_worker_hears_of_a_session_once_before_its_fir
   ASSERT_EQ(stage.sent_count(FrameType::processing_session_created), 1u);
   const Sent told = stage.sent(FrameType::processing_session_created)[0];
   EXPECT_EQ(told.body<ProcessingSessionCreated>().expected_operations, 15u);
+  EXPECT_EQ(told.body<ProcessingSessionCreated>().timeout_settings.operation_timeout, DurationText{"30s"});
+  // No limit can be set to zero, so zero says that there is none (docs/worker_sdk.md).
+  EXPECT_EQ(told.body<ProcessingSessionCreated>().timeout_settings.session_timeout, DurationText{"0s"});
+  EXPECT_EQ(told.body<ProcessingSessionCreated>().resource_allocation.max_memory, SizeText{"0B"});
   const auto frames = stage.all<out::SendFrame>();
   const auto place = [&](FrameType type) {
     return std::ranges::find(frames, static_cast<std::uint16_t>(type),
