@@ -8,6 +8,7 @@
 
 #include <stdexcept>
 
+#include "events/json_write.h"
 #include "worker/real/runtime.h"
 
 namespace nb = nanobind;
@@ -133,8 +134,16 @@ NB_MODULE(_native, module) {
            })
       .def("update_reservation",
            [](PyRuntime& self, const std::string& body) { said(self.runtime->update_reservation(body)); })
-      .def("request_answer", [](PyRuntime& self, const std::string& request_id) {
-        nb::gil_scoped_release unlocked;
-        return self.runtime->request_answer(request_id);
-      });
+      .def("request_answer",
+           [](PyRuntime& self, const std::string& request_id) {
+             nb::gil_scoped_release unlocked;
+             return self.runtime->request_answer(request_id);
+           })
+      .def(
+          "state",
+          [](PyRuntime& self) {
+            nb::gil_scoped_release unlocked;
+            return lockstep::json::to_text(self.runtime->state());
+          },
+          "JSON text of src/worker/told.h");
 }

@@ -5,6 +5,10 @@ import os
 import signal
 import sys
 import traceback
+import typing
+
+if typing.TYPE_CHECKING:
+    from lockstep.state import State
 
 
 class Task:
@@ -169,6 +173,15 @@ class Worker:
 
     def release_memory(self, allocation_id: str) -> None:
         self._runtime.update_reservation(json.dumps({"allocation_id": allocation_id}))
+
+    def state(self) -> "State":
+        """What this worker was told of what others decide, as it is now: policies, routes, the cache, other devices.
+
+        A copy of one moment, which nothing changes any more; from any thread.
+        """
+        from lockstep.state import read_state  # not before the hello: the messages' types take their time
+
+        return read_state(json.loads(self._runtime.state()))
 
     def run(self) -> int:
         """Handles tasks until the process is ended by its link; does not return in normal life."""

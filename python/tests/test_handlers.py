@@ -17,6 +17,14 @@ from lockstep.diffusers.images import decode, decode_png, encode_png, read_chunk
 from lockstep.diffusers.memfd import ALL_SEALS, read_all, sealed
 from lockstep.diffusers.planted import planted_safe_image, planted_unsafe_image
 from lockstep.diffusers.safety import check
+from lockstep.messages import (
+    DeviceChanges,
+    EnforcementActions,
+    MemoryPolicyChanges,
+    SafetyPolicyUpdate,
+    SafetyThresholds,
+)
+from lockstep.state import State
 from PIL import Image
 
 INFERENCE = {
@@ -413,6 +421,39 @@ def test_a_safe_picture_is_enlarged_and_delivered(handlers, format):
     assert {report["total_operations"] for report in task.reports} == {2}
 
 
+# §2.6: a check that does not say how strict it is is as strict as the policy that this worker was told.
+@pytest.mark.parametrize(
+    "minimum, action, strictness, verdict",
+    [
+        (0.9999, "reject", None, "unsafe"),  # the tiny classifier gives a safe picture 0.99966
+        (0.5, "reject", None, "safe"),
+        (0.9999, "flag_for_review", None, "safe"),  # a person looks at it: the check itself is moderate
+        (0.0, "reject", None, "safe"),
+        (0.9999, "reject", "strict", "safe"),  # the task's own word holds
+    ],
+)
+def test_a_check_takes_its_threshold_from_the_policy_that_was_told(models, minimum, action, strictness, verdict):
+    policy = SafetyPolicyUpdate(
+        policy_version="v2.1",
+        safety_thresholds=SafetyThresholds(
+            content_safety_minimum=minimum, quality_minimum=0.0, technical_compliance="strict"),
+        enforcement_actions=EnforcementActions(below_safety_threshold=action, below_quality_threshold="allow"),
+    )
+    told = State(
+        device_id="cpu_0", settings=DeviceChanges(), memory_policy=MemoryPolicyChanges(), routing_table={},
+        safety_policy=policy, peers={})
+    handlers = Handlers("cpu", lambda: told)
+    handlers.load(load_task(models, "tiny-safety"))
+    step = {"operation": "safety_check", "model": "tiny-safety"}
+    if strictness is not None:
+        step["strictness"] = strictness
+    done, fds = handlers.postprocess(_postprocess_task(planted_safe_image(48, 32), [step]))
+    for fd in fds:
+        os.close(fd)
+    assert done["safety"]["safety_classification"] == verdict
+    assert (done["output"] is None) == (verdict == "unsafe")
+
+
 # §1.4 "Operation-specific resource usage"
 def test_each_operation_tells_its_time_and_its_peak(handlers):
     done, (fd,) = handlers.postprocess(_postprocess_task(planted_safe_image(64, 64), [SAFETY, UPSCALE]))
@@ -568,6 +609,7 @@ class Worker:
     def on(self, kind, handler): print("on", kind, callable(handler))
     def ready(self): print("ready", "torch" in sys.modules, "spandrel" in sys.modules)
     def run(self): return 3
+    def state(self): raise AssertionError("nobody asks before a task")
 import lockstep.diffusers
 sys.modules["lockstep"].Worker = Worker
 import runpy

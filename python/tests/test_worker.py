@@ -1,7 +1,11 @@
 """The friendly layer: tasks as dicts, and a batch for a worker that was written for single images."""
 
+import dataclasses
 import json
 
+import pytest
+
+from lockstep.messages import DeviceHealthUpdate, HealthMetrics, SafetyPolicyUpdate
 from lockstep.worker import Worker
 
 
@@ -83,3 +87,37 @@ def test_a_worker_without_either_says_so(capsys):
     Worker(None)._handle(native)
     assert native.told[0][:2] == ("failed", "internal") and "no handler for inference tasks" in native.told[0][2]
     capsys.readouterr()
+
+
+TOLD = {
+    "device_id": "gpu_0", "settings": {"power_limit": 350}, "memory_policy": {}, "routing_table": {"inference": "gpu_0"},
+    "safety_policy": {
+        "event_type": "safety_policy_update", "policy_version": "v2.1",
+        "safety_thresholds": {
+            "content_safety_minimum": 0.95, "quality_minimum": 7.0, "technical_compliance": "strict"},
+        "enforcement_actions": {"below_safety_threshold": "reject", "below_quality_threshold": "flag_for_review"}},
+    "model_cache": {"models": ["sdxl"], "cache_utilization": 0.67, "available_models": 47},
+    "peers": {"gpu_1": {"health": {
+        "event_type": "device_health_update", "device_id": "gpu_1", "timestamp": "2025-07-12T10:30:45Z",
+        "propagation_urgency": "critical",
+        "health_metrics": {"utilization": 85.2, "memory_usage": 0.78, "error_count": 0}}}},
+}
+
+
+# §2.1 to 2.6: a handler reads what its worker was told as the messages' own types, and cannot change it.
+def test_the_state_has_the_types_of_the_messages():
+    class Runtime:
+        def state(self):
+            return json.dumps(TOLD)
+
+    state = Worker(Runtime()).state()
+    assert (state.device_id, state.routing_table, state.settings.power_limit) == ("gpu_0", {"inference": "gpu_0"}, 350)
+    assert isinstance(state.safety_policy, SafetyPolicyUpdate)
+    assert state.safety_policy.safety_thresholds.content_safety_minimum == 0.95
+    assert (state.model_cache.models, state.model_cache.available_models) == (["sdxl"], 47)
+    health = state.peers["gpu_1"].health
+    assert isinstance(health, DeviceHealthUpdate) and isinstance(health.health_metrics, HealthMetrics)
+    assert health.health_metrics.temperature is None and health.health_metrics.utilization == 85.2
+    assert state.system_memory is None and state.peers["gpu_1"].memory is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        state.routing_table = {}

@@ -31,6 +31,7 @@
 #include "worker/baseline.h"
 #include "worker/reports.h"
 #include "worker/session_work.h"
+#include "worker/told.h"
 
 namespace lockstep::worker {
 
@@ -197,12 +198,6 @@ struct Identity {
   std::string schema_digest;  // events/packed.h, of what it reads packed; empty: JSON only
 };
 
-/// What this worker was told of another device (§2.7). Absent where it was never told.
-struct Peer {
-  std::optional<DeviceHealthUpdate> health;
-  std::optional<VramUsageUpdate> memory;
-};
-
 class Machine {
  public:
   using Input = worker::Input;
@@ -225,10 +220,9 @@ class Machine {
   const MemoryPolicyChanges& memory_policy() const { return state_.memory_policy; }
   const Ordered<DeviceId>& routing() const { return state_.routing; }
   /// What the cache in RAM holds, as it was told last.
-  const std::optional<SystemMemoryAllocated>& system_memory() const { return state_.system_memory; }
   const std::set<ModelId>& cached_models() const { return state_.cached_models; }
-  const std::optional<SafetyPolicyUpdate>& safety_policy() const { return state_.safety_policy; }
-  const std::map<DeviceId, Peer>& peers() const { return state_.peers; }
+  /// All of what it was told and has applied, for its handlers.
+  Told told() const;
   /// The newest rev of each change that was applied, by "<type>/<subject>".
   std::map<std::string, std::uint64_t> applied_revs() const;
   Bytes budget() const { return participant_.budget(); }
@@ -278,6 +272,7 @@ class Machine {
     Ordered<DeviceId> routing;
     std::optional<SystemMemoryAllocated> system_memory;
     std::set<ModelId> cached_models;
+    std::optional<ModelCacheUpdate> cache_told;  // the newest: how full it is, beside the models
     std::optional<SafetyPolicyUpdate> safety_policy;
     std::map<DeviceId, Peer> peers;
     std::map<std::pair<std::string, std::string>, AppliedResult> applied;  // by type and subject

@@ -564,6 +564,7 @@ AppliedResult Machine::apply(Turn& turn, const StateEvent& event) {
                  [&](const ModelCacheUpdate& update) {
                    for (const ModelId& id : update.cache_changes.removed) state_.cached_models.erase(id);
                    state_.cached_models.insert(update.cache_changes.added.begin(), update.cache_changes.added.end());
+                   state_.cache_told = update;
                  },
                  [&](const SafetyPolicyUpdate& update) { state_.safety_policy = update; },
                  [&](const DeviceHealthUpdate& update) {
@@ -575,6 +576,18 @@ AppliedResult Machine::apply(Turn& turn, const StateEvent& event) {
              });
   if (!read) refuse(AppliedOutcome::not_yet, read.error().message);
   return known;
+}
+
+Told Machine::told() const {
+  Told out{device_id_,           state_.settings, state_.memory_policy,  state_.routing,
+           state_.system_memory, std::nullopt,    state_.safety_policy, {}};
+  if (state_.cache_told) {
+    out.model_cache = ModelCache{{state_.cached_models.begin(), state_.cached_models.end()},
+                                 state_.cache_told->cache_changes.cache_utilization,
+                                 state_.cache_told->available_models};
+  }
+  for (const auto& [device, peer] : state_.peers) out.peers.emplace(device.str(), peer);
+  return out;
 }
 
 std::map<std::string, std::uint64_t> Machine::applied_revs() const {

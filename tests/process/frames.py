@@ -11,7 +11,7 @@ import time
 
 HELLO, WELCOME, READY, HEARTBEAT, REFUSED = 1, 2, 3, 4, 15
 NAMES = {1: "hello", 2: "welcome", 3: "ready", 4: "heartbeat", 7: "transaction_vote", 10: "transaction_ack",
-         12: "task_failed", 17: "state_applied", 42: "device_config_update", 14: "model_released", 32: "device_health_update", 35: "model_loading_progress",
+         12: "task_failed", 17: "state_applied", 42: "device_config_update", 14: "model_released", 32: "device_health_update", 33: "vram_usage_update", 35: "model_loading_progress",
          37: "inference_progress", 38: "inference_completed", 41: "postprocessing_completed"}
 LIMIT = 60
 

@@ -46,7 +46,7 @@ def main() -> int:
         )
         return 1
     try:
-        handlers = Handlers(os.environ.get("LOCKSTEP_DEVICE") or "cpu")
+        handlers = Handlers(os.environ.get("LOCKSTEP_DEVICE") or "cpu", worker.state)
     except TaskFailed as error:
         print(f"lockstep worker: {error.message}", file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ from .images import MAX_PIXELS, check_output, decode, decode_png, encode
 from .memory import PeakMeter, mapped_bytes
 from .pipeline import generate, generate_batch, load_pipeline
 from .quality import enhancement_effectiveness, result_quality_score, technical_quality, visual_quality
-from .safety import check, load_safety, threshold
+from .safety import check, load_safety, policy_strictness, threshold
 from .segments import Segment
 from .upscale import load_upscaler, upscale
 
@@ -94,11 +94,11 @@ def _first_line(error: BaseException) -> str:
 class Handlers:
     """Runs tasks on one device, "cpu" or "cuda:N", one task at a time.
 
-    Models stay loaded between tasks until released. Raises TaskFailed(invalid_argument) for a
-    device that this process cannot use.
+    Models stay loaded between tasks until released. `state` is Worker.state, or None where there is
+    no worker. Raises TaskFailed(invalid_argument) for a device that this process cannot use.
     """
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: str = "cpu", state=None):
         runtime.configure_torch()
         try:
             kind = torch.device(device).type
@@ -111,6 +111,7 @@ class Handlers:
                 raise TaskFailed(INVALID_ARGUMENT, f"{device} is asked for, but no CUDA device is usable")
             torch.cuda.set_device(torch.device(device))
         self.device = device
+        self._state = state
         self._held: dict[str, _Held] = {}
         # Inodes of the segments a model had: what release looks for in the process's mappings.
         self._inodes: dict[str, set[int]] = {}
@@ -427,9 +428,10 @@ class Handlers:
             fds.append(memfd.sealed(f"lockstep-result:{request_id}", data))
         return {**result, "total_processing_time": time.perf_counter() - started}, fds
 
-    def _plan(self, pipeline: list) -> list[tuple[str, object, str | None]]:
+    def _plan(self, pipeline: list) -> list[tuple[str, object, str | float | None]]:
         """Return (operation, model, strictness) for each step, a last check added where one is due.
 
+        A check that does not say how strict it is is as strict as the policy that the worker was told.
         Raises TaskFailed(invalid_argument) for unknown operations, for models that are not loaded
         and for a strictness that does not exist, before any pixel is touched.
         """
@@ -443,7 +445,8 @@ class Handlers:
             model = self._model(_text(entry, "model"), _OPERATIONS[operation])
             strictness = None
             if operation == "safety_check":
-                strictness = _text({"strictness": "moderate", **entry}, "strictness")
+                policy = self._state().safety_policy if self._state is not None else None
+                strictness = _text(entry, "strictness") if "strictness" in entry else policy_strictness(policy)
                 threshold(strictness)
             steps.append((operation, model, strictness))
         checks = [index for index, step in enumerate(steps) if step[0] == "safety_check"]

@@ -34,8 +34,13 @@ class Verdict:
     flagged: list[str]
 
 
-def threshold(strictness: str) -> float:
-    """The least probability of safe that passes; raises TaskFailed(invalid_argument) for another word."""
+def threshold(strictness: str | float) -> float:
+    """The least probability of safe that passes: that of the word, or the number itself.
+
+    Raises TaskFailed(invalid_argument) for another word.
+    """
+    if isinstance(strictness, float):
+        return strictness
     if strictness not in THRESHOLDS:
         raise TaskFailed(INVALID_ARGUMENT, f"strictness is {strictness!r}; it can be {', '.join(THRESHOLDS)}")
     return THRESHOLDS[strictness]
@@ -76,8 +81,18 @@ def load_safety_from_files(path: str, device: str) -> SafetyModel:
     return _prepared(path, module.to(device).eval().requires_grad_(False))
 
 
-def check(model: SafetyModel, image: np.ndarray, strictness: str) -> Verdict:
-    """Judge `image` (height, width, 3; uint8).
+def policy_strictness(policy) -> str | float:
+    """How strict a check is whose task does not say it, by the safety_policy_update that the worker was told, or None.
+
+    Its minimum, where what is below is rejected; "moderate" without one.
+    """
+    if policy is None or policy.enforcement_actions.below_safety_threshold != "reject":
+        return "moderate"
+    return float(policy.safety_thresholds.content_safety_minimum) or "moderate"
+
+
+def check(model: SafetyModel, image: np.ndarray, strictness: str | float) -> Verdict:
+    """Judge `image` (height, width, 3; uint8). `strictness`: as for threshold().
 
     Raises TaskFailed: invalid_argument for a strictness not in THRESHOLDS, internal when the
     classifier's answer is no number.

@@ -383,6 +383,13 @@ std::optional<std::string> Runtime::request_answer(const std::string& request_id
   return future.get();
 }
 
+Told Runtime::state() {
+  std::promise<Told> told;
+  auto future = told.get_future();
+  state_->reactor.post([raw = state_.get(), &told] { told.set_value(raw->machine.told()); });
+  return future.get();
+}
+
 Task::~Task() {
   if (!answered_.load()) failed("internal", "the handler ended without an answer");
 }

@@ -24,6 +24,7 @@
 #include "env/real/fd.h"
 #include "env/real/tls_context.h"
 #include "events/device_events.h"
+#include "worker/told.h"
 
 namespace lockstep::worker {
 
@@ -106,6 +107,8 @@ class Runtime {
   Status update_reservation(const std::string& body);
   /// The newest request_answer to this id, as JSON; nothing before the first has come. Waits for the runtime's thread.
   std::optional<std::string> request_answer(const std::string& request_id);
+  /// What this worker was told of what others decide (§2.1 to 2.6), as it is now. Waits for the runtime's thread.
+  Told state();
 
  private:
   friend class Task;
