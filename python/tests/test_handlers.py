@@ -272,6 +272,7 @@ def test_inference_delivers_the_rows_that_bare_computes(handlers, models):
     assert hashlib.sha256(rows).hexdigest() == done["sha256"]
     assert done["total_steps_executed"] == 3 and done["execution_time"] > 0
     assert done["peak_bytes"] > 0 and 0 < done["result_quality_score"] <= 10
+    assert done["postprocessing_recommendations"] == ["safety_check"]
     assert [(report["step"], report["total_steps"]) for report in task.reports] == [(1, 3), (2, 3), (3, 3)]
     assert all(report["step_time_avg"] > 0 for report in task.reports)
 
@@ -416,9 +417,14 @@ def test_a_safe_picture_is_enlarged_and_delivered(handlers, format):
     chunks = read_chunks(data)
     assert chunks["parameters"] == "a red fox\nSteps: 4" and json.loads(chunks["lockstep"]) == {"request_id": "r1"}
     assert [(r["current_operation"], r["operations_completed"]) for r in task.reports] == [
-        ("upscaling", 0), ("upscaling", 0), ("safety_check", 1), ("safety_check", 1)]
-    assert [report["current_operation_progress"] for report in task.reports] == [0.0, 100.0, 0.0, 100.0]
+        ("upscaling", 0), ("upscaling", 0), ("upscaling", 0), ("safety_check", 1), ("safety_check", 1)]
+    assert [report["current_operation_progress"] for report in task.reports] == [0.0, 100.0, 100.0, 0.0, 100.0]
     assert {report["total_operations"] for report in task.reports} == {2}
+    # §2.6: the score is told from the moment on at which there is something to score.
+    score = done["quality"]["enhancement_effectiveness"]
+    assert [report.get("upscaling_quality_score") for report in task.reports] == [None, None, score, score, score]
+    times = [report["processing_time"] for report in task.reports]
+    assert times == sorted(times) and 0 < times[0] and times[-1] <= done["total_processing_time"]
 
 
 # §2.6: a check that does not say how strict it is is as strict as the policy that this worker was told.

@@ -240,6 +240,7 @@ class Machine {
     std::vector<ModelId> models = {};              // postprocess: of its operations, in order
     std::map<std::string, Operation> images = {};  // inference_batch: those that are not answered, by run id
     std::size_t size = 1;                          // images that it began with
+    Nanos began = 0;
   };
   /// Images that are to be one task. It begins when its order and all of them are here, whichever comes first.
   struct Batch {
@@ -253,6 +254,7 @@ class Machine {
     std::uint64_t inferences = 0;
     double inference_seconds = 0;  // of all of them
     bool warm = false;             // it did its work once here: what is made at the first use is there
+    std::string optimization_level = "none";
   };
   /// The answer of a task, kept while there is no link to send it over.
   struct Answer {

@@ -32,12 +32,13 @@ struct LoadReport {
 };
 BOOST_DESCRIBE_STRUCT(LoadReport, (), (component, fraction, bytes))
 
-struct LoadDone {
+struct LoadDone {  // optimization_level: what the handler made of the model, as "tensorrt"; absent: nothing, "none"
   Bytes bytes;
   double seconds = 0;
+  std::optional<std::string> optimization_level = {};
   static constexpr json::Rule rules[] = {{.member = "seconds", .min = 0}};
 };
-BOOST_DESCRIBE_STRUCT(LoadDone, (), (bytes, seconds))
+BOOST_DESCRIBE_STRUCT(LoadDone, (), (bytes, seconds, optimization_level))
 
 struct ReleaseTask {
   ModelId model_id;
@@ -84,7 +85,9 @@ struct InferenceReport {
 };
 BOOST_DESCRIBE_STRUCT(InferenceReport, (), (step, total_steps, step_time_avg))
 
-struct InferenceDone {  // of an image, or of a part; descriptor: the pixels, rgb8
+/// Of an image, or of a part; descriptor: the pixels, rgb8. peak_bytes: the most that the run held of the device.
+/// postprocessing_recommendations: operations of a pipeline; absent: the handler recommends none.
+struct InferenceDone {
   double execution_time = 0;
   std::uint32_t total_steps_executed = 0;
   std::uint32_t width = 0;
@@ -93,6 +96,7 @@ struct InferenceDone {  // of an image, or of a part; descriptor: the pixels, rg
   std::string sha256;
   Bytes peak_bytes;
   double result_quality_score = 0;
+  std::optional<std::vector<std::string>> postprocessing_recommendations = {};
   static constexpr json::Rule rules[] = {
       {.member = "execution_time", .min = 0, .unit = "seconds"},
       {.member = "result_quality_score", .min = 0, .max = 10},
@@ -100,7 +104,7 @@ struct InferenceDone {  // of an image, or of a part; descriptor: the pixels, rg
 };
 BOOST_DESCRIBE_STRUCT(InferenceDone, (),
                       (execution_time, total_steps_executed, width, height, bytes, sha256, peak_bytes,
-                       result_quality_score))
+                       result_quality_score, postprocessing_recommendations))
 
 struct PostprocessTask {  // descriptor: the source
   std::string request_id;
@@ -114,6 +118,24 @@ struct PostprocessTask {  // descriptor: the source
 };
 BOOST_DESCRIBE_STRUCT(PostprocessTask, (),
                       (request_id, source, pipeline, parameters, metadata, output_format, output_quality, session_id))
+
+/// Progress of a pipeline. The last two are what is known so far: without a processing_time the runtime tells how long
+/// the task has run.
+struct PostprocessReport {
+  std::string current_operation;
+  std::uint32_t operations_completed = 0;
+  std::uint32_t total_operations = 0;
+  Percent current_operation_progress;
+  std::optional<double> upscaling_quality_score = {};
+  std::optional<double> processing_time = {};
+  static constexpr json::Rule rules[] = {
+      {.member = "upscaling_quality_score", .min = 0, .max = 10},
+      {.member = "processing_time", .min = 0, .unit = "seconds"},
+  };
+};
+BOOST_DESCRIBE_STRUCT(PostprocessReport, (),
+                      (current_operation, operations_completed, total_operations, current_operation_progress,
+                       upscaling_quality_score, processing_time))
 
 struct PostprocessOutput {  // format: of the file; absent from a handler that writes PNG only
   std::uint32_t width = 0;

@@ -44,8 +44,17 @@ Status read_state(const StateEvent& event, Use&& use) {
   return fail(ErrorCode::not_yet, cat("nothing is done with ", shortened(event.type), " in this version"));
 }
 
+/// At most a year from now: what a handler measures may be any number.
 Timestamp after(WallTime now, double more_seconds) {
-  return Timestamp::of({now.ms + static_cast<std::int64_t>(more_seconds * 1000)});
+  constexpr double year = 365.0 * 24 * 3600;
+  return Timestamp::of({now.ms + static_cast<std::int64_t>(std::min(more_seconds, year) * 1000)});
+}
+
+double as_seconds(Nanos time) { return static_cast<double>(time) / 1e9; }
+
+/// The end of what took `so_far` for this share of itself, if it goes on like that. Of nothing nothing can be told: now.
+Timestamp extrapolated(WallTime now, Nanos so_far, Ratio share) {
+  return after(now, share.value <= 0 ? 0 : as_seconds(so_far) * (1 - share.value) / share.value);
 }
 
 FrameType type_of(const MemoryAllocationRequest&) { return FrameType::memory_allocation_request; }
@@ -301,6 +310,7 @@ void Machine::start(Turn& turn, Task task, const Body& body, std::vector<HandleI
   }
   turn.effect(out::StartTask{id, task.kind, json::to_text(body), std::move(handles)});
   handles.clear();
+  task.began = turn.now;
   tasks_.emplace(id, std::move(task));
 }
 
@@ -753,8 +763,12 @@ void Machine::tell_runtime(Turn& turn, const ModelId& model) {
   const LoadPlan* plan = participant_.held(model);
   const double average =
       runtime.inferences == 0 ? 0 : runtime.inference_seconds / static_cast<double>(runtime.inferences);
+  const bool leaves = std::ranges::any_of(
+      tasks_, [&](const auto& each) { return each.second.kind == "release" && each.second.model_id == model; });
   send(turn, FrameType::model_runtime_update,
-       ModelRuntimeUpdate{model, {true, runtime.warm, "none", average}, plan == nullptr ? Bytes{} : plan->bytes});
+       ModelRuntimeUpdate{model,
+                          {handlers_ready_ && !leaves, runtime.warm, runtime.optimization_level, average},
+                          plan == nullptr ? Bytes{} : plan->bytes});
 }
 
 void Machine::progress(Turn& turn, const in::TaskProgress& input) {
@@ -769,7 +783,7 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
                                          cat("loading_", report->component),
                                          Percent{report->fraction.value * 100},
                                          report->bytes,
-                                         after(turn.wall, 0),
+                                         extrapolated(turn.wall, turn.now - task.began, report->fraction),
                                          {}};
       send(turn, FrameType::model_loading_progress, message, task.operation);
     }
@@ -779,7 +793,7 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
       InferenceProgress message{
           task.run_id,
           {report->step, report->total_steps, report->step_time_avg, after(turn.wall, left * report->step_time_avg)},
-          {SizeText::of(participant_.used()), Percent{0}}};
+          {SizeText::of(participant_.used()), utilization_}};
       if (task.kind == "inference") send(turn, FrameType::inference_progress, message, task.operation);
       for (const auto& [run, operation] : task.images) {
         message.request_id = run;
@@ -787,8 +801,13 @@ void Machine::progress(Turn& turn, const in::TaskProgress& input) {
       }
     }
   } else if (task.kind == "postprocess") {
-    if (const auto report = json::from_text<PipelineProgress>(input.report)) {
-      send(turn, FrameType::postprocessing_progress, PostprocessingProgress{task.run_id, *report, {}}, task.operation);
+    if (const auto report = json::from_text<PostprocessReport>(input.report)) {
+      const PostprocessingProgress message{
+          task.run_id,
+          {report->current_operation, report->operations_completed, report->total_operations,
+           report->current_operation_progress},
+          {report->upscaling_quality_score, report->processing_time.value_or(as_seconds(turn.now - task.began))}};
+      send(turn, FrameType::postprocessing_progress, message, task.operation);
     }
   }
 }
@@ -800,8 +819,8 @@ Status Machine::image_done(Turn& turn, const Task& task, const std::string& repo
       task.run_id,
       {done.execution_time, done.total_steps_executed, SizeText::of(done.peak_bytes), done.result_quality_score},
       cat("sha256:", done.sha256),
-      true,
-      {"upscaling", "safety_check"},
+      true,  // pixels are no file: what nobody else does to them, postprocessing writes one
+      done.postprocessing_recommendations.value_or(std::vector<std::string>{}),
       ImageBuffer{"rgb8", done.width, done.height, done.bytes, done.sha256}};
   answer(turn, task, FrameType::inference_completed, message, std::move(handles));
   handles.clear();
@@ -865,6 +884,7 @@ void Machine::done(Turn& turn, const in::TaskDone& input) {
     const auto report = json::from_text<LoadDone>(input.report);
     if (!report) return bad(report.error());
     loaded_[task.model_id] = {};
+    if (report->optimization_level) loaded_[task.model_id].optimization_level = *report->optimization_level;
     answer(turn, task, FrameType::model_loading_progress,
            ModelLoadingProgress{task.model_id, "loaded", Percent{100}, report->bytes, Timestamp::of(turn.wall), {}});
     tell_runtime(turn, task.model_id);

@@ -34,7 +34,7 @@ class Design_worker : public testing::Test {
 
   template <class What>
   void input(What what) {
-    for (Effect& each : machine.step(Input{now, WallTime{}, std::move(what)}).effects) {
+    for (Effect& each : machine.step(Input{now, wall, std::move(what)}).effects) {
       effects.push_back(std::move(each));
     }
   }
@@ -93,6 +93,7 @@ class Design_worker : public testing::Test {
 
   Machine machine;
   Nanos now = seconds(1000);
+  WallTime wall;
   std::uint64_t sequence = 0;
   Epoch epoch{1};
   std::vector<Effect> effects;
@@ -788,6 +789,100 @@ TEST_F(Design_worker, a_models_runtime_is_told_after_its_load_and_after_each_inf
   ASSERT_EQ(told_all.size(), 3u);
   EXPECT_TRUE(told_all[2].runtime_metrics.warmup_completed);
   EXPECT_EQ(told_all[2].runtime_metrics.average_inference_time, 3.0);
+}
+
+// §2.3: how far a load is says when it will be done, and its optimization is what the handler says of it.
+TEST_F(Design_worker, the_end_of_a_load_is_extrapolated_from_how_far_it_is) {
+  join();
+  wall = WallTime{1'000'000};
+  load();
+  const auto estimate = [&](double fraction) {
+    input(in::TaskProgress{1, json::to_text(LoadReport{"unet", Ratio{fraction}, 10_MiB})});
+    return said<ModelLoadingProgress>(FrameType::model_loading_progress).back().estimated_completion;
+  };
+  EXPECT_EQ(estimate(0), Timestamp::of(wall));  // of nothing nothing can be told
+  now += seconds(3);
+  wall.ms += 3000;
+  EXPECT_EQ(estimate(0.25), Timestamp::of({wall.ms + 9000}));
+  EXPECT_EQ(estimate(1), Timestamp::of(wall));
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 3, "tensorrt"}), {}});
+  const RuntimeMetrics told = said<ModelRuntimeUpdate>(FrameType::model_runtime_update).back().runtime_metrics;
+  EXPECT_EQ(told.optimization_level, "tensorrt");
+  EXPECT_TRUE(told.inference_ready);
+}
+
+// §2.3: a model that is on its way out is not ready for an inference, also to the next orchestrator.
+TEST_F(Design_worker, a_model_that_is_being_released_is_not_ready) {
+  machine = Machine(identity(seconds(30)));
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1}), {}});
+  EXPECT_TRUE(said<ModelRuntimeUpdate>(FrameType::model_runtime_update).back().runtime_metrics.inference_ready);
+  EXPECT_EQ(said<ModelRuntimeUpdate>(FrameType::model_runtime_update).back().runtime_metrics.optimization_level,
+            "none");
+  hear(FrameType::model_release, ModelRelease{tiny}, "release:tiny");
+  input(in::LinkClosed{"reset"});
+  input(in::LinkOpened{});
+  sequence = 0;
+  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
+  const auto told = said<ModelRuntimeUpdate>(FrameType::model_runtime_update);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_FALSE(told[1].runtime_metrics.inference_ready);
+}
+
+// §2.5: progress carries the utilization of the newest sample, and a result what the handler recommends.
+TEST_F(Design_worker, an_inference_tells_the_utilization_and_what_is_recommended) {
+  join();
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1}), {}});
+  in::Telemetry reading;
+  reading.health.utilization = Percent{94.7};
+  input(reading);
+  InferenceRequest request;
+  request.request_id = "inf:1";
+  request.model_configuration.base_model = tiny;
+  hear(FrameType::inference_request, request, "inf:1");
+  wall = WallTime{5'000'000};
+  input(in::TaskProgress{2, json::to_text(InferenceReport{18, 30, 0.5})});
+  const auto progress = said<InferenceProgress>(FrameType::inference_progress);
+  ASSERT_EQ(progress.size(), 1u);
+  EXPECT_EQ(progress[0].resource_utilization.gpu_utilization, Percent{94.7});
+  EXPECT_EQ(progress[0].resource_utilization.vram_usage, SizeText::of(150_MiB));
+  EXPECT_EQ(progress[0].execution_metrics.estimated_completion, Timestamp::of({wall.ms + 6000}));
+  InferenceDone done{4.5, 30, 8, 8, 192, std::string(64, 'b'), 200_MiB, 8.5};
+  const auto result = [&](std::optional<std::vector<std::string>> recommended) {
+    done.postprocessing_recommendations = std::move(recommended);
+    input(in::TaskDone{all<out::StartTask>().back().task, json::to_text(done), {7}});
+    return said<InferenceCompleted>(FrameType::inference_completed).back();
+  };
+  const InferenceCompleted first = result(std::vector{"safety_check"s});
+  EXPECT_EQ(first.postprocessing_recommendations, std::vector{"safety_check"s});
+  EXPECT_EQ(first.result_metadata.final_vram_usage, SizeText::of(200_MiB));
+  EXPECT_EQ(first.result_metadata.result_quality_score, 8.5);
+  hear(FrameType::inference_request, request, "inf:1");
+  EXPECT_TRUE(result(std::nullopt).postprocessing_recommendations.empty());  // nothing is made up
+}
+
+// §2.6: the score is the handler's; how long it takes so far the runtime knows by itself.
+TEST_F(Design_worker, a_pipeline_tells_its_score_and_its_time) {
+  join();
+  PostprocessingRequest request;
+  request.request_id = "post:1";
+  request.source = ImageBuffer{};
+  hear(FrameType::postprocessing_request, request, "post:1", {6});
+  now += milliseconds(3500);
+  PostprocessReport report{"upscaling", 0, 2, Percent{67.3}};
+  input(in::TaskProgress{1, json::to_text(report)});
+  report.upscaling_quality_score = 8.5;
+  report.processing_time = 3.25;
+  input(in::TaskProgress{1, json::to_text(report)});
+  const auto told = said<PostprocessingProgress>(FrameType::postprocessing_progress);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_EQ(told[0].pipeline_progress.current_operation_progress, Percent{67.3});
+  EXPECT_FALSE(told[0].quality_metrics.upscaling_quality_score.has_value());
+  EXPECT_EQ(told[0].quality_metrics.processing_time, 3.5);
+  EXPECT_EQ(told[1].quality_metrics.upscaling_quality_score, 8.5);
+  EXPECT_EQ(told[1].quality_metrics.processing_time, 3.25);
 }
 
 // §1.5 "Model warming": a model of a pipeline is warm when its operation ran, and not before.

@@ -353,6 +353,7 @@ class Handlers:
 
         image, verdict, names, data = source, None, [], None
         usage, peak = [], 0
+        enlarged, effectiveness = None, 0.0  # the newest enlargement, and its score
         models = [entry["model"] for entry in body["pipeline"]]
         # A check that was added at the end is the last one again.
         models += [entry["model"] for entry in body["pipeline"] if entry["operation"] == "safety_check"][-1:]
@@ -365,14 +366,16 @@ class Handlers:
                 raise Cancelled(f"the task was cancelled before {operation}")
 
             def report(percent: float, operation=operation, index=index) -> None:
-                task.progress(
-                    {
-                        "current_operation": operation,
-                        "operations_completed": index,
-                        "total_operations": len(steps),
-                        "current_operation_progress": percent,
-                    }
-                )
+                told = {
+                    "current_operation": operation,
+                    "operations_completed": index,
+                    "total_operations": len(steps),
+                    "current_operation_progress": percent,
+                    "processing_time": time.perf_counter() - started,
+                }
+                if enlarged is not None:
+                    told["upscaling_quality_score"] = effectiveness
+                task.progress(told)
 
             report(0.0)
             peak = max(peak, meter.bytes())
@@ -382,7 +385,9 @@ class Handlers:
                 data = written()
                 image = decode(data)
             if operation == "upscaling":
-                image = upscale(model, image, report, lambda: task.cancelled)
+                image = enlarged = upscale(model, image, report, lambda: task.cancelled)
+                effectiveness = enhancement_effectiveness(source, image)
+                report(100.0)
             else:
                 verdict = check(model, image, strictness)
                 report(100.0)
@@ -418,7 +423,9 @@ class Handlers:
             "quality": {
                 "technical_quality": technical_quality(image),
                 "visual_quality": visual_quality(image),
-                "enhancement_effectiveness": enhancement_effectiveness(source, image),
+                "enhancement_effectiveness": (
+                    effectiveness if image is enlarged else enhancement_effectiveness(source, image)
+                ),
             },
             "output": output,
             "peak_bytes": max(peak, meter.bytes()),
@@ -478,6 +485,7 @@ def _image_done(request_id: str, image, steps: int, meter: PeakMeter, started: f
         "sha256": hashlib.sha256(image).hexdigest(),
         "peak_bytes": meter.bytes(),
         "result_quality_score": result_quality_score(image),
+        "postprocessing_recommendations": ["safety_check"],  # nobody has judged it yet
     }
     fd = memfd.sealed(f"lockstep-result:{request_id}", image)
     return {"execution_time": time.perf_counter() - started, **result}, [fd]
