@@ -361,7 +361,8 @@ class Machine {
   std::map<std::string, std::variant<MemoryAllocationRequest, CrossDomainCoordination>> asked_;
   std::map<std::string, RequestAnswer> request_answers_;
   SessionWork sessions_;
-  Percent utilization_;  // by the newest sample
+  Percent utilization_;                           // by the newest sample
+  PressureLevel pressure_ = PressureLevel::low;  // that it told last: a level falls only clearly below its limit
   std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;
   std::array<std::uint64_t, 4> sequence_in_{};  // of the last frame in each lane

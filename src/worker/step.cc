@@ -716,12 +716,12 @@ void Machine::telemetry(Turn& turn, const in::Telemetry& input) {
   DeviceHealthUpdate update{device_id_, health, Timestamp::of(turn.wall), AllocationPriority::normal, diagnostics};
   if (is_critical(update)) update.propagation_urgency = AllocationPriority::critical;  // a lower word would lower it
   send(turn, FrameType::device_health_update, update);
-  const PressureLevel level = pressure_of(input.used, total);
+  pressure_ = pressure_of(share_of(input.used, total), {}, pressure_);
   send(turn, FrameType::vram_usage_update,
        VramUsageUpdate{device_id_,
                        {total, input.used, total - input.used, input.fragmentation},
-                       level,
-                       level == PressureLevel::critical});
+                       pressure_,
+                       pressure_ == PressureLevel::critical});
 }
 
 void Machine::tell_capabilities(Turn& turn) {

@@ -638,6 +638,28 @@ TEST_F(Design_worker, health_carries_the_readings_and_names_what_departs_from_it
   EXPECT_EQ(said_all[40].diagnostics->deviations[0].metric, "temperature");
 }
 
+// §2.2: a level of pressure rises at its limit and falls only clearly below it, as the orchestrator's does: a device that
+// swings about a limit is not a new alert each time.
+TEST_F(Design_worker, the_pressure_that_is_told_has_hysteresis) {
+  join();
+  const auto level = [&](std::uint64_t percent) {
+    in::Telemetry reading;
+    reading.used = Bytes{percent * (1_GiB).value / 100};
+    input(reading);
+    return said<VramUsageUpdate>(FrameType::vram_usage_update).back().pressure_level;
+  };
+  EXPECT_EQ(level(88), PressureLevel::moderate);  // from 90 on it is high
+  EXPECT_EQ(level(91), PressureLevel::high);
+  EXPECT_EQ(level(88), PressureLevel::high);
+  EXPECT_EQ(level(86), PressureLevel::moderate);
+  EXPECT_EQ(level(96), PressureLevel::critical);
+  EXPECT_TRUE(said<VramUsageUpdate>(FrameType::vram_usage_update).back().cleanup_recommended);
+  EXPECT_EQ(level(93), PressureLevel::critical);
+  EXPECT_EQ(level(50), PressureLevel::low);
+  EXPECT_EQ(level(120), PressureLevel::critical);  // more than the budget: nothing is left, and not a huge rest
+  EXPECT_EQ(said<VramUsageUpdate>(FrameType::vram_usage_update).back().vram_metrics.available_vram, Bytes{});
+}
+
 // §1.1: a driver that answers late is told of when it does, and to every later orchestrator.
 TEST_F(Design_worker, capabilities_that_are_found_late_are_told_then_and_after_each_welcome) {
   DeviceCapabilityDiscovered found;
