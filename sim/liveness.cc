@@ -54,7 +54,7 @@ bool World::all_answered() {
     Process* process = living(entry.row.worker_id, entry.row.incarnation);
     if (process == nullptr) continue;
     const auto& answers = process->machine.request_answers();
-    const auto heard = answers.find(entry.row.request_id);
+    const auto heard = answers.find({entry.row.request_type, entry.row.request_id});
     if (heard == answers.end() || !is_final(heard->second.outcome)) return false;
   }
   return true;

@@ -134,11 +134,13 @@ NB_MODULE(_native, module) {
            })
       .def("update_reservation",
            [](PyRuntime& self, const std::string& body) { said(self.runtime->update_reservation(body)); })
-      .def("request_answer",
-           [](PyRuntime& self, const std::string& request_id) {
-             nb::gil_scoped_release unlocked;
-             return self.runtime->request_answer(request_id);
-           })
+      .def(
+          "request_answer",
+          [](PyRuntime& self, const std::string& request_type, const std::string& request_id) {
+            nb::gil_scoped_release unlocked;
+            return self.runtime->request_answer(request_type, request_id);
+          },
+          nb::arg("request_type"), nb::arg("request_id"))
       .def(
           "state",
           [](PyRuntime& self) {

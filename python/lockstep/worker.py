@@ -136,7 +136,10 @@ class Worker:
 
     def memory_answer(self, request_id: str) -> dict | None:
         """The newest answer: outcome granted (with its reservation), queued or denied (with the reason)."""
-        text = self._runtime.request_answer(request_id)
+        return self._answer("memory_allocation_request", request_id)
+
+    def _answer(self, request_type: str, request_id: str) -> dict | None:
+        text = self._runtime.request_answer(request_type, request_id)
         return None if text is None else json.loads(text)
 
     def coordinate(self, session_id: str, *, dependent_operations: list[str] = (), requires_model_loading: str = "",
@@ -165,7 +168,7 @@ class Worker:
 
     def coordination_answer(self, request_id: str) -> dict | None:
         """The newest answer, as memory_answer(); a reservation comes with memory and goes with the session's end."""
-        return self.memory_answer(request_id)
+        return self._answer("cross_domain_coordination", request_id)
 
     def renew_memory(self, allocation_id: str, lasts: str) -> None:
         """Holds a granted reservation for so long from now on, as "5min"."""

@@ -121,3 +121,16 @@ def test_the_state_has_the_types_of_the_messages():
     assert state.system_memory is None and state.peers["gpu_1"].memory is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         state.routing_table = {}
+
+
+# §2.2, §2.4: one id may name a request of each type; the answer is that of the type that is asked for.
+def test_answers_are_asked_for_by_type_and_id():
+    class Runtime:
+        def request_answer(self, request_type, request_id):
+            answers = {("memory_allocation_request", "x"): '{"outcome": "granted"}',
+                       ("cross_domain_coordination", "x"): '{"outcome": "denied"}'}
+            return answers.get((request_type, request_id))
+
+    worker = Worker(Runtime())
+    assert (worker.memory_answer("x"), worker.memory_answer("y")) == ({"outcome": "granted"}, None)
+    assert (worker.coordination_answer("x"), worker.coordination_answer("y")) == ({"outcome": "denied"}, None)

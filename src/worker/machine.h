@@ -37,6 +37,8 @@ namespace lockstep::worker {
 
 using HandleId = std::uint64_t;  // a descriptor the environment keeps for the machine
 using TaskId = std::uint64_t;
+/// Type and id: a memory_allocation_request and a cross_domain_coordination may have one id, and are two requests.
+using RequestName = std::pair<std::string, std::string>;
 
 namespace in {
 /// The first thing for a worker that has no link yet.
@@ -228,8 +230,8 @@ class Machine {
   Bytes budget() const { return participant_.budget(); }
   /// Transactions that it would know again.
   std::size_t transactions_remembered() const { return participant_.remembered(); }
-  /// What the orchestrator answered to requests of this worker, by request id; the newest 256.
-  const std::map<std::string, RequestAnswer>& request_answers() const { return request_answers_; }
+  /// What the orchestrator answered to requests of this worker; the 256 that came last.
+  const std::map<RequestName, RequestAnswer>& request_answers() const { return request_answers_; }
 
  private:
   struct Task {
@@ -357,9 +359,10 @@ class Machine {
   std::map<ModelId, std::vector<HeldSegment>> segments_;  // kept
   std::map<ModelId, ModelRuntime> loaded_;
   Baselines baselines_;
-  // Without a final answer, by request id; asked again after a welcome.
-  std::map<std::string, std::variant<MemoryAllocationRequest, CrossDomainCoordination>> asked_;
-  std::map<std::string, RequestAnswer> request_answers_;
+  // Without a final answer; asked again after a welcome.
+  std::map<RequestName, std::variant<MemoryAllocationRequest, CrossDomainCoordination>> asked_;
+  std::map<RequestName, RequestAnswer> request_answers_;
+  std::vector<RequestName> answers_heard_;  // the names of request_answers_, in the order in which they came
   SessionWork sessions_;
   Percent utilization_;                           // by the newest sample
   PressureLevel pressure_ = PressureLevel::low;  // that it told last: a level falls only clearly below its limit

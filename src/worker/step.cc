@@ -258,8 +258,9 @@ void Machine::welcome(Turn& turn, const FrameHeader& header, const Welcome& welc
   turn.effect(out::ArmTimer{"heartbeat", turn.now + heartbeat_});
   tell_capabilities(turn);
   if (handlers_ready_) send(turn, FrameType::ready, Ready{});
-  for (const auto& [id, request] : asked_) {  // the same request again is harmless, and its answer may have been lost
-    std::visit([&](const auto& each) { send(turn, type_of(each), each, request_operation(id, each)); }, request);
+  for (const auto& [name, request] : asked_) {  // the same request again is harmless, and its answer may have been lost
+    std::visit([&](const auto& each) { send(turn, type_of(each), each, request_operation(name.second, each)); },
+               request);
   }
   for (Answer& each : answers_) {
     transmit(turn, each.type, each.body, std::move(each.operation), each.placed, std::move(each.handles), {});
@@ -640,20 +641,26 @@ void Machine::power_limit_set(Turn& turn, const in::PowerLimitSet& input) {
 
 template <class Request>
 void Machine::ask(Turn& turn, const std::string& id, const Request& request) {
-  const auto known = request_answers_.find(id);
+  const RequestName name{Request::event_type, id};
+  const auto known = request_answers_.find(name);
   const bool answered = known != request_answers_.end() && known->second.outcome != RequestOutcome::queued;
-  if (!answered) asked_.try_emplace(id, request);  // of two with one id the first is due; the other is refused
+  if (!answered) asked_.try_emplace(name, request);  // of two with one name the first is due; the other is refused
   send(turn, type_of(request), request, request_operation(id, request));
 }
 
 void Machine::hear_answer(RequestAnswer answer) {
   if (answer.conflict.value_or(false)) return;  // the first request of this id is as it was
-  const auto known = request_answers_.find(answer.request_id);
+  constexpr std::size_t kept = 256;
+  const RequestName name{answer.request_type, answer.request_id};
+  const auto known = request_answers_.find(name);
   if (known != request_answers_.end() && known->second.outcome != RequestOutcome::queued) return;  // told again
-  if (answer.outcome != RequestOutcome::queued) asked_.erase(answer.request_id);
-  const std::string id = answer.request_id;
-  request_answers_.insert_or_assign(id, std::move(answer));
-  if (request_answers_.size() > 256) request_answers_.erase(request_answers_.begin());
+  if (answer.outcome != RequestOutcome::queued) asked_.erase(name);
+  request_answers_.insert_or_assign(name, std::move(answer));
+  std::erase(answers_heard_, name);
+  answers_heard_.push_back(name);
+  if (answers_heard_.size() <= kept) return;
+  request_answers_.erase(answers_heard_.front());
+  answers_heard_.erase(answers_heard_.begin());
 }
 
 void Machine::session_command(Turn& turn, const SessionControlCommand& message) {

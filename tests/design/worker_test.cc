@@ -955,6 +955,67 @@ TEST_F(Design_worker, a_heartbeat_is_sent_and_armed_again) {
   EXPECT_EQ(all<out::ArmTimer>()[1].deadline, now + seconds(2));
 }
 
+// §2.2, §2.4: an answer belongs to the request of its type and id.
+class Design_2_2_worker_requests : public Design_worker {
+ protected:
+  static constexpr const char* memory = "memory_allocation_request";
+  static constexpr const char* coordination = "cross_domain_coordination";
+  static MemoryAllocationRequest wish(const std::string& id) {
+    MemoryAllocationRequest out;
+    out.request_id = id;
+    return out;
+  }
+  void answer(const std::string& type, const std::string& id, RequestOutcome outcome) {
+    RequestAnswer out;
+    out.request_type = type;
+    out.request_id = id;
+    out.outcome = outcome;
+    hear(FrameType::request_answer, out, id);
+  }
+  std::optional<RequestOutcome> known(const std::string& type, const std::string& id) const {
+    const auto place = machine.request_answers().find({type, id});
+    return place == machine.request_answers().end() ? std::nullopt : std::optional(place->second.outcome);
+  }
+};
+
+TEST_F(Design_2_2_worker_requests, two_types_may_have_one_id) {
+  machine = Machine(identity(seconds(30)));
+  join();
+  CrossDomainCoordination need;
+  need.session_id = "ses_1";
+  need.request_id = "tiles";
+  input(in::AskMemory{wish("tiles")});
+  input(in::Coordinate{need});
+  answer(memory, "tiles", RequestOutcome::granted);
+  EXPECT_EQ(known(memory, "tiles"), RequestOutcome::granted);
+  EXPECT_FALSE(known(coordination, "tiles").has_value());
+  input(in::LinkClosed{"reset"});  // only what has no final answer is asked again
+  input(in::LinkOpened{});
+  sequence = 0;
+  hear(FrameType::welcome, Welcome{DeviceId("gpu_0"), 1_GiB, 2000, "cluster", "token", true});
+  EXPECT_EQ(said<MemoryAllocationRequest>(FrameType::memory_allocation_request).size(), 1u);
+  EXPECT_EQ(said<CrossDomainCoordination>(FrameType::cross_domain_coordination).size(), 2u);
+  answer(coordination, "tiles", RequestOutcome::denied);
+  EXPECT_EQ(known(memory, "tiles"), RequestOutcome::granted);
+  EXPECT_EQ(known(coordination, "tiles"), RequestOutcome::denied);
+}
+
+TEST_F(Design_2_2_worker_requests, the_answer_that_came_first_is_forgotten_first) {
+  join();
+  answer(memory, "zebra", RequestOutcome::granted);
+  answer(memory, "queue", RequestOutcome::queued);
+  for (int i = 0; i < 254; ++i) answer(memory, cat("a", i), RequestOutcome::granted);
+  EXPECT_EQ(machine.request_answers().size(), 256u);
+  answer(memory, "queue", RequestOutcome::granted);  // its final answer is its newest
+  answer(memory, "b", RequestOutcome::granted);
+  EXPECT_FALSE(known(memory, "zebra").has_value());
+  answer(memory, "c", RequestOutcome::granted);
+  EXPECT_FALSE(known(memory, "a0").has_value()) << "the oldest after it, whatever its name";
+  EXPECT_EQ(known(memory, "queue"), RequestOutcome::granted);
+  EXPECT_EQ(known(memory, "a1"), RequestOutcome::granted);
+  EXPECT_EQ(machine.request_answers().size(), 256u);
+}
+
 // §2.5: images that an inference_orchestration names are one task; each is answered by itself, as soon as it is there.
 class Design_2_5_worker_batch : public Design_worker {
  protected:

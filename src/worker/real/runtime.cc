@@ -372,12 +372,12 @@ Status Runtime::update_reservation(const std::string& body) {
   return {};
 }
 
-std::optional<std::string> Runtime::request_answer(const std::string& request_id) {
+std::optional<std::string> Runtime::request_answer(const std::string& request_type, const std::string& request_id) {
   std::promise<std::optional<std::string>> found;
   auto future = found.get_future();
-  state_->reactor.post([raw = state_.get(), &found, &request_id] {
+  state_->reactor.post([raw = state_.get(), &found, name = RequestName{request_type, request_id}] {
     const auto& answers = raw->machine.request_answers();
-    const auto place = answers.find(request_id);
+    const auto place = answers.find(name);
     found.set_value(place == answers.end() ? std::nullopt : std::optional(json::to_text(place->second)));
   });
   return future.get();

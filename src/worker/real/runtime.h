@@ -105,8 +105,9 @@ class Runtime {
   Result<std::string> coordinate(const std::string& body);
   /// A reservation_update as JSON: renews a granted reservation, or gives it back.
   Status update_reservation(const std::string& body);
-  /// The newest request_answer to this id, as JSON; nothing before the first has come. Waits for the runtime's thread.
-  std::optional<std::string> request_answer(const std::string& request_id);
+  /// The newest request_answer to the request of this type ("memory_allocation_request", "cross_domain_coordination")
+  /// and id, as JSON; nothing before the first has come. Waits for the runtime's thread.
+  std::optional<std::string> request_answer(const std::string& request_type, const std::string& request_id);
   /// What this worker was told of what others decide (§2.1 to 2.6), as it is now. Waits for the runtime's thread.
   Told state();
 
