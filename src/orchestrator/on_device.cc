@@ -320,7 +320,8 @@ void device_change_confirmed(Turn& turn, const WorkerRecord& worker, const Appli
     turn.change.event("device_config_confirmed", id, after);
   }
   const device::Routing* routing = turn.tables.device.routes();
-  if (answer.type == DeviceRoutingUpdate::event_type && routing != nullptr) {
+  const bool applied = answer.outcome == AppliedOutcome::applied;  // a refusal is an answer, and confirms nothing
+  if (answer.type == DeviceRoutingUpdate::event_type && routing != nullptr && applied) {
     device::Routing after = *routing;
     std::uint64_t& by_worker = after.confirmed_by[worker.worker_id.str()];
     if (by_worker >= routing->revision) return;

@@ -584,7 +584,7 @@ void tell_memory_facts(Turn& turn, const WorkerRecord& worker) {
 }
 
 void memory_change_confirmed(Turn& turn, const WorkerRecord& worker, const AppliedResult& answer) {
-  if (answer.type != MemoryPolicyUpdate::event_type) return;
+  if (answer.type != MemoryPolicyUpdate::event_type || answer.outcome != AppliedOutcome::applied) return;
   memory::Policy policy = turn.tables.memory.policy();
   std::uint64_t& by_worker = policy.confirmed_by[worker.worker_id.str()];
   if (by_worker >= policy.revision) return;

@@ -197,7 +197,7 @@ struct Identity {
   std::optional<OfferedDevice> device;
   std::optional<DeviceCapabilityDiscovered> capabilities;  // told after each welcome; device_id is filled in
   std::optional<std::vector<std::string>> subscriptions;   // domains whose facts of other devices it hears; absent: all
-  std::string schema_digest;  // events/packed.h, of what it reads packed; empty: JSON only
+  std::string schema_digest;                               // events/packed.h, of what it reads packed; empty: JSON only
 };
 
 class Machine {
@@ -339,7 +339,7 @@ class Machine {
   std::string cluster_id_;
   std::string token_;
   bool link_open_ = false;
-  bool welcomed_ = false;  // over the present link
+  bool welcomed_ = false;   // over the present link
   Form form_ = Form::json;  // of what may cross packed over it
   bool keep_segments_ = false;
   Nanos dial_until_ = 0;  // 0 while there is a link
@@ -364,7 +364,7 @@ class Machine {
   std::map<RequestName, RequestAnswer> request_answers_;
   std::vector<RequestName> answers_heard_;  // the names of request_answers_, in the order in which they came
   SessionWork sessions_;
-  Percent utilization_;                           // by the newest sample
+  Percent utilization_;                          // by the newest sample
   PressureLevel pressure_ = PressureLevel::low;  // that it told last: a level falls only clearly below its limit
   std::uint64_t messages_made_ = 0;
   TaskId tasks_made_ = 0;

@@ -52,9 +52,53 @@ Timestamp after(WallTime now, double more_seconds) {
 
 double as_seconds(Nanos time) { return static_cast<double>(time) / 1e9; }
 
-/// The end of what took `so_far` for this share of itself, if it goes on like that. Of nothing nothing can be told: now.
+/// The end of what took `so_far` for this share of itself, if it goes on like that. Of nothing nothing can be told:
+/// now.
 Timestamp extrapolated(WallTime now, Nanos so_far, Ratio share) {
   return after(now, share.value <= 0 ? 0 : as_seconds(so_far) * (1 - share.value) / share.value);
+}
+
+// What a message asks for and this version does not carry out, in a sentence; empty when there is nothing. A field that
+// was read and not heeded would look like one that was.
+
+template <class Message>
+std::string not_supported(const Message&, const WorkerId&) {
+  return "";
+}
+std::string only_now(bool effective_immediately) {
+  return effective_immediately
+             ? ""
+             : "effective_immediately is false; a change holds from when it is applied: it must be true";
+}
+std::string not_supported(const DeviceRoutingUpdate& update, const WorkerId&) {
+  return only_now(update.effective_immediately);
+}
+std::string not_supported(const MemoryPolicyUpdate& update, const WorkerId& own) {
+  const auto names = [&](std::string_view name) {
+    return std::ranges::find(update.applies_to, name) != update.applies_to.end();
+  };
+  if (names("all_workers") || names(own.str())) return only_now(update.effective_immediately);
+  std::string found;
+  for (const std::string& each : update.applies_to) found += cat(found.empty() ? "" : ", ", shortened(each));
+  return cat("applies_to is [", shortened(found, 200), "]; it must name all_workers or ", own.str());
+}
+std::string not_supported(const ModelLoadRequest& request, const WorkerId&) {
+  if (request.load_target == "vram") return "";
+  return cat("load_target is \"", shortened(request.load_target), "\"; it must be vram");
+}
+std::string not_supported(const InferenceRequest& request, const WorkerId&) {
+  if (request.inference_type != "text_to_image") {
+    return cat("inference_type is \"", shortened(request.inference_type), "\"; it must be text_to_image");
+  }
+  const ModelConfiguration& models = request.model_configuration;
+  if (models.refiner_model) {
+    return cat("refiner_model is ", shortened(models.refiner_model->str()), "; this version runs the base alone");
+  }
+  if (models.lora_models && !models.lora_models->empty()) {
+    return cat("lora_models names ", shortened(models.lora_models->front().str()),
+               "; this version runs the base alone");
+  }
+  return "";
 }
 
 FrameType type_of(const MemoryAllocationRequest&) { return FrameType::memory_allocation_request; }
@@ -361,6 +405,12 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
         answer_failure(turn, task, "unavailable", "the worker has fenced itself");
         return {};
       }
+      const std::string wrong = not_supported(request, identity_.worker_id);
+      if (!wrong.empty() && plan != nullptr) {
+        forget(turn, ModelId(plan->model_id));
+        answer_failure(turn, task, "invalid_argument", wrong);
+        return {};
+      }
       if (plan == nullptr || handles.size() != plan->components.size()) {
         return fail(ErrorCode::invalid_transition,
                     cat("a load of ", request.model_id.str(), " that was not committed"));
@@ -387,12 +437,16 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       const InferenceRequest request = LOCKSTEP_TRY(read_message<InferenceRequest>(envelope));
       const InferenceParameters& p = request.inference_parameters;
       const ModelId& model = request.model_configuration.base_model;
-      if (fenced || participant_.held(model) == nullptr) {
-        const std::string why = fenced ? "the worker has fenced itself" : cat(model.str(), " is not here");
-        answer_failure(turn, task, "unavailable", why);
+      const std::string wrong = not_supported(request, identity_.worker_id);
+      if (fenced || participant_.held(model) == nullptr || !wrong.empty()) {
+        const std::string code = fenced || wrong.empty() ? "unavailable" : "invalid_argument";
+        const std::string why = fenced           ? "the worker has fenced itself"
+                                : !wrong.empty() ? wrong
+                                                 : cat(model.str(), " is not here");
+        answer_failure(turn, task, code, why);
         if (!request.batch_id) return {};
         for (const auto& [run, operation] : batches_[*request.batch_id].images) {  // it will never be whole
-          answer_failure(turn, {"inference", operation, model, run}, "unavailable", why);
+          answer_failure(turn, {"inference", operation, model, run}, code, why);
         }
         batches_.erase(*request.batch_id);
         return {};
@@ -441,12 +495,19 @@ Status Machine::dispatch(Turn& turn, const Frame& frame, const Envelope& envelop
       }
       std::vector<ModelId> models;
       for (const PipelineOperation& each : request.postprocessing_pipeline) models.push_back(each.model);
-      start(turn, {"postprocess", task.operation, {}, request.request_id, models},
-            PostprocessTask{
-                request.request_id, *request.source, request.postprocessing_pipeline, request.parameters.value_or(""),
-                request.metadata.value_or(std::map<std::string, RawJson>{}), request.output_requirements.format,
-                request.output_requirements.quality, envelope.correlation.session},
-            handles);
+      PostprocessTask job{request.request_id,
+                          *request.source,
+                          request.postprocessing_pipeline,
+                          request.parameters.value_or(""),
+                          request.metadata.value_or(std::map<std::string, RawJson>{}),
+                          request.output_requirements.format,
+                          request.output_requirements.quality,
+                          envelope.correlation.session};
+      if (!request.output_requirements.metadata_preservation) {  // how it was made is not to stand in the file
+        job.parameters.clear();
+        job.metadata.clear();
+      }
+      start(turn, {"postprocess", task.operation, {}, request.request_id, models}, job, handles);
       return {};
     }
     case FrameType::device_calibrate:
@@ -556,6 +617,14 @@ AppliedResult Machine::apply(Turn& turn, const StateEvent& event) {
     known.reason = std::move(reason);
     ++writes_refused_;
   };
+  /// The change as it should be carried out, or not at all: then the worker says which field it cannot heed.
+  const auto heeds = [&](const auto& update) {
+    const std::string wrong = not_supported(update, identity_.worker_id);
+    if (wrong.empty()) return true;
+    known.outcome = AppliedOutcome::rejected;
+    known.reason = wrong;
+    return false;
+  };
   const auto is_anothers = [&](const DeviceId& device) {
     if (device != device_id_) return true;
     refuse(AppliedOutcome::not_owner, cat("how ", device.str(), " is, this worker says"));
@@ -569,8 +638,12 @@ AppliedResult Machine::apply(Turn& turn, const StateEvent& event) {
                    }
                    configure(turn, update);
                  },
-                 [&](const DeviceRoutingUpdate& update) { state_.routing = update.routing_table; },
-                 [&](const MemoryPolicyUpdate& update) { state_.memory_policy = update.policy_changes; },
+                 [&](const DeviceRoutingUpdate& update) {
+                   if (heeds(update)) state_.routing = update.routing_table;
+                 },
+                 [&](const MemoryPolicyUpdate& update) {
+                   if (heeds(update)) state_.memory_policy = update.policy_changes;
+                 },
                  [&](const SystemMemoryAllocated& update) { state_.system_memory = update; },
                  [&](const ModelCacheUpdate& update) {
                    for (const ModelId& id : update.cache_changes.removed) state_.cached_models.erase(id);
@@ -590,7 +663,7 @@ AppliedResult Machine::apply(Turn& turn, const StateEvent& event) {
 }
 
 Told Machine::told() const {
-  Told out{device_id_,           state_.settings, state_.memory_policy,  state_.routing,
+  Told out{device_id_,           state_.settings, state_.memory_policy, state_.routing,
            state_.system_memory, std::nullopt,    state_.safety_policy, {}};
   if (state_.cache_told) {
     out.model_cache = ModelCache{{state_.cached_models.begin(), state_.cached_models.end()},

@@ -296,8 +296,12 @@ TEST(Design_1_ownership_of_workers, what_a_worker_refuses_is_seen_in_the_views) 
   stage.input(in::Set{5, "routing", true, R"({"routing_table":{"inference_primary":"gpu_0"}})"});
   const std::vector<Told> told = stage.told("device_routing_update");
   ASSERT_EQ(told.size(), 1u);
-  AppliedResult result{told[0].event.type, told[0].event.subject, told[0].event.rev, AppliedOutcome::not_yet,
-                       "nothing is done with it in this version", std::nullopt};
+  AppliedResult result{told[0].event.type,
+                       told[0].event.subject,
+                       told[0].event.rev,
+                       AppliedOutcome::not_yet,
+                       "nothing is done with it in this version",
+                       std::nullopt};
   stage.say("w0", FrameType::state_applied, StateApplied{told[0].event.rev, {result}}, 0, told[0].op_id);
   Heartbeat beat;
   beat.writes_refused = 1;
@@ -307,6 +311,7 @@ TEST(Design_1_ownership_of_workers, what_a_worker_refuses_is_seen_in_the_views) 
     return stage.all<out::Reply>().back().body;
   };
   EXPECT_NE(view("workers/w0").find(R"("refused_there":1)"), std::string::npos) << view("workers/w0");
+  EXPECT_TRUE(stage.tables().device.routes()->confirmed_by.empty()) << "a refusal confirms nothing";
   const std::string rows = view("propagation/w0");
   EXPECT_NE(rows.find(R"("outcome":"not_yet","reason":"nothing is done with it in this version")"), std::string::npos)
       << rows;

@@ -638,8 +638,8 @@ TEST_F(Design_worker, health_carries_the_readings_and_names_what_departs_from_it
   EXPECT_EQ(said_all[40].diagnostics->deviations[0].metric, "temperature");
 }
 
-// §2.2: a level of pressure rises at its limit and falls only clearly below it, as the orchestrator's does: a device that
-// swings about a limit is not a new alert each time.
+// §2.2: a level of pressure rises at its limit and falls only clearly below it, as the orchestrator's does: a device
+// that swings about a limit is not a new alert each time.
 TEST_F(Design_worker, the_pressure_that_is_told_has_hysteresis) {
   join();
   const auto level = [&](std::uint64_t percent) {
@@ -1014,6 +1014,108 @@ TEST_F(Design_2_2_worker_requests, the_answer_that_came_first_is_forgotten_first
   EXPECT_EQ(known(memory, "queue"), RequestOutcome::granted);
   EXPECT_EQ(known(memory, "a1"), RequestOutcome::granted);
   EXPECT_EQ(machine.request_answers().size(), 256u);
+}
+
+// A field that is read and not heeded would look like one that was: what this version cannot do it says, with the
+// field, the value and what it must be. The specification's own examples are taken.
+class Design_2_unsupported : public Design_worker {
+ protected:
+  Design_2_unsupported() { join(); }
+  AppliedResult told(std::uint64_t rev, std::string_view type, std::string body) {
+    StateChanges changes;
+    changes.rev = rev;
+    changes.events = {{std::string(type), "", rev, RawJson{std::move(body)}}};
+    hear(FrameType::state_changes, changes, "change");
+    return said<StateApplied>(FrameType::state_applied).back().results.at(0);
+  }
+  std::string policy(const std::string& applies_to, bool at_once = true) {
+    return cat(R"({"event_type":"memory_policy_update","policy_changes":{"vram_reservation_limit":"512MB"},)",
+               R"("applies_to":)", applies_to, R"(,"effective_immediately":)", at_once ? "true}" : "false}");
+  }
+  std::string failure() const {
+    const auto failed = said<lockstep::TaskFailed>(FrameType::task_failed);
+    return failed.empty() ? "" : cat(failed.back().code, ": ", failed.back().message);
+  }
+};
+
+TEST_F(Design_2_unsupported, routes_hold_at_once_or_are_rejected) {
+  const auto routes = [](bool at_once) {
+    DeviceRoutingUpdate update;
+    update.routing_table.items = {{"inference_primary", DeviceId(at_once ? "gpu_0" : "gpu_1")}};
+    update.effective_immediately = at_once;
+    return json::to_text(update);
+  };
+  EXPECT_EQ(told(1, "device_routing_update", routes(true)).outcome, AppliedOutcome::applied);
+  const AppliedResult later = told(2, "device_routing_update", routes(false));
+  EXPECT_EQ(later.outcome, AppliedOutcome::rejected);
+  EXPECT_EQ(later.reason, "effective_immediately is false; a change holds from when it is applied: it must be true");
+  EXPECT_EQ(*machine.routing().find("inference_primary"), DeviceId("gpu_0")) << "a rejected change changes nothing";
+}
+
+TEST_F(Design_2_unsupported, a_policy_for_others_is_rejected_and_one_for_this_worker_is_not) {
+  EXPECT_EQ(told(1, "memory_policy_update", policy(R"(["all_workers"])")).outcome, AppliedOutcome::applied);
+  EXPECT_EQ(machine.budget(), 512_MiB);
+  EXPECT_EQ(told(2, "memory_policy_update", policy(R"(["w7","w0"])")).outcome, AppliedOutcome::applied);
+  const AppliedResult others = told(3, "memory_policy_update", policy(R"(["w7","w8"])"));
+  EXPECT_EQ(others.outcome, AppliedOutcome::rejected);
+  EXPECT_EQ(others.reason, "applies_to is [w7, w8]; it must name all_workers or w0");
+  EXPECT_EQ(told(4, "memory_policy_update", policy(R"(["all_workers"])", false)).outcome, AppliedOutcome::rejected);
+}
+
+TEST_F(Design_2_unsupported, a_load_elsewhere_than_into_vram_fails_and_gives_its_promise_back) {
+  prepare(tx);
+  hear(FrameType::transaction_commit, TransactionDecision{tx}, tx.str());
+  ModelLoadRequest request;
+  request.model_id = tiny;
+  request.load_target = "ram";
+  hear(FrameType::model_load_request, request, cat("load:", tx.str()), {9});
+  EXPECT_TRUE(all<out::StartTask>().empty());
+  EXPECT_EQ(failure(), "invalid_argument: load_target is \"ram\"; it must be vram");
+  EXPECT_EQ(machine.used(), Bytes{});
+  EXPECT_EQ(all<out::DropHandle>().size(), 1u);
+  EXPECT_FALSE(machine.ended());
+}
+
+TEST_F(Design_2_unsupported, an_inference_that_needs_more_than_its_base_is_not_made_without_it) {
+  load();
+  input(in::TaskDone{1, json::to_text(LoadDone{150_MiB, 1}), {}});
+  InferenceRequest request;
+  request.request_id = "inf:1";
+  request.model_configuration.base_model = tiny;
+  const auto asked = [&](const InferenceRequest& each) {
+    hear(FrameType::inference_request, each, "inf:1");
+    return failure();
+  };
+  InferenceRequest other = request;
+  other.inference_type = "image_to_image";
+  EXPECT_EQ(asked(other), "invalid_argument: inference_type is \"image_to_image\"; it must be text_to_image");
+  other = request;
+  other.model_configuration.refiner_model = ModelId("refiner");
+  EXPECT_EQ(asked(other), "invalid_argument: refiner_model is refiner; this version runs the base alone");
+  other = request;
+  other.model_configuration.lora_models = {ModelId("style")};
+  EXPECT_EQ(asked(other), "invalid_argument: lora_models names style; this version runs the base alone");
+  EXPECT_EQ(all<out::StartTask>().size(), 1u);  // the load
+  hear(FrameType::inference_request, request, "inf:1");
+  EXPECT_EQ(all<out::StartTask>().size(), 2u);
+}
+
+// §2.6 metadata_preservation: without it the handler is not given what would stand in the file.
+TEST_F(Design_2_unsupported, metadata_that_is_not_to_be_preserved_never_reaches_the_handler) {
+  PostprocessingRequest request;
+  request.request_id = "post:1";
+  request.source = ImageBuffer{};
+  request.parameters = "a lighthouse";
+  request.metadata = {{"seed", RawJson{"7"}}};
+  const auto task = [&](bool preserve) {
+    request.output_requirements.metadata_preservation = preserve;
+    hear(FrameType::postprocessing_request, request, "post:1", {6});
+    return json::from_text<PostprocessTask>(all<out::StartTask>().back().body).value();
+  };
+  EXPECT_EQ(task(true).parameters, "a lighthouse");
+  EXPECT_EQ(task(true).metadata.size(), 1u);
+  EXPECT_EQ(task(false).parameters, "");
+  EXPECT_TRUE(task(false).metadata.empty());
 }
 
 // §2.5: images that an inference_orchestration names are one task; each is answered by itself, as soon as it is there.
