@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills the orchestrator and its workers with SIGKILL while requests run, and checks what was promised.
 
-    tools/kills.py [--kills 1000] [--minutes 30] [--seed N] [--models DIR] [--json] [--keep]
+    tools/kills.py [--kills 1000] [--minutes 45] [--seed N] [--models DIR] [--json] [--keep]
     tools/kills.py --self-test      shows on made-up records that each kind of violation is found
 
 Real processes on loopback: `lockstep serve`, two workers that it starts and two that dial, four clients that ask again
@@ -10,7 +10,7 @@ chooses whom and about when; the instant itself is the machine's. Every 50 kills
 sentences below are checked; rounds that kill only one side show what the other side keeps of the dead.
 
 --models is a folder with the tiny models (`lockstep models make-tiny`); without it they are made. Exit status 1 when a
-sentence does not hold, 2 when it cannot run. The last line sums up.
+sentence does not hold, or the minutes were over before so many kills; 2 when it cannot run. The last line sums up.
 """
 
 import argparse
@@ -318,7 +318,7 @@ def self_test():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--minutes", type=float, default=45, help="no kill after that; what fits is done")
+    parser.add_argument("--minutes", type=float, default=45, help="no kill after that; fewer than asked is a failure")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--models", help="a folder with tiny-sdxl")
     parser.add_argument("--json", action="store_true", help="one object on standard output")
@@ -358,7 +358,7 @@ def main():
           f"{', '.join(f'{n} {k}' for k, n in sorted(soak.moments.items()))}), {report['requests']} requests, "
           f"{report['completed']} completed, {report['failed']} failed, {len(soak.violations)} violations, "
           f"{report['seconds']} s, seed {options.seed}", file=sys.stderr if options.json else sys.stdout)
-    return 1 if soak.violations or not kills else 0
+    return 1 if soak.violations or kills < options.kills else 0
 
 
 if __name__ == "__main__":

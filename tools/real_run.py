@@ -275,7 +275,8 @@ class Run:
             made = self.folder / "made"
             subprocess.run([BINARY, "models", "make-tiny", str(made)], check=True, stdout=subprocess.DEVNULL)
         if not (made / "tiny-sdxl").is_dir():
-            raise SystemExit(f"{self.name}: {made} has no tiny-sdxl; `lockstep models make-tiny` makes it")
+            print(f"{self.name}: {made} has no tiny-sdxl; `lockstep models make-tiny` makes it", file=sys.stderr)
+            raise SystemExit(2)
         folder = self.folder / "models"
         folder.mkdir()
         for name in MODELS:
@@ -495,7 +496,7 @@ class Run:
         # A new start at once: everything that was there is free.
         self.orchestrator.begin()
         until("a new start to be ready", lambda: self.orchestrator.listening() and
-              (a := self.ask("GET", "/readyz")) and a[0] == 200, 30, "locks")
+              (a := self.ask("GET", "/readyz")) and a[0] == 200, sentence="locks")
         self.stop()
         self.no_process()
         self.verify()

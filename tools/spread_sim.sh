@@ -5,16 +5,21 @@
 #
 # LOCKSTEP_BINARY names the program. With OUT set, the objects that each process printed are left in that folder. Ends
 # with 1 when any process found a violation.
+# Without -e: a piece that fails does not keep the others from being run; what each of them printed is judged at the end.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 first="${1:-1}"
 last="${2:-20000}"
+if [ "$first" -gt "$last" ]; then
+  echo "spread_sim: the seeds $first to $last are none" >&2
+  exit 2
+fi
 export binary="${LOCKSTEP_BINARY:-build/lockstep}" out="${OUT:-$(mktemp -d)}"
 jobs="$(nproc)"
 failed=0
 
-rm -f "$out"/ends-*.json "$out"/seeds-*.json
+rm -f "$out"/{ends,seeds}-*.{json,log}
 part_of_ends() { "$binary" sim --exhaustive --part "$1" --json >"$out/ends-${1%/*}.json" 2>"$out/ends-${1%/*}.log"; }
 piece_of_seeds() { "$binary" sim --seeds "$1" --json >"$out/seeds-$1.json" 2>"$out/seeds-$1.log"; }
 export -f part_of_ends piece_of_seeds

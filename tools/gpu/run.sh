@@ -8,6 +8,8 @@
 # without it, `make build` comes first. The Python is the first python3 that has torch. Every step has a limit of its
 # own, and one that fails does not keep the others from being run. With OUT set, logs and figures are left in that
 # folder.
+#
+# Without -e, therefore: what failed is collected, and the exit status is 1 at the end.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

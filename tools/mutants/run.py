@@ -33,6 +33,7 @@ RUN_LIMIT = 900  # seconds for one round
 
 VIOLATION = re.compile(r"^seed (\d+) at (\d+) ms: (.*)$", re.MULTILINE)
 CHECK_FAILED = re.compile(r"check failed: (.*) \((?:.*/)?((?:src|sim)/\S+)\)")
+OF_A_SCRIPT = re.compile(r"script ([\w-]+)(?:, .*?)?: (.*)", re.DOTALL)
 A_TEST = re.compile(r"^TEST(?:_F)?\((\w+), (\w+)\)", re.MULTILINE)
 FAILED_TEST = re.compile(r"^\[  FAILED  \] ([\w./]+)", re.MULTILINE)
 
@@ -218,10 +219,16 @@ def line_of(row):
 
 
 def document(rows):
-    out = ["| mutant | breaks | caught by |", "|---|---|---|"]
+    """The table of docs/simulator.md; where no seed met it, the last column names the script, or says that it is a test."""
+    out = ["| mutant | caught by | seed |", "|---|---|---|"]
     for row in rows:
-        caught = f"`{row['caught_by']}`" if "seed" not in row else f"{row['caught_by']} (seed {row['seed']})"
-        out.append(f"| `{row['name']}` | {row['rule']} | {caught} |".replace("||", "\\|\\|"))
+        caught, seed = row["caught_by"], row.get("seed")
+        script = OF_A_SCRIPT.match(caught)
+        if seed is None and script:
+            seed, caught = f"script `{script.group(1)}`", script.group(2)
+        elif seed is None:
+            seed, caught = ("test", f"`{caught}`") if row["state"] == "caught" else (row["state"], caught)
+        out.append(f"| `{row['name']}` | {caught.replace('||', 'or')} | {seed} |")
     return "\n".join(out)
 
 
@@ -328,6 +335,14 @@ def self_test():
         expect("a filter that finds no test", lockstep("echo 'Running 0 tests'").test("A.b") != [])
         failing = lockstep("echo '[  FAILED  ] A.b (0 ms)'; exit 1").test("A.b")
         expect(f"a test that fails: {failing}", failing == ["A.b"])
+        rows = [{"name": "a", "state": "caught", "caught_by": "a == b || c", "seed": 3},
+                {"name": "b", "state": "caught", "caught_by": "script refused, sync:7,effect:2: it is told: no"},
+                {"name": "c", "state": "caught", "caught_by": "Suite.fails"},
+                {"name": "d", "state": "survived", "caught_by": "nothing in 200 seeds"}]
+        wanted = ["| `a` | a == b or c | 3 |", "| `b` | it is told: no | script `refused` |",
+                  "| `c` | `Suite.fails` | test |", "| `d` | nothing in 200 seeds | survived |"]
+        found = document(rows).splitlines()[2:]
+        expect(f"a table: {found}", found == wanted)
         expect("rounds", list(rounds((5, 20))) == [(1, 5), (6, 20)])
     print(f"self-test: {failed} failed")
     return 1 if failed else 0
