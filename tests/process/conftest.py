@@ -1,11 +1,13 @@
 """Real processes: the real binary, real workers with the tiny models, real signals. No sleeps: everything waits for
 the thing itself, with a limit that only a hang can reach."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,6 +41,73 @@ def alive(pid):
         return False
 
 
+def resident(pid):
+    """The bytes of RAM that the process holds."""
+    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def run(*command, text=True, **options):
+    """A command that ends by itself, with all it said; how it ended is the caller's to judge."""
+    return subprocess.run([str(each) for each in command], capture_output=True, text=text, timeout=LIMIT, **options)
+
+
+def lockstep(server, *arguments):
+    """The command line as a client of this server."""
+    return run(BINARY, *arguments, "--url", server.url)
+
+
+def cli(server, *arguments, code=0):
+    """The same, which has to end with this code."""
+    done = lockstep(server, *arguments)
+    assert done.returncode == code, done
+    return done
+
+
+@contextlib.contextmanager
+def within(limit, process):
+    """Whoever waits here for what the process says waits no longer than this: then it is killed, and a read ends."""
+    watch = threading.Timer(limit, process.kill)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+@contextlib.contextmanager
+def talking(*command, of="stdout"):
+    """A process whose lines are read one by one."""
+    process = subprocess.Popen([str(each) for each in command], text=True, **{of: subprocess.PIPE})
+    try:
+        with within(LIMIT, process):
+            yield process
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+        getattr(process, of).close()
+
+
+@contextlib.contextmanager
+def held_port(host="127.0.0.1"):
+    """A port that stays the test's own between two servers: it is bound here, so nobody else gets it, and only a server
+    that is told it listens there."""
+    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(address)
+        yield str(holder.getsockname()[1])
+
+
+def policy_that_rejects(folder, version):
+    """The file of a safety policy that no image is good enough for."""
+    file = folder / f"{version}.json"
+    file.write_text(json.dumps({
+        "event_type": "safety_policy_update", "policy_version": version,
+        "safety_thresholds": {"content_safety_minimum": 0, "quality_minimum": 10, "technical_compliance": "strict"},
+        "enforcement_actions": {"below_safety_threshold": "reject", "below_quality_threshold": "reject"}}))
+    return str(file)
+
+
 class Server:
     """One `lockstep serve` in a folder that outlives it, so that it can be killed and started again."""
 
@@ -49,7 +118,7 @@ class Server:
         self.process = None
         self.runs = 0
         self.options = []  # more of the command line
-        self.port = "0"  # a restart on the port of before: the part of url behind the colon
+        self.port = "0"  # any that is free; one of held_port() for a restart on the same
 
     def start(self, wait_ready=True, expect_failure=False):
         self.runs += 1

@@ -1,12 +1,15 @@
 """The worker link by hand (docs/formats/wire.md): frames made of bytes, so that they can be made wrong."""
 
 import array
+import contextlib
 import datetime
 import json
 import multiprocessing
+import multiprocessing.reduction
 import os
 import socket
 import struct
+import threading
 import time
 
 HELLO, WELCOME, READY, HEARTBEAT, REFUSED = 1, 2, 3, 4, 15
@@ -38,13 +41,26 @@ def hello(secret, name="guest", **change):
 
 
 class Link:
-    """One connection to workers.sock, from the process that dials."""
+    """One connection to workers.sock: the server takes the process that dialled it for the worker."""
 
     def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(LIMIT)
-        self.socket.connect(path)
+        dialled = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        dialled.settimeout(LIMIT)
+        dialled.connect(path)
+        self.begin(dialled)
+
+    @classmethod
+    def over(cls, dialled):
+        """The same over a connection that another process has made."""
+        link = cls.__new__(cls)
+        dialled.settimeout(LIMIT)
+        link.begin(dialled)
+        return link
+
+    def begin(self, dialled):
+        self.socket = dialled
         self.epoch = self.incarnation = self.sequence = 0
+        self.saying = threading.Lock()  # a frame and its number are one
 
     def send(self, data, fds=()):
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -76,10 +92,11 @@ class Link:
 
     def say(self, kind, body, fds=(), urgency="p1_high", **change):
         """The next frame as it should be, but for what `change` says of its envelope."""
-        self.sequence += 1
-        fields = {"epoch": self.epoch, "incarnation": self.incarnation, "sequence": self.sequence}
-        text = envelope(kind, body, urgency=urgency, **{"name": getattr(self, "name", "guest"), **fields, **change})
-        self.send(frame(kind, text, descriptors=len(fds), urgency=int(urgency[1]), **fields), fds)
+        with self.saying:
+            self.sequence += 1
+            fields = {"epoch": self.epoch, "incarnation": self.incarnation, "sequence": self.sequence}
+            text = envelope(kind, body, urgency=urgency, **{"name": getattr(self, "name", "guest"), **fields, **change})
+            self.send(frame(kind, text, descriptors=len(fds), urgency=int(urgency[1]), **fields), fds)
 
     def join(self, secret, name="guest"):
         """Says hello and waits for the welcome; the answer that came instead, if another one did."""
@@ -123,3 +140,54 @@ def _dial(log, work, arguments):
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(out, 2)
     work(*arguments)
+
+
+@contextlib.contextmanager
+def guest(server, name="guest"):
+    """The link of a worker that was let in and is ready, to speak over by hand. A process of its own dialled and lives
+    as long as the link: the server takes it for the worker, and may end it."""
+    folder = server.folder / "data"
+    ours, theirs = clean.Pipe()
+    log = server.folder / f"{name}.log"
+    log.touch()
+    process = dialling(log, _lend, str(folder / "workers.sock"), theirs)
+    theirs.close()
+    try:
+        link = Link.over(socket.socket(fileno=multiprocessing.reduction.recv_handle(ours)))
+        try:
+            answer = link.join((folder / "worker.secret").read_text().strip(), name)
+            assert answer is None, answer
+            link.say(READY, {})
+            yield link
+        finally:
+            link.close()
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _lend(path, whom):
+    """Dials, gives the connection to whom it is for, and keeps none of it; waits for its own end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dialled:
+        dialled.connect(path)
+        multiprocessing.reduction.send_handle(whom, dialled.fileno(), None)
+    whom.poll(None)
+
+
+@contextlib.contextmanager
+def beating(link):
+    """The worker's heartbeats meanwhile: however long it takes, the worker is not silent."""
+    enough = threading.Event()
+
+    def beat():
+        while not enough.wait(1):
+            link.say(HEARTBEAT, {"handler_progress": 0, "tasks_running": 0})
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()

@@ -5,8 +5,10 @@ import os
 import re
 import signal
 
-from conftest import until
+from conftest import Server, until
+from frames import HEARTBEAT, guest
 
+HEARTBEAT_ACK, URGENT = 5, 1  # its type, and its lane: P1
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)\Z")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|\Z)')
@@ -110,7 +112,8 @@ def test_counts_follow_a_job_and_a_death(server):
     granted = sum(after.get("lockstep_device_memory_granted_bytes", device=d["device_id"])
                   for d in server.get("/api/v1/devices")["devices"])
     assert granted == sum(d["memory_allocated"] for d in server.get("/api/v1/devices")["devices"]) > 0
-    assert after.get("lockstep_journal_commits_total") == after.get("lockstep_rev") > before.get("lockstep_rev")
+    until("each commit to be on the disk", lambda: (m := Metrics(server)).get("lockstep_journal_commits_total")
+          == m.get("lockstep_rev") > before.get("lockstep_rev"))
     assert 0 < after.get("lockstep_journal_sync_seconds_count") <= after.get("lockstep_rev")
     assert after.get("lockstep_http_answers_total", route="generate", status="202") == 1
     assert after.get("lockstep_http_answers_total", route="generate", status="400") == 1
@@ -130,3 +133,35 @@ def test_counts_follow_a_job_and_a_death(server):
 
     # No id of a request, job or transaction is ever a label.
     assert "req_" not in dead.text and "tx_" not in dead.text
+
+
+def test_what_waits_for_a_worker_that_does_not_read_is_counted_and_all_of_it_leaves(tmp_path):
+    """§2.7: the lanes above a link, by a worker that asks much and reads nothing, and then everything."""
+    (tmp_path / "models").mkdir()
+    server = Server(tmp_path, tmp_path / "models")
+    server.options = ["--workers", "0"]
+    server.start(wait_ready=False)
+
+    def lanes(metrics, sample):
+        return [metrics.get(f"lockstep_lane_{sample}", lane=f"P{lane}") for lane in range(4)]
+
+    try:
+        with guest(server) as link:
+            until("the worker to be ready", lambda: server.workers()["guest"]["state"] == "ready")
+            before = Metrics(server)
+            beats = 2000
+            for _ in range(beats):
+                link.say(HEARTBEAT, {"handler_progress": 0, "tasks_running": 0})
+            until("answers to wait", lambda: sum(lanes(Metrics(server), "queued")) > 0)
+            answers = 0
+            while answers < beats:
+                answers += link.receive()[0] == HEARTBEAT_ACK
+            after = until("nothing to wait", lambda: sum(lanes(m := Metrics(server), "queued")) == 0 and m)
+            grown = [new - old for new, old in zip(lanes(after, "sent_total"), lanes(before, "sent_total"))]
+            assert max(grown) == grown[URGENT] >= beats, grown
+            assert lanes(after, "wait_seconds_count") == lanes(after, "sent_total")
+            assert lanes(after, "wait_seconds_sum")[URGENT] > lanes(before, "wait_seconds_sum")[URGENT]
+            # An answer is no sample: none took the place of another.
+            assert lanes(after, "conflated_total") == [0, 0, 0, 0]
+    finally:
+        server.stop()
