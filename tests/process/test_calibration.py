@@ -2,19 +2,13 @@
 
 import json
 import os
-import subprocess
 import threading
 
-from conftest import BINARY, LIMIT, until
+from conftest import LIMIT, cli, until
+from manners import let_go, stuck, with_manners
 
 ONE = '[[worker]]\nname = "one"\n'
 LATER = {"Prefer": "respond-async"}
-
-
-def cli(server, *arguments, code=0):
-    run = subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, text=True, timeout=LIMIT)
-    assert run.returncode == code, run
-    return run
 
 
 def device(server):
@@ -55,13 +49,13 @@ def test_a_device_is_measured_again_and_keeps_when(server):
     assert device(server)["calibrated_at"] == last
 
 
-def test_one_that_is_asked_for_beside_a_running_image_waits_and_is_lost_with_its_worker(server):
-    server.config = ONE
+def test_one_that_is_asked_for_beside_a_running_image_waits_and_is_lost_with_its_worker(server, tmp_path):
+    with_manners(server, tmp_path, ONE)
     server.start()
     name = device(server)["device_id"]
     path = f"/api/v1/devices/{name}/calibrate"
-    request = server.submit(prompt="a lighthouse", steps=400)
-    server.running(request)
+    request = server.submit(prompt="hang: a lighthouse")
+    stuck(server, tmp_path)
     status, answer = server.request("POST", path, headers=LATER)
     assert status == 202 and answer == {"device_id": name, "state": "accepted"}, answer
     assert device(server)["calibration"].startswith("waiting: one works on inf:"), device(server)
@@ -81,7 +75,8 @@ def test_one_that_is_asked_for_beside_a_running_image_waits_and_is_lost_with_its
     until("the next worker to work on it", lambda: server.workers()["one"]["task"].startswith("inf:"))
     status, answer = server.request("POST", path, headers=LATER)
     assert status == 202, answer
-    assert server.finished(request)["state"] == "completed"
+    with let_go(tmp_path):
+        assert server.finished(request)["state"] == "completed"
     assert device(server)["calibrated_at"], device(server)
     worker, = [w for w in server.workers().values()]
     assert worker["task"] == "" and worker["deaths_in_a_row"] == 0, worker

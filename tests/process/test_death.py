@@ -3,19 +3,23 @@
 import os
 import signal
 
-from conftest import alive, until
+from conftest import LIMIT, alive, until, within
+from manners import let_go, stuck, with_manners
 
 
 def outputs_on_disk(server):
     return sorted(p.name for p in (server.folder / "data/outputs").rglob("*.png"))
 
 
-def test_a_killed_worker_s_job_is_done_by_its_next_incarnation(server):
+def test_a_killed_worker_s_job_is_done_by_its_next_incarnation(server, tmp_path):
+    with_manners(server, tmp_path)
     server.start()
-    request = server.submit(prompt="a", steps=400, seed=1)
-    worker = server.running(request)
+    request = server.submit(prompt="hang: a", seed=1)
+    worker = stuck(server, tmp_path)
     os.kill(worker["pid"], signal.SIGKILL)
-    view = server.finished(request)
+    until("the death to be counted", lambda: server.view(request)["jobs"][0]["deaths"] == 1)
+    with let_go(tmp_path):
+        view = server.finished(request)
     job = view["jobs"][0]
     assert view["state"] == "completed" and job["deaths"] == 1, view
     assert len(outputs_on_disk(server)) == 1  # one image came out
@@ -30,11 +34,13 @@ def test_a_killed_worker_s_job_is_done_by_its_next_incarnation(server):
         assert device["memory_allocated"] == held
 
 
-def test_the_third_death_on_one_job_sets_it_aside_and_the_others_go_on(server):
+def test_the_third_death_on_one_job_sets_it_aside_and_the_others_go_on(server, tmp_path):
+    with_manners(server, tmp_path)
     server.start()
-    poison = server.submit(prompt="poison", steps=500, seed=1)
+    poison = server.submit(prompt="hang: poison", seed=1)
     for death in range(3):
-        worker = server.running(poison)
+        worker = stuck(server, tmp_path)
+        (tmp_path / "stuck").unlink()  # the next one writes it anew
         other = server.submit(prompt="harmless", steps=2, seed=death)
         os.kill(worker["pid"], signal.SIGKILL)
         until("the death to be counted", lambda: server.view(poison)["jobs"][0]["deaths"] == death + 1)
@@ -45,12 +51,13 @@ def test_the_third_death_on_one_job_sets_it_aside_and_the_others_go_on(server):
     assert server.finished(server.submit(prompt="after", seed=9))["state"] == "completed"
 
 
-def test_workers_outlive_a_killed_orchestrator_with_what_they_hold(server):
+def test_workers_outlive_a_killed_orchestrator_with_what_they_hold(server, tmp_path):
+    with_manners(server, tmp_path)
     server.start()
     first = server.submit(prompt="done before", seed=5)
     assert server.finished(first)["state"] == "completed"
-    request = server.submit(prompt="running", n=2, steps=400, seed=1)
-    server.running(request)
+    request = server.submit(prompt="hang: running", n=2, seed=1)
+    until("both workers to work on it", lambda: all(w["task"].startswith("inf:") for w in server.workers().values()))
     before = server.workers()
 
     def resident():
@@ -62,27 +69,32 @@ def test_workers_outlive_a_killed_orchestrator_with_what_they_hold(server):
     assert all(alive(w["pid"]) for w in before.values())
 
     server.start()
+    # Until a worker is back its row says what it said before: ready.
+    until("both workers to be back", lambda: all(
+        f"{worker} is back, incarnation 1" in server.log.read_text() for worker in before))
     after = server.workers()
     assert {w: v["pid"] for w, v in after.items()} == {w: v["pid"] for w, v in before.items()}
     assert all(v["incarnation"] == before[w]["incarnation"] for w, v in after.items())
     assert loaded and loaded <= resident()
-    view = server.finished(request)
+    with let_go(tmp_path):
+        view = server.finished(request)
     assert view["state"] == "completed", view
     # The image that ran went on: one inference and one postprocessing, no second try.
     assert [job["attempt"] for job in view["jobs"]] == [2, 2], view
     log = server.log.read_text()
-    assert "is back, incarnation 1" in log and "working on inf:" in log, log
+    assert log.count("working on inf:") == 2, log
     assert server.stop() == 0
     until("the workers to end with their orchestrator", lambda: not any(alive(w["pid"]) for w in after.values()))
 
 
-def test_a_killed_orchestrator_loses_nothing_and_does_nothing_twice(server):
-    server.config = '[workers]\nreconnect = "0s"\n'  # workers end with their orchestrator
+def test_a_killed_orchestrator_loses_nothing_and_does_nothing_twice(server, tmp_path):
+    with_manners(server, tmp_path)
+    server.config = server.config.replace("[workers]", '[workers]\nreconnect = "0s"')  # they end with their orchestrator
     server.start()
     first = server.submit(prompt="done before", seed=5)
     assert server.finished(first)["state"] == "completed"
-    requests = [server.submit(prompt=f"p{i}", n=2, steps=100, seed=i) for i in range(3)]
-    server.running(requests[0])
+    requests = [server.submit(prompt=f"hang: p{i}", n=2, seed=i) for i in range(3)]
+    stuck(server, tmp_path)
     pids = [w["pid"] for w in server.workers().values()]
     epoch = server.get("/api/v1/status")["epoch"]
     server.kill()
@@ -90,7 +102,8 @@ def test_a_killed_orchestrator_loses_nothing_and_does_nothing_twice(server):
 
     server.start(wait_ready=False)
     assert server.get("/api/v1/status")["epoch"] == epoch + 1
-    views = [server.finished(request) for request in requests]
+    with let_go(tmp_path):
+        views = [server.finished(request) for request in requests]
     assert all(v["state"] == "completed" for v in views), views
     shas = [job["output"]["sha256"] for v in views for job in v["jobs"]]
     assert len(shas) == 6
@@ -131,7 +144,8 @@ def test_a_worker_ends_itself_when_its_link_ends(tmp_path):
     process = subprocess.Popen([str(ROOT / ".venv/bin/python"), "-c", script], env=environment,
                                close_fds=False, preexec_fn=arrange, stdout=subprocess.PIPE)
     theirs.close()
-    assert process.stdout.readline() == b"stuck\n"
-    assert len(ours.recv(32, socket.MSG_WAITALL)) == 32  # its hello
+    with within(LIMIT, process):
+        assert process.stdout.readline() == b"stuck\n"
+        assert len(ours.recv(32, socket.MSG_WAITALL)) == 32  # its hello
     ours.close()
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0

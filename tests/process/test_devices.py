@@ -3,17 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 
-from conftest import BINARY, LIMIT, until
+from conftest import cli, until
+from manners import let_go, stuck, with_manners
 
 TWO = '[[worker]]\nname = "one"\n[[worker]]\nname = "two"\n'
-
-
-def cli(server, *arguments, code=0):
-    run = subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, text=True, timeout=LIMIT)
-    assert run.returncode == code, run
-    return run
 
 
 def devices(server):
@@ -57,8 +51,8 @@ def test_settings_are_confirmed_by_the_worker_and_kept(server):
     assert again["intended"] == config["intended"]
 
 
-def test_work_follows_the_routes_and_a_killed_primary_is_replaced(server):
-    server.config = TWO
+def test_work_follows_the_routes_and_a_killed_primary_is_replaced(server, tmp_path):
+    with_manners(server, tmp_path, TWO)
     server.start()
     found = devices(server)
     one, two = found["one"]["device_id"], found["two"]["device_id"]
@@ -74,12 +68,14 @@ def test_work_follows_the_routes_and_a_killed_primary_is_replaced(server):
     assert routing["routing_table"] == {"inference_primary": one, "inference_secondary": two}
 
     # The primary dies while it works: its image is finished by the secondary.
-    request = server.submit(prompt="a lighthouse", steps=60)
-    victim = server.running(request)
+    request = server.submit(prompt="hang: a lighthouse")
+    victim = stuck(server, tmp_path)
     assert victim["worker_id"] == "one", victim
     os.kill(victim["pid"], signal.SIGKILL)
-    done = server.finished(request)
-    assert done["state"] == "completed" and done["jobs"][0]["inference_worker"] in ("one", "two"), done
+    until("the death to be counted", lambda: server.view(request)["jobs"][0]["deaths"] == 1)
+    with let_go(tmp_path):
+        done = server.finished(request)
+    assert done["state"] == "completed" and done["jobs"][0]["inference_worker"] == "two", done
 
     # Without inference on any device the images wait, and say why.
     for device in (one, two):

@@ -4,13 +4,13 @@ import base64
 import hashlib
 import io
 import json
-import subprocess
 import urllib.error
 import urllib.request
 
 from PIL import Image
 
-from conftest import BINARY, ROOT
+from conftest import BINARY, LIMIT, ROOT, cli, lockstep, run
+from manners import let_go, with_manners
 
 
 def test_an_image_comes_in_the_format_that_is_asked_for(server, tmp_path):
@@ -23,7 +23,7 @@ def test_an_image_comes_in_the_format_that_is_asked_for(server, tmp_path):
         assert status == 200 and answer["output_format"] == format, answer
         url = answer["data"][0]["url"]
         assert url.endswith(f".{suffix}")
-        with urllib.request.urlopen(url) as response:
+        with urllib.request.urlopen(url, timeout=LIMIT) as response:
             content = response.read()
             assert response.headers["Content-Type"] == f"image/{format}"
         with Image.open(io.BytesIO(content)) as image:
@@ -32,13 +32,12 @@ def test_an_image_comes_in_the_format_that_is_asked_for(server, tmp_path):
         assert (server.folder / f"data/outputs/{sha256[:2]}/{sha256}.{suffix}").read_bytes() == content
         assert server.request("GET", f"/api/v1/outputs/{sha256}.png")[0] == 404
 
-    command = [BINARY, "generate", "a castle", "--url", server.url, "--size", "64x64", "--steps", "2"]
-    made = subprocess.run([*command, "-o", str(tmp_path / "a.jpg"), "--quality", "low"], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+    command = ["generate", "a castle", "--size", "64x64", "--steps", "2"]
+    cli(server, *command, "-o", tmp_path / "a.jpg", "--quality", "low")
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.format == "JPEG"
-    refused = subprocess.run([*command, "--format", "jpeg", "--quality", "lossless"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "jpeg cannot be" in refused.stderr, refused
+    refused = cli(server, *command, "--format", "jpeg", "--quality", "lossless", code=2)
+    assert "jpeg cannot be" in refused.stderr, refused
 
 
 def test_one_prompt_one_image_and_every_bad_input(server, tmp_path):
@@ -92,16 +91,16 @@ def test_one_prompt_one_image_and_every_bad_input(server, tmp_path):
     # The planted picture is refused and a harmless one passes, through the same worker and model.
     for kind, expected in (("unsafe", 8), ("safe", 0)):
         file = tmp_path / f"{kind}.png"
-        subprocess.run([str(ROOT / ".venv/bin/python"), "-m", "lockstep.diffusers.planted", kind, str(file)], check=True,
-                       env={"PYTHONPATH": str(ROOT / "python")})
-        assert subprocess.run([BINARY, "check", str(file), "--url", server.url]).returncode == expected
+        run(ROOT / ".venv/bin/python", "-m", "lockstep.diffusers.planted", kind, file, check=True,
+            env={"PYTHONPATH": str(ROOT / "python")})
+        cli(server, "check", file, code=expected)
     assert server.request("POST", "/api/v1/checks", b"no picture")[0] == 400
 
     assert server.stop() == 0
     assert "nothing was left to do" in server.log.read_text()
     for kind in ("digest", "rev"):  # the journal replays to the state that was live
-        replayed = json.loads(subprocess.check_output([BINARY, "journal", "verify", "--json", "--data-dir",
-                                                       str(server.folder / "data")]))[kind]
+        replayed = json.loads(run(BINARY, "journal", "verify", "--json", "--data-dir", server.folder / "data",
+                                  check=True).stdout)[kind]
         assert f"{kind} {replayed}" in server.log.read_text()
 
 
@@ -144,10 +143,8 @@ def test_a_model_that_makes_room_is_really_unmapped(server, models, tmp_path):
 def test_images_of_a_batch_are_made_at_once_and_each_is_delivered(server, tmp_path):
     """§1.5, §2.5: one order, one task of the worker, an image for each seed; a limit that is too small is named."""
     server.start()
-    command = [BINARY, "generate", "a castle", "--url", server.url, "--size", "64x64", "--steps", "2", "--seed", "11"]
-    made = subprocess.run(
-        [*command, "-n", "3", "--batch", "3", "-o", str(tmp_path / "a.png"), "--json"], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+    command = ["generate", "a castle", "--size", "64x64", "--steps", "2", "--seed", "11"]
+    made = cli(server, *command, "-n", "3", "--batch", "3", "-o", tmp_path / "a.png", "--json")
     images = json.loads(made.stdout)["images"]
     assert [image["seed"] for image in images] == [11, 12, 13]
     assert len({image["sha256"] for image in images}) == 3
@@ -156,10 +153,7 @@ def test_images_of_a_batch_are_made_at_once_and_each_is_delivered(server, tmp_pa
             assert image.size == (256, 256) and f"Seed: {11 + number}" in image.text["parameters"]
 
     def batches():
-        text = subprocess.run(
-            [BINARY, "events", "--url", server.url, "--last", "1000", "--json",
-             "--type", "inference_orchestration"], capture_output=True, text=True)
-        assert text.returncode == 0, text.stderr
+        text = cli(server, "events", "--last", "1000", "--json", "--type", "inference_orchestration")
         return [json.loads(line) for line in text.stdout.splitlines()]
 
     (order,) = batches()
@@ -167,14 +161,15 @@ def test_images_of_a_batch_are_made_at_once_and_each_is_delivered(server, tmp_pa
     status, view = server.request("GET", f"/api/v1/requests/{json.loads(made.stdout)['request_id']}")
     assert status == 200 and all(job["attempt"] == 2 for job in view["jobs"]), "one inference, one postprocessing each"
 
-    refused = subprocess.run([*command, "--vram-limit", "1KB"], capture_output=True, text=True)
+    refused = lockstep(server, *command, "--vram-limit", "1KB")
     assert refused.returncode != 0 and "vram_limit" in refused.stderr and "1KB" in refused.stderr, refused
-    refused = subprocess.run([*command, "--batch", "99"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "batch_size is 99; it must be 1 to 16" in refused.stderr, refused
+    refused = cli(server, *command, "--batch", "99", code=2)
+    assert "batch_size is 99; it must be 1 to 16" in refused.stderr, refused
 
 
-def test_the_same_request_again_under_its_key_is_answered_and_not_done_again(server):
+def test_the_same_request_again_under_its_key_is_answered_and_not_done_again(server, tmp_path):
     """consistency.md §3.5: byte for byte, by another connection and from the server's next life."""
+    with_manners(server, tmp_path)
     server.start()
     body = json.dumps({"prompt": "a castle", "size": "64x64", "steps": 2, "seed": 11, "response_format": "b64_json"})
 
@@ -182,7 +177,7 @@ def test_the_same_request_again_under_its_key_is_answered_and_not_done_again(ser
         request = urllib.request.Request(
             server.url + target, data=text.encode(), headers={"Idempotency-Key": key, "Prefer": prefer})
         try:
-            with urllib.request.urlopen(request) as response:
+            with urllib.request.urlopen(request, timeout=LIMIT) as response:
                 return response.status, response.read(), response.headers
         except urllib.error.HTTPError as error:
             return error.code, error.read(), error.headers
@@ -192,15 +187,17 @@ def test_the_same_request_again_under_its_key_is_answered_and_not_done_again(ser
     status, second, headers = ask("k1")
     assert status == 200 and second == first and headers["Idempotency-Replayed"] == "true"
     assert ask("k1", body.replace("castle", "tower"))[0] == 422
-    status, accepted, _ = ask("k2", body.replace('"steps": 2', '"steps": 200'), prefer="respond-async")
+    long = body.replace("a castle", "hang: a castle")
+    status, accepted, _ = ask("k2", long, prefer="respond-async")
     assert status == 202
     name = json.loads(accepted)["request_id"]
     status, ended, _ = ask("k3", "", f"/api/v1/requests/{name}/cancel")
     assert status == 200, ended
-    server.stop()
+    with let_go(tmp_path):
+        server.stop()
     server.start()
     assert ask("k1")[1] == first
-    assert ask("k2", body.replace('"steps": 2', '"steps": 200'), prefer="respond-async")[1] == accepted
+    assert ask("k2", long, prefer="respond-async")[1] == accepted
     assert ask("k3", "", f"/api/v1/requests/{name}/cancel")[1] == ended, "without its key it would be refused"
     assert ask("k" * 256)[0] == 400
     made = [each for each in server.get("/api/v1/requests")["requests"]]

@@ -1,15 +1,14 @@
 """Sessions, workflows, outputs and the safety policy with real workers (§1.4, §1.6, §2.4, §2.6)."""
 
 import json
-import subprocess
 
-from conftest import BINARY, LIMIT, until
+import conftest
+from conftest import policy_that_rejects, until
+from manners import let_go, stuck, with_manners
 
 
 def cli(server, *arguments, code=0):
-    run = subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, text=True, timeout=LIMIT)
-    assert run.returncode == code, run
-    return run.stdout
+    return conftest.cli(server, *arguments, code=code).stdout
 
 
 def session(server, name):
@@ -21,32 +20,34 @@ def ended(server, name):
                  in ("completed", "failed", "cancelled", "expired") and v)
 
 
-def test_a_session_pauses_resumes_and_is_seen_through_a_restart(server):
+def test_a_session_pauses_resumes_and_is_seen_through_a_restart(server, tmp_path):
+    with_manners(server, tmp_path)
     server.start()
     made = json.loads(cli(server, "sessions", "create", "--class", "batch", "--json"))["session"]["session_id"]
     later = json.loads(cli(server, "sessions", "create", "--depends-on", made, "--json"))["session"]
     assert later["state"] == "created", later
     waiting = server.submit(prompt="second", session_id=later["session_id"])
-    request = server.submit(prompt="first", steps=200, session_id=made)
-    server.running(request)
+    request = server.submit(prompt="hang: first", session_id=made)
+    stuck(server, tmp_path)  # it runs, until it is let go
     assert "paused" in cli(server, "sessions", "pause", made, "--reason", "look")
-    view = until("the running operation to finish",
-                 lambda: (v := server.view(request)["jobs"][0])["stage"] == "generated" and v)
-    assert "paused" in view["waits_for"], view
-    report = until("its worker to report", lambda: session(server, made)["workers"])[0]["update"]
-    assert report["progress_metrics"]["operations_completed"] == 1, report
-    server.stop()
+    with let_go(tmp_path):
+        view = until("the running operation to finish",
+                     lambda: (v := server.view(request)["jobs"][0])["stage"] == "generated" and v)
+        assert "paused" in view["waits_for"], view
+        until("its worker to report it", lambda: [each for each in session(server, made)["workers"]
+                                                  if each["update"]["progress_metrics"]["operations_completed"] == 1])
+        server.stop()
 
-    server.start()
-    assert session(server, made)["session"]["state"] == "paused"
-    assert server.view(request)["jobs"][0]["worker_id"] == ""
-    cli(server, "sessions", "resume", made)
-    assert server.finished(request)["state"] == "completed"
-    assert server.view(waiting)["jobs"][0]["stage"] == "queued"
-    cli(server, "sessions", "complete", made)
-    assert ended(server, made)["session"]["state"] == "completed"
-    assert server.finished(waiting)["state"] == "completed"
-    cli(server, "sessions", "cancel", made, code=1)
+        server.start()
+        assert session(server, made)["session"]["state"] == "paused"
+        assert server.view(request)["jobs"][0]["worker_id"] == ""
+        cli(server, "sessions", "resume", made)
+        assert server.finished(request)["state"] == "completed"
+        assert server.view(waiting)["jobs"][0]["stage"] == "queued"
+        cli(server, "sessions", "complete", made)
+        assert ended(server, made)["session"]["state"] == "completed"
+        assert server.finished(waiting)["state"] == "completed"
+        cli(server, "sessions", "cancel", made, code=1)
 
 
 def test_at_a_timeout_nothing_of_the_session_is_held_and_the_answer_names_the_limit(server):
@@ -84,11 +85,6 @@ def test_a_workflow_runs_in_order_and_its_output_is_tagged_and_listed(server, tm
     assert [o["sha256"] for o in server.get("/api/v1/outputs?tag=keep")["outputs"]] == [sha256]
     assert server.get("/api/v1/outputs?tag=other")["outputs"] == []
 
-    policy = tmp_path / "policy.json"
-    policy.write_text(json.dumps({
-        "event_type": "safety_policy_update", "policy_version": "strict-1",
-        "safety_thresholds": {"content_safety_minimum": 0, "quality_minimum": 10, "technical_compliance": "strict"},
-        "enforcement_actions": {"below_safety_threshold": "reject", "below_quality_threshold": "reject"}}))
-    cli(server, "policy", "set", str(policy))
+    cli(server, "policy", "set", policy_that_rejects(tmp_path, "strict-1"))
     blocked = server.finished(server.submit(prompt="a lighthouse"))
     assert blocked["failure"]["code"] == "safety_blocked" and "strict-1" in blocked["failure"]["message"], blocked

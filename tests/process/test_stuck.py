@@ -1,83 +1,31 @@
 """A worker that hangs, holds the interpreter, floods or answers twice: the rest does not notice (§3.7, design §1). Real
 workers, whose inference handler misbehaves when the prompt says so; while one is stuck, the other's jobs complete."""
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
-from conftest import BINARY, until
-
-PROGRAM = '''
-import ctypes, json, os, pathlib, sys
-from lockstep.diffusers import handlers
-from lockstep.diffusers.__main__ import main
-
-folder = pathlib.Path(sys.argv[1])
-well = handlers.Handlers.inference
-
-def inference(self, task):
-    manner = task.body["prompt"].split(":")[0]
-    if manner in ("hang", "hold"):
-        (folder / "stuck").write_text(str(os.getpid()))
-        fifo = str(folder / manner).encode()
-        # Opening it waits for a writer: PyDLL keeps the interpreter meanwhile, CDLL lets it go.
-        library = ctypes.PyDLL(None) if manner == "hold" else ctypes.CDLL(None)
-        library.open(fifo, os.O_RDONLY)
-    if manner == "flood":
-        report = {"step": 0, "total_steps": task.body["steps"], "step_time_avg": 0.1}
-        while not (folder / "enough").exists():
-            for _ in range(1000):
-                task.progress(report)
-            (folder / "flooding").touch()
-    if manner == "twice":
-        report, fds = well(self, task)
-        task._native.done(json.dumps(report), [os.dup(fd) for fd in fds])
-        return report, fds
-    return well(self, task)
-
-handlers.Handlers.inference = inference
-sys.exit(main())
-'''
+from conftest import BINARY, resident, talking, until
+from manners import let_go, stuck, with_manners
 
 
 @pytest.fixture
 def manners(server, tmp_path):
     """A server whose two workers take their manners from the prompt."""
-    program = tmp_path / "worker.py"
-    program.write_text(PROGRAM)
-    for name in ("hang", "hold"):
-        os.mkfifo(tmp_path / name)
-    command = json.dumps([sys.executable, str(program), str(tmp_path)])
-    server.config = f'[workers]\ncommand = {command}\n[timing]\nprogress = "100s"\n'
+    with_manners(server, tmp_path)
     server.start()
     # Both have what a job needs, so that nothing but the manners differs from here on.
     assert server.finished(server.submit(prompt="warm", n=2, seed=1))["state"] == "completed"
     return server
 
 
-def stuck(server, tmp_path):
-    """The view of the worker whose handler is stuck."""
-    pid = int(until("the handler to be stuck", lambda: (f := tmp_path / "stuck").exists() and f.read_text()))
-    return next(w for w in server.workers().values() if w["pid"] == pid)
-
-
 def heartbeats(server, worker, count):
     """Waits for so many heartbeats of the worker: its telemetry goes out with each."""
-    follower = subprocess.Popen([BINARY, "events", "--follow", "--json", "--type", "device_health_update", "--url",
-                                 server.url], stdout=subprocess.PIPE, text=True)
-    try:
+    with talking(BINARY, "events", "--follow", "--json", "--type", "device_health_update", "--url",
+                 server.url) as follower:
         seen = 0
         while seen < count:
             line = follower.stdout.readline()
             assert line, "the event stream ended"
             seen += f'"{worker["device_id"]}"' in line
-    finally:
-        follower.terminate()
-        follower.wait()
 
 
 @pytest.mark.parametrize("manner", ["hang", "hold"])
@@ -95,24 +43,22 @@ def test_a_stuck_handler_is_not_noticed_by_the_others_and_its_runtime_lives(mann
     heartbeats(server, worker, 10)
     now = server.workers()[worker["worker_id"]]
     assert now["pid"] == worker["pid"] and now["state"] == "ready" and now["task"].startswith("inf:"), now
-    with open(tmp_path / manner, "w"):
+    with let_go(tmp_path, manner):
         view = server.finished(late)
     assert view["state"] == "completed" and view["jobs"][0]["deaths"] == 0, view
     assert server.workers()[worker["worker_id"]]["incarnation"] == worker["incarnation"]
 
 
 def test_a_handler_that_never_answers_is_ended_and_the_others_go_on(server, tmp_path):
-    (tmp_path / "worker.py").write_text(PROGRAM)
-    os.mkfifo(tmp_path / "hold")
-    command = json.dumps([sys.executable, str(tmp_path / "worker.py"), str(tmp_path)])
-    server.config = f'[workers]\ncommand = {command}\n[timing]\nprogress = "8s"\n'
+    with_manners(server, tmp_path)
+    server.config = server.config.replace('"1h"', '"30s"')  # longer than a load takes here, however busy it is
     server.start()
     poison = server.submit(prompt="hold: for ever", seed=3)
     worker = stuck(server, tmp_path)
     assert server.finished(server.submit(prompt="other", steps=2))["state"] == "completed"
     gone = until("the stuck worker to be ended",
                  lambda: (w := server.workers()[worker["worker_id"]])["incarnation"] > worker["incarnation"] and w)
-    assert "no progress for 8 s" in gone["last_end"] and "signal 9" in gone["last_end"], gone
+    assert "no progress for 30 s" in gone["last_end"] and "signal 9" in gone["last_end"], gone
     assert server.view(poison)["jobs"][0]["deaths"] >= 1
     assert server.request("POST", f"/api/v1/requests/{poison}/cancel", b"")[0] == 200
     assert server.finished(server.submit(prompt="after", steps=2))["state"] == "completed"
@@ -120,16 +66,14 @@ def test_a_handler_that_never_answers_is_ended_and_the_others_go_on(server, tmp_
 
 def test_a_worker_that_floods_its_link_costs_no_memory_and_the_others_are_served(manners, tmp_path):
     server = manners
-
-    def resident():
-        return int(pathlib.Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    before = resident()
+    before = resident(server.process.pid)
     late = server.submit(prompt="flood: x", seed=3)
     until("the flood to begin", lambda: (tmp_path / "flooding").exists())
     for seed in range(4, 10):
         assert server.finished(server.submit(prompt="other", steps=2, seed=seed))["state"] == "completed"
     assert server.view(late)["state"] == "accepted"
-    assert resident() < before + (64 << 20), (before, resident())
+    now = resident(server.process.pid)
+    assert now < before + (64 << 20), (before, now)
     (tmp_path / "enough").touch()
     assert server.finished(late)["state"] == "completed"
     assert all(w["incarnation"] == 1 for w in server.workers().values())
