@@ -49,7 +49,7 @@ class Listened {
               "--workers", "0", nullptr);
       ::_exit(127);
     });
-    for (int tries = 0; tries < 1000; ++tries, pause_ms(10)) {
+    for (int tries = 0; tries < 12'000; ++tries, pause_ms(10)) {  // two minutes: only a hang takes so long
       const auto text = real::read_file(log, 1 << 20);
       const std::size_t at = text ? text->find("listening on http://") : std::string::npos;
       if (at == std::string::npos || text->find('\n', at) == std::string::npos) continue;

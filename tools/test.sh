@@ -73,7 +73,9 @@ for folder in python/tests tests/process; do
   fi
   echo "test: $folder"
   pytest_status=0
-  .venv/bin/python -m pytest -q -p no:cacheprovider --junitxml "$results/$name.xml" "$folder" || pytest_status=$?
+  # Only a hang reaches this limit of one test: then the run ends with what every thread was doing, instead of never.
+  .venv/bin/python -m pytest -q -p no:cacheprovider -o faulthandler_timeout=1800 -o faulthandler_exit_on_timeout=true \
+    --junitxml "$results/$name.xml" "$folder" || pytest_status=$?
   suites+=("$name:$pytest_status:$results/$name.xml")
 done
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import BINARY, LIMIT, ROOT, Server, until
+from conftest import BINARY, LIMIT, ROOT, Server, lockstep, run, until
 from PIL import Image
 
 WORKERS = "".join(f'[[worker]]\nname = "w{i}"\ndevice = "cpu_{i}"\nmemory = "1GB"\n' for i in range(2))
@@ -26,10 +26,6 @@ for kind in ("load", "release", "inference", "postprocess"):
 worker.ready()
 worker.run()
 """
-
-
-def lockstep(server, *arguments):
-    return subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, text=True, timeout=LIMIT)
 
 
 def spoil(folder):
@@ -64,8 +60,8 @@ def own(tmp_path, models):
     folder.mkdir()
     shutil.copytree(models / "tiny-sdxl", folder / "tiny-sdxl")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
-    subprocess.run([sys.executable, "-m", "lockstep.diffusers.tiny_single_file", str(folder / "tiny-sdxl"),
-                    str(folder / "one.safetensors")], check=True, env=environment, stdout=subprocess.DEVNULL)
+    run(sys.executable, "-m", "lockstep.diffusers.tiny_single_file", folder / "tiny-sdxl", folder / "one.safetensors",
+        check=True, env=environment)
     instance = Server(tmp_path, folder, WORKERS)
     yield instance
     if instance.process and instance.process.poll() is None:
@@ -117,7 +113,7 @@ def test_a_restarted_orchestrator_takes_the_configuration_back_from_its_workers(
 
 def test_a_worker_over_tls_needs_no_folder_of_the_model(own, tmp_path):
     tls = tmp_path / "tls"
-    subprocess.run([BINARY, "certificates", "make", tls, "--worker", "far"], check=True, stdout=subprocess.DEVNULL)
+    run(BINARY, "certificates", "make", tls, "--worker", "far", check=True)
     own.config = (f'[workers]\nlisten = "localhost:0"\ncertificate = "{tls}/server.pem"\nkey = "{tls}/server.key"\n'
                   f'client_authority = "{tls}/authority.pem"\n[[worker]]\nname = "w0"\nmemory = "1GB"\n')
     own.start()

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from conftest import LIMIT, ROOT, until
+from conftest import LIMIT, ROOT, talking, until
 
 TOOL = str(ROOT / "tools/disk_faults.py")
 PREFIX = "lockstep-disk-"  # of its folder, which is in the name of everything that it mounts
@@ -64,18 +64,21 @@ def test_a_disk_that_lies_about_flushes_is_found_out(models):
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing(models, ended_by):
     before = loops()
-    process = subprocess.Popen([sys.executable, TOOL, "--rounds", "1000", "--models", str(models), "--faults", "slow"],
-                               stderr=subprocess.PIPE, text=True, env=os.environ)
-    said = process.stderr.readline()
-    while said and "round 1," not in said and "not run" not in said:
-        folder = next((word for word in said.split() if PREFIX in word), None) or folder
-        said = process.stderr.readline()
-    if "not run" in said:
+    folder, said, words = None, "", ""
+    with talking(sys.executable, TOOL, "--rounds", "1000", "--models", models, "--faults", "slow",
+                 of="stderr") as process:
+        for said in process.stderr:
+            words += said
+            folder = next((word for word in said.split() if PREFIX in word), folder)
+            if "round 1," in said or "not run" in said:
+                break
+        if "not run" in said:
+            process.wait(LIMIT)
+            pytest.skip(said.strip())
+        assert folder, words
+        until("its disk to be there", lambda: left(folder) and loops() - before)
+        process.send_signal(ended_by)
         process.wait(LIMIT)
-        pytest.skip(said.strip())
-    assert left(folder) and loops() - before
-    process.send_signal(ended_by)
-    process.wait(LIMIT)
     until("everything of it to be gone", lambda: not left(folder) and not loops() - before)
     assert ended_by == signal.SIGKILL or not pathlib.Path(folder).exists()
     shutil.rmtree(folder, ignore_errors=True)

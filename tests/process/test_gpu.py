@@ -1,9 +1,10 @@
 """A GPU as its driver tells of it (§1.1, §2.1, §2.7), by a made-up driver in a real worker."""
 
 import json
-import subprocess
 
-from conftest import BINARY, until
+import pytest
+
+from conftest import BINARY, talking, until
 
 
 def device(server):
@@ -29,9 +30,10 @@ def test_a_driver_that_tells_nothing_is_no_fault(gpu):
 
 def test_a_machine_without_a_driver_is_normal(gpu):
     gpu.start_with("FAKE_NVML=broken")
+    until("the worker to say it", lambda: "Driver Not Loaded" in gpu.request(
+        "GET", "/api/v1/workers/one/logs", raw=True)[1].decode())
     found = device(gpu)
     assert found["availability"] == "online" and found["name"] == "" and found["capabilities"] == [], found
-    assert "Driver Not Loaded" in gpu.request("GET", "/api/v1/workers/one/logs", raw=True)[1].decode()
 
 
 def test_a_worker_places_its_samples_by_the_policy_of_its_device(gpu):
@@ -45,16 +47,13 @@ def test_a_worker_places_its_samples_by_the_policy_of_its_device(gpu):
         status, answer = gpu.request("PATCH", f"/api/v1/devices/{name}/config", {"health": {
             "temperature_degraded": 50, "temperature_critical": critical, **limits}})
         assert status == 200, answer
-        follower = subprocess.Popen([BINARY, "events", "--follow", "--json", "--type", "device_health_update", "--url",
-                                     gpu.url], stdout=subprocess.PIPE, text=True)
-        try:
+        with talking(BINARY, "events", "--follow", "--json", "--type", "device_health_update", "--url",
+                     gpu.url) as follower:
             for line in follower.stdout:
                 sample = json.loads(line)
                 if sample["body"]["diagnostics"].get("temperature_critical") == critical:
                     return sample["urgency"], sample["body"]["propagation_urgency"]
-        finally:
-            follower.terminate()
-            follower.wait()
+        pytest.fail(f"no sample was taken under {critical} degrees")
 
     assert samples(95) == ("p3_low", "normal")
     assert samples(70) == ("p0_critical", "critical")

@@ -2,10 +2,9 @@
 
 import json
 import sqlite3
-import subprocess
 
 import pytest
-from conftest import BINARY, Server
+from conftest import BINARY, Server, run
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def quiet(tmp_path):
 
 
 def journal(*words):
-    done = subprocess.run([BINARY, "journal", *map(str, words)], capture_output=True, text=True)
+    done = run(BINARY, "journal", *words)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -44,7 +43,7 @@ def test_a_copy_of_a_running_server_is_whole(quiet, tmp_path):
     answer = json.loads(out)
     assert answer["file"] == str(copy) and answer["bytes"] == copy.stat().st_size and answer["milliseconds"] > 0
     found = verified("--file", copy)
-    assert found["rev"] == answer["rev"] == quiet.get("/api/v1/status")["rev"]
+    assert found["rev"] == answer["rev"] <= quiet.get("/api/v1/status")["rev"]
     assert verified("--file", copy) == found  # to look changes nothing
 
     before = copy.read_bytes()
@@ -75,19 +74,21 @@ def test_a_snapshot_that_is_asked_for_is_written_before_the_answer(quiet):
     code, out, err = journal("snapshot", "--url", quiet.url, "--json")
     assert code == 0, err
     answer = json.loads(out)
-    assert answer["rev"] == quiet.get("/api/v1/status")["rev"] and answer["rows"] >= 2 and answer["pieces"] == 1
+    assert answer["rev"] <= quiet.get("/api/v1/status")["rev"] and answer["rows"] >= 2 and answer["pieces"] == 1
     commit(quiet, 200)
     quiet.kill()
     found = verified("--data-dir", quiet.folder / "data")
     assert found["snapshot_at"] == answer["rev"] and found["rows"] == answer["rows"]
-    assert found["records_replayed"] == 1 and found["rev"] == answer["rev"] + 1
+    # One record for each rev: ours, and perhaps one that the server wrote by itself.
+    assert found["records_replayed"] == found["rev"] - answer["rev"] >= 1
 
-    code, out, err = journal("dump", "--data-dir", quiet.folder / "data", "--from", found["rev"], "--json")
+    code, out, err = journal("dump", "--data-dir", quiet.folder / "data", "--from", answer["rev"] + 1, "--json")
     assert code == 0, err
     lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["kind"] for line in lines] == ["record"]
-    change = lines[0]["commit"]["changes"][0]
-    assert change["table"] == "memory.policies" and lines[0]["past"] is False
+    assert [line["kind"] for line in lines] == ["record"] * found["records_replayed"]
+    assert not any(line["past"] for line in lines)
+    changed = [change["table"] for line in lines for change in line["commit"]["changes"]]
+    assert changed.count("memory.policies") == 1
     code, out, err = journal("dump", "--data-dir", quiet.folder / "data")
     assert code == 0 and out.count("\nrecord ") == found["rev"] and out.startswith("row ")
 

@@ -3,8 +3,7 @@
 import json
 import sys
 
-from conftest import Server, until
-from test_devices import cli
+from conftest import Server, cli, until
 
 ASKING = """
 import json, pathlib, sys, threading
@@ -17,7 +16,8 @@ folder = pathlib.Path(sys.argv[1])
 def answer(name, outcome):
     while (found := worker.memory_answer(name)) is None or found["outcome"] != outcome:
         threading.Event().wait(0.01)
-    (folder / f"{name}.{outcome}").write_text(json.dumps(found))
+    (folder / "new").write_text(json.dumps(found))
+    (folder / "new").rename(folder / f"{name}.{outcome}")
     return found
 
 worker.ask_memory("first", 600 << 20, "inference")

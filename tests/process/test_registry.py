@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
 import time
 
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import BINARY, LIMIT, ROOT, Server, until
+from conftest import LIMIT, ROOT, Server, lockstep, run, until
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +23,8 @@ def single(models, tmp_path_factory):
     """The tiny SDXL model as one checkpoint file."""
     file = tmp_path_factory.mktemp("single") / "one.safetensors"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python") + ":" + os.environ.get("PYTHONPATH", "")}
-    subprocess.run([sys.executable, "-m", "lockstep.diffusers.tiny_single_file", str(models / "tiny-sdxl"), str(file)],
-                   check=True, env=environment, stdout=subprocess.DEVNULL)
+    run(sys.executable, "-m", "lockstep.diffusers.tiny_single_file", models / "tiny-sdxl", file, check=True,
+        env=environment)
     return file
 
 
@@ -43,17 +42,14 @@ def own(tmp_path, models):
 
 @pytest.fixture
 def files(tmp_path, models):
-    """The same for what needs no worker: nobody waits until one is ready."""
+    """The same for what needs no worker: nobody waits until one is ready, only until the folder was read."""
     folder = tmp_path / "models"
     shutil.copytree(models, folder)
     instance = Server(tmp_path, folder, '[[worker]]\nname = "w0"\ndevice = "cpu_0"\n').start(wait_ready=False)
+    until("the models to be read", lambda: len(instance.get("/api/v1/models")["models"]) == len(os.listdir(models)))
     yield instance
     if instance.process.poll() is None:
         instance.stop()
-
-
-def lockstep(server, *arguments):
-    return subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, text=True, timeout=120)
 
 
 def model(server, name):
@@ -98,8 +94,7 @@ def test_a_single_file_checkpoint_gives_the_image_of_its_folder(own, single):
 def test_settings_of_a_model_reach_its_images_and_are_kept(own):
     """§1.3, §1.5: set by the command line, used where a request says nothing, there after a restart."""
     def config(*arguments):
-        command = [BINARY, "models", "config", "tiny-sdxl", "--url", own.url, "--json", *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
+        return lockstep(own, "models", "config", "tiny-sdxl", "--json", *arguments)
 
     assert json.loads(config().stdout) == {}
     done = config("--set", "scheduler=ddim", "--set", "default_steps=3", "--set", "max_steps=6")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import BINARY, LIMIT, Server, until
+from conftest import BINARY, LIMIT, Server, held_port, run, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PYTHON_WORKER = ROOT / "examples" / "worker.py"
@@ -107,8 +107,7 @@ def test_a_wrong_secret_is_told_and_changes_nothing(alone, guests):
 @pytest.fixture
 def certificates(tmp_path):
     folder = tmp_path / "tls"
-    subprocess.run([BINARY, "certificates", "make", folder, "--worker", "far", "--worker", "other"], check=True,
-                   stdout=subprocess.DEVNULL)
+    run(BINARY, "certificates", "make", folder, "--worker", "far", "--worker", "other", check=True)
     return folder
 
 
@@ -127,6 +126,12 @@ def far_worker(guests, server, folder, name="far", certificate=None):
                   f"authority={folder}/authority.pem")
 
 
+@pytest.fixture
+def port():
+    with held_port("localhost") as held:
+        yield held
+
+
 def open_files(server):
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
@@ -142,20 +147,18 @@ def test_a_worker_over_tls_does_jobs_without_descriptors_and_nothing_stays_open(
     before = open_files(alone)
     for _ in range(5):
         make_image(alone)
-    assert open_files(alone) <= before + 1, "a descriptor is left of each job"
+    until("the descriptors of the jobs to be closed", lambda: open_files(alone) <= before + 1)
     view = alone.workers()["far"]
     assert view["pid"] == 0, "what a peer says of its pid is not taken for true"
 
 
-def test_a_worker_over_tls_comes_back_to_the_next_orchestrator_with_its_model(alone, guests, certificates):
-    alone.config = tls_config(certificates)
+def test_a_worker_over_tls_comes_back_to_the_next_orchestrator_with_its_model(alone, guests, certificates, port):
+    alone.config = tls_config(certificates, port)
     alone.start()
     guest = far_worker(guests, alone, certificates)
     joined(alone, "far")
     make_image(alone)
-    port = address(alone).rsplit(":", 1)[1]
     alone.kill()
-    alone.config = tls_config(certificates, port)
     alone.start()
     assert joined(alone, "far")["incarnation"] == 1
     make_image(alone)
@@ -174,7 +177,7 @@ def test_a_certificate_is_good_for_its_own_name_only(alone, guests, certificates
 
 
 def test_a_worker_killed_while_it_works_over_tls_is_seen_gone_and_its_job_waits(alone, guests, certificates):
-    alone.config = tls_config(certificates)
+    alone.config = tls_config(certificates) + '[timing]\ndrain = "1s"\n'  # at its end nobody will finish the image
     alone.start()
     guest = far_worker(guests, alone, certificates)
     joined(alone, "far")

@@ -2,22 +2,15 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
-from conftest import BINARY, LIMIT, Server, until
+from conftest import BINARY, Server, cli, talking, until
 
 FAST = '[breaker]\ndeaths = 3\ntrial = "0s"\n[[worker]]\nname = "only"\n'
 
 
 def config(program, *arguments, more=FAST):
     return f"[workers]\ncommand = {json.dumps([sys.executable, str(program), *map(str, arguments)])}\n" + more
-
-
-def cli(server, *arguments, code=0):
-    run = subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, text=True, timeout=LIMIT)
-    assert run.returncode == code, run
-    return run
 
 
 def serve(tmp_path, text):
@@ -62,17 +55,14 @@ def test_a_worker_that_never_starts_is_set_aside_and_a_person_brings_it_back(tmp
         assert "being started" in cli(server, "workers", "restart", "only").stdout
         until("the mended worker to write", lambda: "mended" in cli(server, "workers", "logs", "only").stdout)
         assert server.workers()["only"]["incarnation"] == 4
-        follower = subprocess.Popen([BINARY, "workers", "logs", "only", "-n", "1", "-f", "--url", server.url],
-                                    stdout=subprocess.PIPE, text=True)
-        assert follower.stdout.readline() == "mended\n"
-        with open(server.folder / "data/logs/only.log", "a") as log:
-            log.write("and more\n")
-        assert follower.stdout.readline() == "and more\n"
-        follower.terminate()
-        follower.wait(LIMIT)
+        with talking(BINARY, "workers", "logs", "only", "-n", "1", "-f", "--url", server.url) as follower:
+            assert follower.stdout.readline() == "mended\n"
+            with open(server.folder / "data/logs/only.log", "a") as log:
+                log.write("and more\n")
+            assert follower.stdout.readline() == "and more\n"
         cli(server, "workers", "restart", "nobody", code=3)
     finally:
-        server.kill()
+        server.stop()  # and its worker, which would sleep on
 
 
 def test_a_worker_that_floods_its_log_does_not_fill_the_disk(tmp_path):
@@ -91,6 +81,6 @@ def test_a_worker_that_floods_its_log_does_not_fill_the_disk(tmp_path):
         kept = until("the log to be cut", lambda: (s := sum(f.stat().st_size for f in logs.iterdir())) <= 2 << 20 and s)
         assert kept > 0
         assert server.request("GET", "/livez")[0] == 200
-        assert "its newest 1MB are in" in server.log.read_text()
+        until("it to be told", lambda: "its newest 1MB are in" in server.log.read_text())
     finally:
-        server.kill()
+        server.stop()
