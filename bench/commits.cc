@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <csignal>
 #include <memory>
 
 #include "base/text.h"
@@ -388,9 +387,7 @@ Status Run::go() {
       in_process(placement.workers, [&] { what.kind == Kind::ours ? run_worker() : run_floor_worker(); });
   const pid_t coordinator =
       in_process(placement.hub, [&] { what.kind == Kind::ours ? run_coordinator() : run_floor_coordinator(); });
-  const bool good = wait_for(coordinator);
-  if (!good) ::kill(worker, SIGKILL);
-  if (!wait_for(worker) || !good || shared->failed) {
+  if (!wait_for_all({worker, coordinator}) || shared->failed) {
     return fail(ErrorCode::internal, "a process of the measurement failed");
   }
   return {};

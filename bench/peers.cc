@@ -143,7 +143,7 @@ Result<std::vector<double>> Peer::one_way_us(Placement placement, int samples) {
       }
     }
   });
-  const bool good = wait_for(teller) && wait_for(listener);
+  const bool good = wait_for_all({listener, teller});
   for (const int each : {ack.a, ack.b, listening, telling}) ::close(each);
   if (!good) return fail(ErrorCode::internal, "the peer's measurement failed");
   std::vector<double> out;
@@ -199,8 +199,7 @@ Result<double> Peer::deliveries_per_s(int subscribers, int messages) {
       }
     }
   }));
-  bool good = true;
-  for (auto each = processes.rbegin(); each != processes.rend(); ++each) good = wait_for(*each) && good;
+  const bool good = wait_for_all(processes);
   for (const int each : sockets) ::close(each);
   ::close(ack.a);
   ::close(ack.b);

@@ -2,11 +2,9 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <memory>
 
 #include "base/text.h"
@@ -191,19 +189,8 @@ Result<void> Run::go(bool one_way) {
     processes.push_back(in_process(placement.workers, [&, i] { run_subscriber(i, one_way); }));
   }
   processes.push_back(in_process(placement.workers, [&] { run_teller(one_way); }));
-  bool good = true;
-  // The teller waits for acknowledgements of a process that may be gone: its end ends the others.
-  for (std::size_t left = processes.size(); left > 0; --left) {
-    int status = 0;
-    const pid_t ended = ::waitpid(-1, &status, 0);
-    if (ended < 0) break;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
-    good = false;
-    for (const pid_t each : processes) {
-      if (each > 0 && each != ended) ::kill(each, SIGKILL);
-    }
-  }
-  if (!good || shared->failed) return fail(ErrorCode::internal, "a process of the measurement failed");
+  if (!wait_for_all(processes) || shared->failed)
+    return fail(ErrorCode::internal, "a process of the measurement failed");
   return {};
 }
 
@@ -258,9 +245,7 @@ Result<Parts> parts_us(const std::string& file, Placement placement, int samples
       syncs[i] = static_cast<double>(now_ns() - back) / 1e3;
     }
   });
-  const bool good = wait_for(hub);
-  if (!good) ::kill(echo, SIGKILL);
-  wait_for(echo);
+  const bool good = wait_for_all({echo, hub});
   ::close(pair.a);
   ::close(pair.b);
   if (!good) return fail(ErrorCode::unavailable, cat("cannot measure a sync of ", file));

@@ -124,7 +124,7 @@ Result<std::vector<double>> urgent_us(Placement placement, int queued, int sampl
     }
   });
   for (const int each : {ends.a, ends.b}) ::close(each);
-  const bool ran = wait_for(hub_process) && wait_for(reader) && !seen.failed;
+  const bool ran = wait_for_all({hub_process, reader}) && !seen.failed;
   for (const int each : {answers.a, answers.b}) ::close(each);
   if (!ran) return fail(ErrorCode::internal, "a process of the measurement failed, or an event arrived broken");
   std::vector<double> out;

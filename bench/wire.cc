@@ -1,9 +1,11 @@
 #include "bench/wire.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,6 +51,34 @@ pid_t in_process(int cpu, const std::function<void()>& body) {
 bool wait_for(pid_t process) {
   int status = 0;
   return process > 0 && ::waitpid(process, &status, 0) == process && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+bool wait_for_all(const std::vector<pid_t>& processes) {
+  bool good = true;
+  std::vector<pollfd> ends;
+  for (const pid_t each : processes) {
+    const int end = each > 0 ? static_cast<int>(::syscall(SYS_pidfd_open, each, 0)) : -1;
+    good = good && end >= 0;
+    ends.push_back({end, POLLIN, 0});
+  }
+  for (;;) {
+    bool waits = false;
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      if (ends[i].fd < 0) continue;
+      if (!good) ::kill(processes[i], SIGKILL);
+      if (good && ends[i].revents == 0) {
+        waits = true;
+        continue;
+      }
+      ::close(ends[i].fd);
+      ends[i].fd = -1;
+      if (wait_for(processes[i]) || !good) continue;
+      good = false;
+      waits = true;  // once more, from the first: those that were passed over are to be killed
+    }
+    if (!waits) return good;
+    if (good) ::poll(ends.data(), ends.size(), -1);
+  }
 }
 
 FrameReader::FrameReader(int socket) : socket_(socket), buffer_(std::size_t{1} << 18, '\0') {}

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <sys/types.h>
 
@@ -34,6 +35,9 @@ Pair socket_pair();
 pid_t in_process(int cpu, const std::function<void()>& body);
 /// True when it ended with status 0.
 bool wait_for(pid_t process);
+/// The same for processes that work together, whichever ends first. Once one of them did not, or had not begun, the
+/// others are killed: they may wait for it for ever.
+bool wait_for_all(const std::vector<pid_t>& processes);
 
 /// Sees every frame that arrives on one socket, without copying its body.
 class FrameReader {
