@@ -13,8 +13,8 @@ namespace lockstep::sim {
 
 namespace {
 
-// A load writes 13 at most, an image 11; a person who looks at one that is parked adds two.
-constexpr std::size_t documents_max = 32;
+// A load writes 14 at most, also where a person decided about it, and an image 11; samples add none.
+constexpr std::size_t documents_max = 16;
 
 }  // namespace
 
