@@ -239,23 +239,25 @@ VramUsageUpdate holds(Bytes used) {
   return sample;
 }
 
+/// What the driver counts for the worker's whole process; 200 MiB of it are the allocator's.
+void driver_counts(Stage& one, Bytes bytes) {
+  DeviceHealthUpdate health;
+  health.device_id = DeviceId("gpu_0");
+  health.diagnostics.emplace();
+  health.diagnostics->allocator = AllocatorStatistics{100_MiB, 200_MiB, Bytes{}};
+  health.diagnostics->process_memory = bytes;
+  one.say("w0", FrameType::device_health_update, health);
+}
+
 // §3.8: verify_all_resources_released asks the driver too. It counts the whole process, so what it counts beyond the
 // allocator is compared with what that was when the load began.
 TEST_F(Design_3_documents_of_runs, the_driver_of_a_gpu_has_to_agree_that_a_load_is_gone) {
   Stage one(settings_of(1));
   one.ready();
-  DeviceHealthUpdate health;
-  health.device_id = DeviceId("gpu_0");
-  health.diagnostics.emplace();
-  health.diagnostics->allocator = AllocatorStatistics{100_MiB, 200_MiB, Bytes{}};
-  const auto driver_counts = [&](Bytes bytes) {
-    health.diagnostics->process_memory = bytes;
-    one.say("w0", FrameType::device_health_update, health);
-  };
-  driver_counts(700_MiB);  // 500 of them are the context
+  driver_counts(one, 700_MiB);  // 500 of them are the context
   const TransactionId failed = failed_load(one);
   const auto proof = [&] { return last_partial(one, failed).verified.value_or(ReleaseProof{}); };
-  driver_counts(957_MiB);
+  driver_counts(one, 957_MiB);
   one.say("w0", FrameType::vram_usage_update, holds(10_MiB));  // taken before the failure, perhaps
   one.say("w0", FrameType::vram_usage_update, holds(10_MiB));
   EXPECT_EQ(proof().allocator, true);
@@ -265,7 +267,7 @@ TEST_F(Design_3_documents_of_runs, the_driver_of_a_gpu_has_to_agree_that_a_load_
                           "500MB"),
       std::string::npos)
       << *proof().found;
-  driver_counts(775_MiB);  // half of the load more, which leaves no room for all of it
+  driver_counts(one, 775_MiB);  // half of the load more, which leaves no room for all of it
   one.say("w0", FrameType::vram_usage_update, holds(10_MiB));
   EXPECT_EQ(proof().driver, true);
   EXPECT_FALSE(proof().found.has_value());
@@ -274,15 +276,9 @@ TEST_F(Design_3_documents_of_runs, the_driver_of_a_gpu_has_to_agree_that_a_load_
 TEST_F(Design_3_documents_of_runs, a_driver_that_counts_what_may_be_a_context_or_the_load_says_nothing) {
   Stage one(settings_of(1));
   one.ready();
-  DeviceHealthUpdate health;
-  health.device_id = DeviceId("gpu_0");
-  health.diagnostics.emplace();
-  health.diagnostics->allocator = AllocatorStatistics{100_MiB, 200_MiB, Bytes{}};
-  health.diagnostics->process_memory = 700_MiB;
-  one.say("w0", FrameType::device_health_update, health);
+  driver_counts(one, 700_MiB);
   const TransactionId failed = failed_load(one);
-  health.diagnostics->process_memory = 850_MiB;
-  one.say("w0", FrameType::device_health_update, health);
+  driver_counts(one, 850_MiB);
   one.say("w0", FrameType::vram_usage_update, holds(10_MiB));  // taken before the failure, perhaps
   one.say("w0", FrameType::vram_usage_update, holds(10_MiB));
   const auto found = last_partial(one, failed);
